@@ -1,0 +1,1 @@
+"""Nightly recommendations on Spark and Delta Lake."""

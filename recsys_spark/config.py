@@ -1,0 +1,375 @@
+"""Configuration: YAML files read into closed models, with overrides, and errors that say where.
+
+A value comes, in rising order of precedence, from the defaults below, the YAML file, environment variables
+(``RECSYS__SPLIT__K=2`` sets ``split.k``) and ``--set split.k=2``. Values of overrides are read as YAML.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Collection, Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from recsys_spark.errors import ConfigError
+from recsys_spark.schema import SEEDED, IdType
+
+ENV_PREFIX = "RECSYS__"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A closed group of keys: unknown ones are errors, values are never silently converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Lake(Section):
+    """Where the tables live: a path root, or a catalog and schema."""
+
+    root: str | None = None
+    """Folder or URI under which every table is a Delta folder."""
+    catalog: str | None = Field(None, pattern=r"^\w+(\.\w+)?$")
+    """``schema`` or ``catalog.schema`` whose tables are managed by the catalog."""
+    models: str | None = None
+    """Folder or URI for fitted models; ``<root>/model_store`` when a root is given."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.root is None) == (self.catalog is None):
+            raise ValueError("give exactly one of root and catalog")
+        if self.catalog is not None and self.models is None:
+            raise ValueError("models is needed with catalog: a folder or URI for fitted models")
+        return self
+
+    @property
+    def model_store(self) -> str:
+        """Folder or URI for fitted models."""
+        return self.models or f"{self.root}/model_store"
+
+
+class Session(Section):
+    """Settings of a local session; under spark-submit only ``spark`` is read, and only where the cluster set nothing."""
+
+    cores: Count | None = None
+    """Cores of a local session; all of the machine's when absent."""
+    memory: str | None = Field(None, pattern=r"^\d+[mg]$")
+    """Heap of a local session's driver, such as ``4g``; a quarter of the machine's memory, 1 to 8 GiB, when absent."""
+    spark: dict[str, str] = {}
+    """Any further Spark settings, as strings."""
+
+
+class Columns(Section):
+    """Names, in the source, of the columns of a rating."""
+
+    user: str = "user"
+    item: str = "item"
+    rating: str | None = None
+    timestamp: str | None = None
+    event: str | None = None
+
+    @model_validator(mode="after")
+    def _rating_or_event(self) -> Self:
+        if self.rating is not None and self.event is not None:
+            raise ValueError("map a rating or an event, not both")
+        given = self.given()
+        if len(set(given.values())) < len(given):
+            raise ValueError("two roles are mapped to the same column")
+        return self
+
+    def given(self) -> dict[str, str]:
+        """Role → source column, of those that are mapped."""
+        return {role: name for role, name in self if name is not None}
+
+
+class Delimited(Section):
+    """How the lines of a text file divide into fields."""
+
+    delimiter: str = Field(",", min_length=1)
+    quote: str = Field('"', max_length=1)
+    """Quoting character, doubled inside a quoted field; empty for none."""
+    header: bool = True
+    names: list[str] | None = None
+    """Column names in file order, when there is no header line."""
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.header == (self.names is not None):
+            raise ValueError("give names exactly when header is false")
+        if self.names is not None and len(set(self.names)) < len(self.names):
+            raise ValueError("names holds a column twice")
+        return self
+
+
+class SideTable(Section):
+    """Features of users or items in a file or table of their own. Columns named in ``lists`` are split at ``|``."""
+
+    path: str
+    format: Literal["csv", "json", "parquet", "delta"] = "csv"
+    text: Delimited = Delimited()
+    id: str
+    """Source column that holds the id."""
+    columns: dict[str, str] = {}
+    """Feature → source column. Users have age, gender, occupation, zip; items have title, year, genres."""
+    list_separator: str = Field("|", min_length=1)
+    """Separator of genres in one field."""
+
+
+class SyntheticSource(Section):
+    """The built-in data set: latent tastes, genres, a power-law catalogue; made by Spark, the same for a seed."""
+
+    format: Literal["synthetic"]
+    ratings: Annotated[int, Field(ge=1_000, le=1_000_000_000)] = 100_000
+    """About how many ratings; users and items follow from it as in MovieLens."""
+    users: Count | None = None
+    items: Count | None = None
+
+
+class MovieLensSource(Section):
+    """A MovieLens release as published: the folder or the zip, or a folder that holds either."""
+
+    format: Literal["movielens"]
+    path: str
+
+
+class FileSource(Section):
+    """Delimited text, JSON lines, Parquet or Delta of any column names."""
+
+    format: Literal["csv", "json", "parquet", "delta"]
+    path: str
+    """File, folder or glob."""
+    columns: Columns = Columns()
+    text: Delimited = Delimited()
+    user_type: IdType = "string"
+    item_type: IdType = "string"
+    users: SideTable | None = None
+    items: SideTable | None = None
+
+
+SOURCE_TYPES: dict[str, type[Section]] = {
+    "synthetic": SyntheticSource,
+    "movielens": MovieLensSource,
+    **dict.fromkeys(("csv", "json", "parquet", "delta"), FileSource),
+}
+"""Value of ``ingest.source.format`` → the section's type."""
+
+
+class Ingest(Section):
+    """What comes in, and which rows are refused."""
+
+    source: Annotated[SyntheticSource | MovieLensSource | FileSource, Field(discriminator="format")]
+    timestamps: Literal["auto", "seconds", "milliseconds", "iso8601"] = "auto"
+    """``auto`` takes numbers from 1e11 on as milliseconds, smaller ones as seconds, anything else as ISO 8601."""
+    events: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    """Event type → weight; rows of any other type are refused as unparsable."""
+    scale: list[float] | None = Field(None, min_length=2, max_length=2)
+    """``[smallest, largest]`` allowed rating."""
+    earliest: date | None = None
+    """Ratings before this day are refused; those after the run date always are."""
+    max_rejected_share: Share = 0.05
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.scale is not None and self.scale[0] > self.scale[1]:
+            raise ValueError("scale must be [smallest, largest]")
+        mapped = isinstance(self.source, FileSource) and self.source.columns.event is not None
+        if mapped != bool(self.events):
+            raise ValueError("events (type: weight) and source.columns.event belong together")
+        return self
+
+
+class Split(Section):
+    """How the ratings divide into train and test."""
+
+    method: Literal["random", "temporal", "leave_last", "random_per_user", "strong"] = "leave_last"
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of test rows (random, temporal), or of held-out users and of their target rows (strong)."""
+    k: Count = 1
+    """Test rows per user (leave_last, random_per_user)."""
+    min_user_ratings: Count = 1
+    min_item_ratings: Count = 1
+    """Minimum counts within what is kept (k-core)."""
+
+
+class Evaluate(Section):
+    """What is measured, at which cut-offs."""
+
+    k: list[Count] = Field([5, 10, 20], min_length=1)
+    min_rating: float | None = None
+    """Held-out rows below this rating do not count as relevant."""
+    bootstrap: Annotated[int, Field(ge=0, le=10_000)] = 200
+    """Resamplings of the users for the 95 % intervals; 0 for none."""
+    champion: str = Field("ndcg@10", pattern=r"^(hit_rate|precision|recall|map|mrr|ndcg)@\d+$")
+    """The measure whose best model is served."""
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        if int(self.champion.split("@")[1]) not in self.k:
+            raise ValueError(f"champion {self.champion!r} is at a cut-off that is not in k {self.k}")
+        return self
+
+
+class Recommend(Section):
+    """The nightly lists."""
+
+    n: Annotated[int, Field(ge=1, le=1_000)] = 10
+    refit: bool = True
+    """Fit the champion again on all ratings, held-out ones included, before making the lists."""
+
+
+class Config(Section):
+    """A whole night. ``params`` holds, for each model, the section of its name."""
+
+    lake: Lake
+    ingest: Ingest
+    session: Session = Session()
+    split: Split = Split()
+    models: list[str] = Field(["popularity", "als"], min_length=1)
+    params: dict[str, dict[str, Any]] = {}
+    evaluate: Evaluate = Evaluate()
+    recommend: Recommend = Recommend()
+    seed: int = Field(SEEDED, ge=0, lt=2**31)
+    origin: str
+    """The file the configuration was read from."""
+
+
+def load_config(
+    path: str | Path,
+    sections: Collection[str],
+    overrides: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """Read ``path`` and apply overrides.
+
+    Parameters
+    ----------
+    path : YAML file
+    sections : names of the models that may have a section of parameters
+    overrides : ``key.path=value`` strings, as given to ``--set``
+    environment : variables to look through for ``RECSYS__KEY__PATH``; the process's own when absent
+
+    Raises
+    ------
+    ConfigError
+        File, key path, what was given and what is allowed, one line for each problem.
+    """
+    tree = _read_yaml(Path(path))
+    environment = os.environ if environment is None else environment
+    for name in sorted(environment):
+        if name.startswith(ENV_PREFIX):
+            keys = name.removeprefix(ENV_PREFIX).lower().split("__")
+            _set(tree, keys, environment[name], f"environment variable {name}")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {override}: given {override!r}; allowed: key.path=value")
+        _set(tree, key.split("."), value, f"--set {override}")
+    return _build(tree, str(path), sections)
+
+
+def config_problem(origin: str, key: str, given: object, allowed: str) -> str:
+    """The one form of a configuration error's line."""
+    return f"{origin}: {key}: given {given!r}; allowed: {allowed}"
+
+
+def _build(tree: dict[str, Any], origin: str, sections: Collection[str]) -> Config:
+    own = {key: value for key, value in tree.items() if key not in sections}
+    params = {key: value or {} for key, value in tree.items() if key in sections}
+    for reserved in {"params", "origin"} & own.keys():
+        raise ConfigError(config_problem(origin, reserved, own[reserved], _known((), reserved, sections)))
+    for name, section in params.items():
+        if not isinstance(section, dict):
+            raise ConfigError(config_problem(origin, name, section, "a mapping of the model's parameters"))
+    try:
+        config = Config.model_validate({**own, "params": params, "origin": origin}, strict=True)
+    except ValidationError as error:
+        lines = [_problem_line(origin, problem, sections) for problem in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+    for model in config.models:
+        if model not in sections:
+            raise ConfigError(config_problem(origin, "models", model, ", ".join(sorted(sections))))
+    if len(set(config.models)) < len(config.models):
+        raise ConfigError(config_problem(origin, "models", config.models, "each model once"))
+    return config
+
+
+def _problem_line(origin: str, problem: Any, sections: Collection[str]) -> str:
+    loc = [part for index, part in enumerate(problem["loc"]) if not (index == 2 and part in SOURCE_TYPES)]
+    key = ".".join(str(part) for part in loc) or "(whole file)"
+    given: object = problem["input"]
+    if problem["type"] == "extra_forbidden":
+        given, allowed = loc[-1], _known(problem["loc"][:-1], str(loc[-1]), sections)
+    elif problem["type"] == "missing":
+        given, allowed = "nothing", "this key is required"
+    else:
+        allowed = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return config_problem(origin, key, given, allowed)
+
+
+def _known(location: tuple[Any, ...], given: str, sections: Collection[str]) -> str:
+    """The keys that are known at ``location``, with the nearest to ``given`` named first."""
+    model: Any = Config
+    for part in location:
+        if part in SOURCE_TYPES and model is Ingest:
+            model = SOURCE_TYPES[part]
+        elif isinstance(part, str) and model is not None and part in getattr(model, "model_fields", {}):
+            annotation = model.model_fields[part].annotation
+            options = [annotation, *getattr(annotation, "__args__", ())]
+            found = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
+            model = found if part != "source" else Ingest
+    names = [n for n in getattr(model, "model_fields", {}) if n not in ("params", "origin")]
+    if model is Config:
+        names += sorted(sections)
+    near = difflib.get_close_matches(given, names, 1)
+    return (f"did you mean {near[0]!r}? Known keys: " if near else "one of ") + ", ".join(names)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, which PyYAML lets the later one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        tree = yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(config_problem(str(path), "(whole file)", tree, "a mapping of sections"))
+    return tree
+
+
+def _set(tree: dict[str, Any], keys: list[str], text: str, origin: str) -> None:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{origin}: given {text!r}; allowed: a YAML value") from None
+    node = tree
+    for key in keys[:-1]:
+        child = node.setdefault(key, {})
+        if child is None:
+            child = node[key] = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"{origin}: given {key!r} as a section; allowed: keys of sections ({key} is a value)")
+        node = child
+    node[keys[-1]] = value

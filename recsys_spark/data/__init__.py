@@ -1,0 +1,1 @@
+"""Sources, cleaning, splitting, synthetic data: DataFrame in, DataFrame out."""

@@ -1,0 +1,1 @@
+"""Measures of lists and of predicted ratings."""

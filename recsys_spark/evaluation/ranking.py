@@ -1,0 +1,253 @@
+"""Ranking measures of several models over the full catalogue, in one Spark job.
+
+One row per user goes in, sums come out: each task reduces its users to one row of totals, and only those reach the driver. The
+intervals are a Poisson bootstrap over users (Chamandy et al. 2012, "Estimating uncertainty for massive data streams"): in each
+resampling a user counts a Poisson(1) number of times, drawn from (seed, resampling, user), so that no data moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.kernels import metrics
+from recsys_spark.kernels.randomness import uniform
+from recsys_spark.recommend.host import RECOMMENDATIONS
+from recsys_spark.schema import ITEM, USER
+
+BEYOND_ACCURACY = ("novelty", "diversity", "popularity_share")
+HEAD = 0.2
+"""Share of the catalogue, most rated first, that counts as popular."""
+
+POISSON_CDF = np.cumsum(np.exp(-1.0) / np.cumprod([1.0, *range(1, 16)]))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measured value.
+
+    Attributes
+    ----------
+    model, metric : what was measured
+    k : cut-off; 0 for measures without one
+    value : mean over users (coverage: a share of the catalogue)
+    low, high : 95 % bootstrap interval; None where there is none
+    users : users behind the mean
+    """
+
+    model: str
+    metric: str
+    k: int
+    value: float
+    low: float | None
+    high: float | None
+    users: int
+
+
+@dataclass(frozen=True)
+class _Catalogue:
+    """Item ids in ascending order and, by position, what the beyond-accuracy measures need."""
+
+    ids: pa.Array
+    novelty: Any  # float64 (n_items,): self-information in bits
+    popular: Any  # bool (n_items,)
+    directions: Any  # float32 (n_items, n_genres) unit vectors, or None
+
+
+def rank_measures(
+    lists: Mapping[str, DataFrame],
+    relevant: DataFrame,
+    train: DataFrame,
+    items: DataFrame | None,
+    ks: Sequence[int],
+    bootstrap: int,
+    seed: int,
+) -> list[Measure]:
+    """Measure recommendation lists against held-out items.
+
+    Parameters
+    ----------
+    lists : model name → frame of ``id`` (user) and ``recommendations``, best first, at least max(ks) long where possible
+    relevant : ``user``, ``item``: held-out pairs; only users with at least one count. A user without a list counts as a miss.
+    train : ``user``, ``item``: what the models were fitted on; its items are the catalogue
+    items : ``item``, ``genres`` array<string> for diversity, or None
+    ks : cut-offs
+    bootstrap : resamplings; 0 for no intervals
+    seed : of the bootstrap
+
+    Returns
+    -------
+    list of Measure
+        For each model and k: the measures of :data:`recsys_spark.kernels.metrics.ACCURACY`, means over users; ``novelty``, the
+        mean of -log2(share of users who have the item) (Zhou et al. 2010); ``diversity``, see
+        :func:`~recsys_spark.kernels.metrics.intra_list_diversity`, where genres are given; ``popularity_share``, the share of
+        recommended items that are among the most rated fifth of the catalogue; ``coverage``, the share of the catalogue that
+        is in anybody's list (Ge et al. 2010).
+
+    Notes
+    -----
+    Jobs: one for the catalogue, one for everything else (one shuffle for each frame). The catalogue is broadcast:
+    ``n_items * (id + 9 + 4 * n_genres)`` bytes. Each task gives ``bootstrap * models * ks * 9 * 16`` bytes of totals and
+    ``models * ks * n_items / 8`` bytes of coverage.
+    """
+    spark = relevant.sparkSession
+    names, ks = list(lists), sorted(set(ks))
+    catalogue = _catalogue(train, items)
+    shared = spark.sparkContext.broadcast(catalogue)
+    joined = relevant.groupBy(F.col(USER).alias("id")).agg(F.collect_set(ITEM).alias("relevant"))
+    for index, name in enumerate(names):
+        column = lists[name].select("id", F.col(f"{RECOMMENDATIONS}.{ITEM}").alias(f"list{index}"))
+        joined = joined.join(column, "id", "left")
+    rows = joined.select(F.xxhash64("id").alias("key"), "relevant", *(f"list{index}" for index in range(len(names))))
+    totals = rows.mapInArrow(_reducing(shared, len(names), ks, bootstrap, seed), "totals binary").collect()
+    shared.unpersist()
+    summed = _Totals.zero(len(names), ks, bootstrap, len(catalogue.ids))
+    for row in totals:
+        summed.add(_Totals.from_bytes(bytes(row["totals"]), summed))
+    return summed.measures(names, ks)
+
+
+def _catalogue(train: DataFrame, items: DataFrame | None) -> _Catalogue:
+    counts = train.groupBy(ITEM).agg(F.count_distinct(USER).alias("users"))
+    if items is not None:
+        counts = counts.join(items.select(ITEM, "genres"), ITEM, "left")
+    users = train.select(F.count_distinct(USER)).first()
+    total = users[0] if users is not None else 0
+    table = counts.toArrow().combine_chunks().sort_by(ITEM)
+    ids = pa.concat_arrays(table[ITEM].chunks) if table.num_rows else pa.array([], table.schema.field(ITEM).type)
+    count = table["users"].to_numpy()
+    order = np.lexsort((np.arange(len(count)), -count))
+    popular = np.zeros(len(count), bool)
+    popular[order[: int(np.ceil(HEAD * len(count)))]] = True
+    directions = _directions(table["genres"].to_pylist()) if items is not None else None
+    return _Catalogue(ids, -np.log2(count / max(total, 1)), popular, directions)
+
+
+def _directions(genres: list[list[str] | None]) -> Any:
+    names = sorted({genre for of_item in genres for genre in of_item or ()})
+    if not names:
+        return None
+    column = {name: index for index, name in enumerate(names)}
+    member = np.zeros((len(genres), len(names)), np.float32)
+    for row, of_item in enumerate(genres):
+        member[row, [column[genre] for genre in of_item or ()]] = 1
+    return member / np.maximum(np.linalg.norm(member, axis=1, keepdims=True), 1)
+
+
+@dataclass
+class _Totals:
+    """Sums over users. First axis: the plain sum, then one for each resampling.
+
+    ``sums``, ``weights``: float64 (1 + bootstrap, n_models, n_ks, n_measures); ``shown``: bool (n_models, n_ks, n_items).
+    """
+
+    sums: Any
+    weights: Any
+    shown: Any
+
+    @classmethod
+    def zero(cls, models: int, ks: Sequence[int], bootstrap: int, items: int) -> _Totals:
+        shape = (1 + bootstrap, models, len(ks), len(metrics.ACCURACY) + len(BEYOND_ACCURACY))
+        return cls(np.zeros(shape), np.zeros(shape), np.zeros((models, len(ks), items), bool))
+
+    def add(self, other: _Totals) -> None:
+        self.sums += other.sums
+        self.weights += other.weights
+        self.shown |= other.shown
+
+    def to_bytes(self) -> bytes:
+        return bytes(self.sums.tobytes() + self.weights.tobytes() + np.packbits(self.shown).tobytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes, like: _Totals) -> _Totals:
+        size = like.sums.nbytes
+        sums = np.frombuffer(data, np.float64, like.sums.size).reshape(like.sums.shape)
+        weights = np.frombuffer(data, np.float64, like.sums.size, size).reshape(like.sums.shape)
+        bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=2 * size), count=like.shown.size)
+        return cls(sums, weights, bits.astype(bool).reshape(like.shown.shape))
+
+    def measures(self, names: list[str], ks: Sequence[int]) -> list[Measure]:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = self.sums / self.weights
+        columns = (*metrics.ACCURACY, *BEYOND_ACCURACY)
+        found = []
+        for m, name in enumerate(names):
+            for c, k in enumerate(ks):
+                for j, metric in enumerate(columns):
+                    users = int(self.weights[0, m, c, j])
+                    if users:
+                        found.append(Measure(name, metric, k, float(means[0, m, c, j]), *_interval(means[1:, m, c, j]), users))
+                users = int(self.weights[0, m, c, 0])
+                found.append(Measure(name, "coverage", k, float(self.shown[m, c].mean()), None, None, users))
+        return found
+
+
+def _interval(resampled: Any) -> tuple[float | None, float | None]:
+    resampled = resampled[np.isfinite(resampled)]
+    if not len(resampled):
+        return None, None
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _reducing(shared: Any, models: int, ks: Sequence[int], bootstrap: int, seed: int) -> Any:
+    def reduce(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        catalogue: _Catalogue = shared.value
+        totals = _Totals.zero(models, ks, bootstrap, len(catalogue.ids))
+        for batch in batches:
+            users = resampling_weights(batch["key"].to_numpy(), bootstrap, seed)
+            for model in range(models):
+                values = _user_values(batch["relevant"], batch[f"list{model}"], catalogue, ks, totals.shown[model])
+                known = np.isfinite(values)
+                flat = np.where(known, values, 0.0).reshape(len(values), -1)
+                totals.sums[:, model] += (users @ flat).reshape(totals.sums[:, model].shape)
+                totals.weights[:, model] += (users @ known.reshape(len(values), -1)).reshape(totals.sums[:, model].shape)
+        yield pa.RecordBatch.from_arrays([pa.array([totals.to_bytes()], pa.binary())], names=["totals"])
+
+    return reduce
+
+
+def resampling_weights(keys: Any, bootstrap: int, seed: int) -> Any:
+    """How often each user counts, float64 (1 + bootstrap, n_users): once in row 0, Poisson(1) in the others."""
+    draws = uniform(seed, np.arange(bootstrap)[:, None], keys[None, :])
+    return np.concatenate([np.ones((1, len(keys))), np.searchsorted(POISSON_CDF, draws, side="right")])
+
+
+def _user_values(relevant: pa.Array, listed: pa.Array, catalogue: _Catalogue, ks: Sequence[int], shown: Any) -> Any:
+    """Every measure of every user: float64 (n_users, n_ks, n_measures), NaN where undefined. Marks ``shown`` items."""
+    places, present = _positions(listed, catalogue.ids, max(ks))
+    wanted, there = _positions(relevant, catalogue.ids, None)
+    width = len(catalogue.ids) + 1
+    rows = np.arange(len(places))[:, None] * width
+    hits = np.isin(places + rows, (wanted + rows)[there & (wanted >= 0)]) & present & (places >= 0)
+    n_relevant = there.sum(axis=1)
+    known = present & (places >= 0)
+    columns = []
+    for index, k in enumerate(ks):
+        shown[index, places[:, :k][known[:, :k]]] = True
+        accuracy = [measure(hits, n_relevant, k) for measure in metrics.ACCURACY.values()]
+        novelty = metrics.mean_at(catalogue.novelty[places], known, k)
+        popular = metrics.mean_at(catalogue.popular[places].astype(float), known, k)
+        diversity = np.full(len(places), np.nan)
+        if catalogue.directions is not None:
+            diversity = metrics.intra_list_diversity(catalogue.directions[places], known, k)
+        columns.append(np.stack([*accuracy, novelty, diversity, popular], axis=1))
+    return np.stack(columns, axis=1)
+
+
+def _positions(lists: pa.Array, ids: pa.Array, length: int | None) -> tuple[Any, Any]:
+    """Catalogue positions of lists of ids as an int64 matrix, -1 for an unknown id, and which entries exist."""
+    sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    found = pc.fill_null(pc.index_in(lists.flatten(), value_set=ids), -1).to_numpy(zero_copy_only=False)
+    width = max(1, length or 0, int(sizes.max(initial=0)))
+    present = np.arange(width) < sizes[:, None]
+    places = np.full((len(sizes), width), -1, np.int64)
+    places[present] = found
+    return (places, present) if length is None else (places[:, :length], present[:, :length])

@@ -1,0 +1,50 @@
+"""Errors of predicted ratings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.evaluation.ranking import Measure
+from recsys_spark.schema import RATING
+
+
+def rating_measures(predicted: Mapping[str, DataFrame], prediction: str = "prediction") -> list[Measure]:
+    """Root mean squared and mean absolute error of each model on the pairs it predicted, and how many it did not.
+
+    Parameters
+    ----------
+    predicted : model → held-out rows with ``rating`` and the prediction, NaN or null where the model has none
+    prediction : name of the prediction's column
+
+    Returns
+    -------
+    list of Measure
+        ``rmse`` = sqrt(mean (r - p)²) and ``mae`` = mean |r - p| (Herlocker et al. 2004), where at least one pair was predicted;
+        ``unpredicted``, the number of pairs without a prediction. Never NaN. ``users`` counts the pairs behind
+        the value. One job.
+    """
+    if not predicted:
+        return []
+    measures = []
+    error = F.col(RATING) - F.col(prediction).cast("double")
+    frames = [frame.select(F.lit(name).alias("model"), error.alias("error")) for name, frame in predicted.items()]
+    together = frames[0]
+    for frame in frames[1:]:
+        together = together.unionAll(frame)
+    known = F.when(F.abs("error") < float("inf"), F.col("error"))
+    rows = together.groupBy("model").agg(
+        F.count("*").alias("rows"),
+        F.count(known).alias("known"),
+        F.sqrt(F.avg(known * known)).alias("rmse"),
+        F.avg(F.abs(known)).alias("mae"),
+    )
+    for row in sorted(rows.collect(), key=lambda row: list(predicted).index(row["model"])):
+        if row["known"]:
+            measures.append(Measure(row["model"], "rmse", 0, row["rmse"], None, None, row["known"]))
+            measures.append(Measure(row["model"], "mae", 0, row["mae"], None, None, row["known"]))
+        unpredicted = row["rows"] - row["known"]
+        measures.append(Measure(row["model"], "unpredicted", 0, float(unpredicted), None, None, row["rows"]))
+    return measures

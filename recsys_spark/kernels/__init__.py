@@ -1,0 +1,1 @@
+"""Inner loops in numpy: no Spark, no pandas."""

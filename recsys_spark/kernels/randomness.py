@@ -1,0 +1,45 @@
+"""Counter-based random numbers: a draw is a pure function of (seed, keys), whatever was drawn before, and where.
+
+The mixing function is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number
+generators"), applied once for every key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FIRST = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND = np.uint64(0x94D049BB133111EB)
+
+Words = npt.NDArray[np.uint64]
+Doubles = npt.NDArray[np.float64]
+
+
+def mix(seed: int, *keys: npt.ArrayLike) -> Words:
+    """64 random bits for each combination of ``keys`` (integers or integer arrays that broadcast)."""
+    with np.errstate(over="ignore"):
+        state = _finalise(np.uint64(seed & 0xFFFFFFFFFFFFFFFF) + _GOLDEN)
+        for key in keys:
+            state = _finalise((state ^ np.asarray(key).astype(np.uint64)) + _GOLDEN)
+        return np.asarray(state)
+
+
+def uniform(seed: int, *keys: npt.ArrayLike) -> Doubles:
+    """A float64 in [0, 1) for each combination of ``keys``, with 53 random bits."""
+    return np.asarray((mix(seed, *keys) >> np.uint64(11)) * 2.0**-53)
+
+
+def normal(seed: int, *keys: npt.ArrayLike) -> Doubles:
+    """A standard normal float64 for each combination of ``keys`` (Box and Muller 1958)."""
+    radius = np.sqrt(-2.0 * np.log(1.0 - uniform(seed, *keys, 0)))
+    return np.asarray(radius * np.cos(2.0 * np.pi * uniform(seed, *keys, 1)))
+
+
+def _finalise(word: Any) -> Any:
+    word = (word ^ (word >> np.uint64(30))) * _FIRST
+    word = (word ^ (word >> np.uint64(27))) * _SECOND
+    return word ^ (word >> np.uint64(31))

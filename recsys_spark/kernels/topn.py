@@ -1,0 +1,175 @@
+"""Exact top-n of a dot product: the inner loop of every recommendation table.
+
+    score(u, i) = x_u · y_i + b_i
+
+One float32 matrix product per (user block, item block), seen items masked in place, and an exact selection
+that touches most scores only once: the maximum of each group of ``GROUP`` neighbouring items is taken first, and only
+the ``n`` best groups of a row are searched. An item among the n best lies in one of the n groups with the
+largest maxima, so nothing is lost. The groups are laid out so that the maximum runs over a strided view, which numpy
+vectorises; neighbouring items of the catalogue share a group, which keeps the tie rule exact (smaller item first).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+GROUP = 32
+"""Items whose maximum is taken together."""
+
+Floats = npt.NDArray[np.float32]
+Positions = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class ItemBlock:
+    """A run of neighbouring catalogue positions, in the order the selection wants.
+
+    Column ``g + n_groups * j`` of the scores is item ``g * GROUP + j`` of the block, so that group ``g`` is a strided column
+    and holds neighbouring items. The columns that pad the last group score -inf.
+
+    Attributes
+    ----------
+    factors : float32 array, shape (n_groups * GROUP, rank)
+    biases : float32 array, shape (n_groups * GROUP,); -inf for padding
+    start : first catalogue position of the block
+    size : number of items, without padding
+    """
+
+    factors: Floats
+    biases: Floats
+    start: int
+    size: int
+
+    @classmethod
+    def build(cls, factors: Floats, biases: Floats, start: int = 0) -> ItemBlock:
+        """Lay out ``factors``, shape (n_items, rank), and ``biases``, shape (n_items,), of positions from ``start`` on."""
+        size, rank = factors.shape
+        n_groups = max(1, -(-size // GROUP))
+        padded = np.zeros((n_groups * GROUP, rank), np.float32)
+        padded[:size] = factors
+        bias = np.full(n_groups * GROUP, -np.inf, np.float32)
+        bias[:size] = biases
+        columns = np.arange(n_groups * GROUP).reshape(n_groups, GROUP).T.ravel()
+        return cls(padded[columns], bias[columns], start, size)
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups, the last one padded."""
+        return len(self.biases) // GROUP
+
+    def columns(self, positions: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """Columns of catalogue ``positions``, all of which lie in this block."""
+        group, member = np.divmod(positions.astype(np.int64) - self.start, GROUP)
+        return group + self.n_groups * member
+
+
+def top_n(
+    users: Floats,
+    blocks: list[ItemBlock],
+    seen: tuple[npt.NDArray[np.int64], Positions],
+    n: int,
+    user_block: int = 256,
+) -> tuple[Positions, Floats]:
+    """Best ``n`` unseen items of each user, best first.
+
+    Parameters
+    ----------
+    users : float32 array, shape (n_users, rank)
+        Finite.
+    blocks : item blocks in catalogue order
+        Finite factors; a bias of -inf denies the item to everybody.
+    seen : CSR pair (indptr int64 (n_users + 1,), positions int32 (nnz,))
+        Catalogue positions never to return; duplicates and any order allowed.
+    n : int, at least 1
+    user_block : users whose scores are held at a time
+
+    Returns
+    -------
+    items : int32 array, shape (n_users, n); -1 where fewer than n items are eligible
+    scores : float32 array, shape (n_users, n); -inf there
+
+    Ties go to the smaller position. Memory: ``user_block * (block items) * 4`` bytes of scores for the largest block, plus
+    the result. Cost: one matrix product and one pass over the scores.
+
+    Raises
+    ------
+    ValueError
+        If n < 1 or the shapes disagree.
+    """
+    indptr, positions = seen
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    if len(indptr) != len(users) + 1:
+        raise ValueError(f"seen has {len(indptr) - 1} rows for {len(users)} users")
+    items = np.full((len(users), n), -1, np.int32)
+    scores = np.full((len(users), n), -np.inf, np.float32)
+    for start in range(0, len(users), user_block):
+        rows = slice(start, min(start + user_block, len(users)))
+        block_seen = positions[indptr[rows.start] : indptr[rows.stop]]
+        block_rows = np.repeat(np.arange(rows.stop - rows.start), np.diff(indptr[rows.start : rows.stop + 1]))
+        for block in blocks:
+            product = score_block(users[rows], block)
+            mask_seen(product, block, block_rows, block_seen)
+            found_items, found_scores = select(product, block, n)
+            items[rows], scores[rows] = _merge(items[rows], scores[rows], found_items, found_scores)
+    items[np.isneginf(scores)] = -1
+    return items, scores
+
+
+def score_block(users: Floats, block: ItemBlock) -> Floats:
+    """Scores of a user block against an item block, shape (n_users, n_groups * GROUP)."""
+    product: Floats = users @ block.factors.T
+    product += block.biases
+    return product
+
+
+def mask_seen(scores: Floats, block: ItemBlock, rows: npt.NDArray[np.int64], positions: Positions) -> None:
+    """Set the scores of the pairs (``rows``, catalogue ``positions``) to -inf in place, where they lie in ``block``."""
+    inside = (positions >= block.start) & (positions < block.start + block.size)
+    if not inside.all():
+        rows, positions = rows[inside], positions[inside]
+    scores[rows, block.columns(positions)] = -np.inf
+
+
+def select(scores: Floats, block: ItemBlock, n: int) -> tuple[Positions, Floats]:
+    """Exact best ``n`` columns of each row of ``scores``, as catalogue positions (meaningless where the score is -inf)."""
+    n_users, n_groups = len(scores), block.n_groups
+    by_member = scores.reshape(n_users, GROUP, n_groups)
+    groups = best_columns(by_member.max(axis=1), min(n, n_groups))  # (n_users, m)
+    members = np.arange(GROUP)
+    candidates = by_member[np.arange(n_users)[:, None, None], members, groups[:, :, None]].reshape(n_users, -1)
+    best = best_columns(candidates, min(n, candidates.shape[1]))
+    found = np.take_along_axis(candidates, best, axis=1)
+    order = np.argsort(-found, axis=1, kind="stable")
+    best, found = np.take_along_axis(best, order, axis=1), np.take_along_axis(found, order, axis=1)
+    group = np.take_along_axis(groups, best // GROUP, axis=1)
+    return (block.start + group * GROUP + best % GROUP).astype(np.int32), found
+
+
+def best_columns(values: Floats, n: int) -> npt.NDArray[np.int64]:
+    """Columns of the ``n`` largest values of each row, in column order; of equal values the leftmost.
+
+    ``n`` must not exceed the number of columns.
+    """
+    n_rows, width = values.shape
+    threshold = np.partition(values, width - n, axis=1)[:, width - n, None]
+    chosen = values >= threshold
+    crowded = np.flatnonzero(np.count_nonzero(chosen, axis=1) > n)
+    if len(crowded):
+        above = values[crowded] > threshold[crowded]
+        level = chosen[crowded] & ~above
+        room = n - np.count_nonzero(above, axis=1)
+        chosen[crowded] = above | (level & (np.cumsum(level, axis=1) <= room[:, None]))
+    return np.flatnonzero(chosen).reshape(n_rows, n) % width
+
+
+def _merge(items: Positions, scores: Floats, more_items: Positions, more_scores: Floats) -> tuple[Positions, Floats]:
+    """Best columns of two lists, each best first; ``items`` come from smaller catalogue positions and win ties."""
+    n = items.shape[1]
+    both_items = np.concatenate([items, more_items], axis=1)
+    both_scores = np.concatenate([scores, more_scores], axis=1)
+    order = np.argsort(-both_scores, axis=1, kind="stable")[:, :n]
+    return np.take_along_axis(both_items, order, axis=1), np.take_along_axis(both_scores, order, axis=1)

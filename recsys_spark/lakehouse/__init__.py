@@ -1,0 +1,1 @@
+"""Delta tables and the ledger; the only place that knows Delta."""

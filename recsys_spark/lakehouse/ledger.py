@@ -1,0 +1,84 @@
+"""The ledger: one row in ``runs`` for each step of a run, whether it was done or failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from recsys_spark.errors import LakeError
+from recsys_spark.lakehouse.tables import TABLES, Lakehouse
+
+
+@dataclass
+class Entry:
+    """What a step says of itself while it runs: row counts, details, and the versions of the tables it read and wrote."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
+    versions_read: dict[str, int] = field(default_factory=dict)
+    versions_written: dict[str, int] = field(default_factory=dict)
+
+
+class Ledger:
+    """The ``runs`` table of a lakehouse, written for one run.
+
+    Parameters
+    ----------
+    lake : where the table is
+    run_id : unique to this run; a second run of a date has another
+    run_date : the night
+    config : the resolved configuration, as JSON
+    """
+
+    def __init__(self, lake: Lakehouse, run_id: str, run_date: date, config: str) -> None:
+        self.lake, self.run_id, self.run_date, self.config = lake, run_id, run_date, config
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Entry]:
+        """Record the block as step ``name``: done when it ends, failed, with the error's first line, when it raises."""
+        entry, started = Entry(), datetime.now(UTC)
+        try:
+            yield entry
+        except BaseException as error:
+            self._record(name, "failed", entry, started, (str(error).strip() or type(error).__name__).splitlines()[0])
+            raise
+        self._record(name, "done", entry, started, None)
+
+    def last_done(self, step: str) -> dict[str, Any]:
+        """The newest row of a finished ``step`` for this run's date.
+
+        Raises
+        ------
+        LakeError
+            The step has not been done for this date.
+        """
+        done = self.lake.read("runs").where((F.col("state") == "done") & (F.col("step") == step))
+        row = done.where(F.col("run_date") == F.lit(self.run_date)).orderBy(F.desc("started")).first()
+        if row is None:
+            raise LakeError(f"step {step!r} has not been done for run date {self.run_date}: run it first")
+        return row.asDict()
+
+    def _record(self, step: str, state: str, entry: Entry, started: datetime, error: str | None) -> None:
+        seconds = (datetime.now(UTC) - started).total_seconds()
+        row = (
+            self.run_id,
+            self.run_date,
+            step,
+            state,
+            started,
+            seconds,
+            entry.counts,
+            entry.details,
+            entry.versions_read,
+            entry.versions_written,
+            self.config,
+            error,
+        )
+        schema = ", ".join(f"{name} {kind}" for name, kind in TABLES["runs"].columns.items())
+        self.lake.create("runs")
+        self.lake.append("runs", self.lake.spark.createDataFrame([row], schema).coalesce(1))

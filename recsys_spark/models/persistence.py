@@ -1,0 +1,101 @@
+"""Fitted models on disk: Spark ML's JSON metadata, and a Parquet folder for each frame the model consists of."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReader, MLWriter
+from pyspark.sql import DataFrame, SparkSession
+
+from recsys_spark.errors import ModelError
+
+
+class FramesModel:
+    """Mixin of models that are Params and some frames: gives ``write``, ``save``, ``read`` and ``load``.
+
+    A subclass gives :meth:`frames` and :meth:`from_frames`.
+    """
+
+    def frames(self) -> dict[str, DataFrame]:
+        """The frames that make the model, by name."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_frames(cls, frames: dict[str, DataFrame]) -> Self:
+        """The model made of ``frames``."""
+        raise NotImplementedError
+
+    @classmethod
+    def frame_names(cls) -> tuple[str, ...]:
+        """Names of the frames, in the order they are written."""
+        raise NotImplementedError
+
+    def write(self) -> MLWriter:
+        """A writer; ``write().overwrite().save(path)`` replaces what is there."""
+        return _FramesWriter(self)
+
+    def save(self, path: str) -> None:
+        """Write the model to a new folder ``path``."""
+        self.write().save(path)
+
+    @classmethod
+    def read(cls) -> MLReader[Any]:
+        """A reader."""
+        return _FramesReader(cls)
+
+    @classmethod
+    def load(cls, path: str) -> Self:
+        """The model that was saved at ``path``.
+
+        Raises
+        ------
+        ModelError
+            Nothing is there, a part is missing or damaged, or it is another class's model.
+        """
+        return cls.read().load(path)
+
+
+class _FramesWriter(MLWriter):
+    def __init__(self, instance: Any) -> None:
+        super().__init__()
+        self.instance = instance
+
+    def saveImpl(self, path: str) -> None:
+        spark = self.sparkSession
+        # metadata last: a folder with metadata is whole
+        for name, frame in self.instance.frames().items():
+            frame.write.parquet(f"{path}/{name}")
+        DefaultParamsWriter.saveMetadata(self.instance, path, spark)
+
+
+class _FramesReader(MLReader[Any]):
+    def __init__(self, kind: type[Any]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def load(self, path: str) -> Any:
+        spark = SparkSession.active()
+        expected = f"{self.kind.__module__}.{self.kind.__name__}"
+        try:
+            metadata = DefaultParamsReader.loadMetadata(path, spark)
+            if metadata["class"] != expected:
+                raise ModelError(f"{path}: holds a {metadata['class']}, not a {expected}")
+            frames = {name: spark.read.parquet(f"{path}/{name}") for name in self.kind.frame_names()}
+            model = self.kind.from_frames(frames)
+            model._resetUid(metadata["uid"])
+            DefaultParamsReader.getAndSetParams(model, metadata)
+        except (
+            PySparkException,
+            Py4JJavaError,
+            AssertionError,
+            AttributeError,
+            KeyError,
+            ValueError,
+            OSError,
+            IndexError,
+        ) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise ModelError(f"{path}: is not a whole {expected}: {lines[0]}") from None
+        return model

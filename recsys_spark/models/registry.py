@@ -1,0 +1,81 @@
+"""Models by name, as configuration files name them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.ml.param import Params
+
+from recsys_spark.config import config_problem
+from recsys_spark.errors import ConfigError
+from recsys_spark.models.base import RecommenderEstimator, RecommenderModel
+from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
+from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
+from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered model: what is fitted, and what comes out."""
+
+    estimator: type[RecommenderEstimator]
+    model: type[RecommenderModel]
+
+
+REGISTRY: dict[str, Entry] = {
+    "popularity": Entry(PopularityRecommender, PopularityModel),
+    "als": Entry(MLlibALS, MLlibALSModel),
+}
+"""Name → entry. A new model joins by one line here and by a test class that inherits the contract suite."""
+
+_COLUMNS = {"userCol": USER, "itemCol": ITEM, "ratingCol": RATING, "timestampCol": TIMESTAMP}
+
+
+def build(name: str, params: Mapping[str, Any], seed: int, origin: str = "configuration") -> RecommenderEstimator:
+    """The estimator called ``name`` with ``params`` set, reading the columns of ``ratings``.
+
+    Parameters
+    ----------
+    name : a key of :data:`REGISTRY`
+    params : Param → value; the names of columns are not among them, the pipeline sets those
+    seed : for estimators with a seed, unless ``params`` has one
+    origin : where the params come from, for the error
+
+    Raises
+    ------
+    ConfigError
+        Unknown name or Param, wrong type, value out of range: key path, what was given, what is allowed.
+    """
+    if name not in REGISTRY:
+        raise ConfigError(config_problem(origin, "models", name, ", ".join(REGISTRY)))
+    # pyspark.ml's classes are kept untyped here: mypy sees the abstract base in them
+    kind: Any = REGISTRY[name].estimator
+    estimator: Any = kind()
+    known = sorted(param.name for param in estimator.params if not param.name.endswith("Col"))
+    for key, value in params.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            allowed = (f"did you mean {near[0]!r}? " if near else "") + ", ".join(known)
+            raise ConfigError(config_problem(origin, f"{name}.{key}", value, allowed))
+        try:
+            estimator.set(estimator.getParam(key), value)
+        except (TypeError, ValueError) as error:
+            doc = _first_sentence(estimator, key)
+            raise ConfigError(config_problem(origin, f"{name}.{key}", value, f"{error} ({doc})")) from None
+    if estimator.hasParam("seed") and "seed" not in params:
+        estimator.set(estimator.getParam("seed"), seed)
+    for column, field in _COLUMNS.items():
+        if estimator.hasParam(column):
+            estimator.set(estimator.getParam(column), field)
+    try:
+        estimator.check()
+    except ValueError as error:
+        raise ConfigError(config_problem(origin, name, dict(params), str(error))) from None
+    return estimator
+
+
+def _first_sentence(estimator: Params, key: str) -> str:
+    return estimator.getParam(key).doc.split(". ")[0]

@@ -1,0 +1,200 @@
+"""Step one: raw inputs into ``ratings``, ``rejected_ratings``, ``users`` and ``items``, with every row accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import FileSource, Ingest, MovieLensSource, SyntheticSource
+from recsys_spark.console import note
+from recsys_spark.data.cleaning import REASON, Rules, clean_ratings, clean_side_table, latest_per_pair, refused, settle
+from recsys_spark.data.movielens import movielens_inputs
+from recsys_spark.data.sources import Inputs, read_source
+from recsys_spark.data.synthetic import synthetic_inputs, world_of
+from recsys_spark.errors import AccountingError, RejectedShareError, SourceError
+from recsys_spark.lakehouse.ledger import Entry
+from recsys_spark.lakehouse.tables import TABLES, Upserted
+from recsys_spark.pipeline.night import Night
+from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER, IdType
+
+NEWER = """
+    (old.timestamp IS NULL AND new.timestamp IS NOT NULL) OR new.timestamp > old.timestamp
+    OR (new.timestamp <=> old.timestamp AND new.rating > old.rating)
+"""
+"""Whether a rating supersedes the one in the table: later, or as late and larger."""
+
+
+@dataclass(frozen=True)
+class _Cleaned:
+    """One input after cleaning: all rows with their reasons, the counts, and one good row per key."""
+
+    rows: DataFrame
+    read: int
+    good: int
+    rejected: Mapping[str, int]
+    latest: DataFrame
+
+
+def ingest(night: Night) -> None:
+    """Read the configured source and bring the tables up to date.
+
+    The same input twice changes nothing the second time. Refused rows are kept first, so that they can be looked at also when
+    there are too many of them.
+
+    Raises
+    ------
+    SourceError
+        The source cannot be read.
+    RejectedShareError
+        More rows were refused than ``ingest.max_rejected_share`` allows; ``ratings`` is as it was.
+    AccountingError
+        Rows in do not equal inserted + updated + duplicates + unchanged + rejected.
+    """
+    settings = night.config.ingest
+    with night.step("ingest") as entry, _opened(night) as inputs:
+        user_type, item_type = _id_types(settings)
+        ratings = _clean(inputs.ratings, _rules(night, user_type, item_type))
+        users, items = _side(inputs.users, USER, user_type), _side(inputs.items, ITEM, item_type)
+        cleaned = {"ratings": ratings, "users": users, "items": items}
+        _keep_rejected(night, entry, {name: one for name, one in cleaned.items() if one is not None})
+        _require_few_rejected(ratings, settings.max_rejected_share)
+        for name, one in cleaned.items():
+            if one is not None:
+                night.lake.create(name, user_type, item_type)
+                _account(entry, name, one, _upsert(night, name, one.latest))
+                one.latest.unpersist()
+        _say(entry.counts)
+
+
+@contextmanager
+def _opened(night: Night) -> Iterator[Inputs]:
+    source = night.config.ingest.source
+    if isinstance(source, SyntheticSource):
+        yield synthetic_inputs(night.spark, world_of(source.ratings, night.config.seed, source.users, source.items))
+    elif isinstance(source, MovieLensSource):
+        with movielens_inputs(night.spark, source.path) as inputs:
+            yield inputs
+    else:
+        yield read_source(night.spark, source)
+
+
+def _id_types(settings: Ingest) -> tuple[IdType, IdType]:
+    source = settings.source
+    return (source.user_type, source.item_type) if isinstance(source, FileSource) else ("integer", "integer")
+
+
+def _rules(night: Night, user_type: IdType, item_type: IdType) -> Rules:
+    settings = night.config.ingest
+    return Rules(
+        run_date=night.run_date,
+        user_type=user_type,
+        item_type=item_type,
+        timestamps=settings.timestamps,
+        events=settings.events,
+        scale=(settings.scale[0], settings.scale[1]) if settings.scale else None,
+        earliest=settings.earliest,
+    )
+
+
+def _clean(raw: DataFrame, rules: Rules) -> _Cleaned:
+    rows = clean_ratings(raw, rules)
+    pairs = latest_per_pair(rows).persist(StorageLevel.MEMORY_AND_DISK)
+    read, rejected, disputed = 0, {}, 0
+    counted = pairs.groupBy(REASON).agg(F.sum("rows").alias("rows"), F.count_if(F.col("disputed")).alias("disputed"))
+    for row in counted.collect():
+        read += row["rows"]
+        disputed += row["disputed"]
+        if row[REASON] is not None:
+            rejected[row[REASON]] = row["rows"]
+    if "different_header" in rejected:
+        raise SourceError("some files begin with another header than the first: see rejected rows, or ingest them apart")
+    settled = settle(pairs, rows) if disputed else pairs
+    latest = settled.where(F.col(REASON).isNull()).select(USER, ITEM, RATING, TIMESTAMP)
+    return _Cleaned(rows, read, read - sum(rejected.values()), rejected, latest)
+
+
+def _side(raw: DataFrame | None, key: str, id_type: IdType) -> _Cleaned | None:
+    if raw is None:
+        return None
+    table = TABLES[f"{key}s"]
+    features = {name: kind for name, kind in table.columns.items() if name != key}
+    rows = clean_side_table(raw, key, id_type, features).persist()
+    counts = {row[REASON]: row["count"] for row in rows.groupBy(REASON).count().collect()}
+    good = counts.pop(None, 0)
+    # of several rows of an id the largest stays: any rule would do that does not depend on the order of rows
+    whole = F.max(F.struct(*features)).alias("features")
+    latest = rows.where(F.col(REASON).isNull()).groupBy(key).agg(whole).select(key, "features.*")
+    return _Cleaned(rows, good + sum(counts.values()), good, counts, latest)
+
+
+def _keep_rejected(night: Night, entry: Entry, cleaned: Mapping[str, _Cleaned]) -> None:
+    lake, today = night.lake, F.lit(night.run_date)
+    kept = [
+        refused(one.rows).select(today.alias("run_date"), F.lit(name).alias("input"), "*")
+        for name, one in cleaned.items()
+        if one.rejected
+    ]
+    before = lake.exists("rejected_ratings")
+    if not kept and (not before or lake.read("rejected_ratings").where(F.col("run_date") == today).isEmpty()):
+        return
+    lake.create("rejected_ratings")
+    none = lake.read("rejected_ratings").limit(0)
+    rows = reduce(DataFrame.unionByName, kept, none)
+    version = lake.replace("rejected_ratings", rows, f"run_date = '{night.run_date}'")
+    entry.versions_written["rejected_ratings"] = version
+
+
+def _require_few_rejected(ratings: _Cleaned, allowed: float) -> None:
+    rejected = sum(ratings.rejected.values())
+    if rejected > allowed * ratings.read:
+        leading = sorted(ratings.rejected.items(), key=lambda pair: -pair[1])[:3]
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in leading)
+        raise RejectedShareError(
+            f"{rejected:,} of {ratings.read:,} rows were refused ({rejected / ratings.read:.1%}; allowed is {allowed:.1%}): "
+            f"{reasons}. Nothing was written to ratings; the rows are in rejected_ratings"
+        )
+
+
+def _upsert(night: Night, name: str, latest: DataFrame) -> Upserted:
+    today = F.lit(night.run_date)
+    if name == "ratings":
+        rows = latest.withColumns({"first_run": today, "last_run": today})
+        updates = {
+            "rating": "new.rating",
+            "timestamp": "new.timestamp",
+            "last_run": "greatest(new.last_run, old.last_run)",
+        }
+        return night.lake.upsert(name, rows, (USER, ITEM), F.expr(NEWER), updates)
+    key = name.removesuffix("s")
+    features = [column for column in TABLES[name].columns if column != key]
+    differs = F.expr(" OR ".join(f"NOT (new.{column} <=> old.{column})" for column in features))
+    return night.lake.upsert(name, latest, (key,), differs, {column: f"new.{column}" for column in features})
+
+
+def _account(entry: Entry, name: str, cleaned: _Cleaned, upserted: Upserted) -> None:
+    stored = upserted.inserted + upserted.updated + upserted.unchanged
+    counts = {
+        "read": cleaned.read,
+        "inserted": upserted.inserted,
+        "updated": upserted.updated,
+        "duplicates": cleaned.good - cleaned.latest.count(),
+        "unchanged": upserted.unchanged,
+        "rejected": sum(cleaned.rejected.values()),
+    }
+    if counts["read"] != stored + counts["duplicates"] + counts["rejected"]:
+        raise AccountingError(f"{name}: rows do not add up: {counts}")
+    prefix = "" if name == "ratings" else f"{name}_"
+    entry.counts |= {f"{prefix}{what}": count for what, count in counts.items()}
+    entry.counts |= {f"{prefix}rejected_{reason}": count for reason, count in cleaned.rejected.items()}
+    entry.versions_written[name] = upserted.version
+
+
+def _say(counts: Mapping[str, int]) -> None:
+    parts = ("inserted", "updated", "duplicates", "unchanged", "rejected")
+    note(f"  {counts['read']:,} ratings read: " + ", ".join(f"{counts[part]:,} {part}" for part in parts))

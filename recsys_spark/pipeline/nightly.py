@@ -1,0 +1,29 @@
+"""The steps of a night, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from recsys_spark.pipeline.evaluate import evaluate
+from recsys_spark.pipeline.ingest import ingest
+from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.publish import publish
+from recsys_spark.pipeline.recommend import recommend
+from recsys_spark.pipeline.split import split
+from recsys_spark.pipeline.train import train
+
+STEPS: dict[str, Callable[[Night], None]] = {
+    "ingest": ingest,
+    "split": split,
+    "train": train,
+    "evaluate": evaluate,
+    "recommend": recommend,
+    "publish": publish,
+}
+"""Name → step. Each takes the night, writes its tables and one row of the ledger, and may be run alone, and again."""
+
+
+def nightly(night: Night) -> None:
+    """All steps of a night. Stops at the first that fails; run again, the night starts over and changes nothing twice."""
+    for step in STEPS.values():
+        step(night)

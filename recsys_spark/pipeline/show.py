@@ -1,0 +1,86 @@
+"""What a person asks of the tables: a user's history and list, the ledger, the measures of a run."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.console import table
+from recsys_spark.errors import LakeError
+from recsys_spark.lakehouse.tables import Lakehouse
+from recsys_spark.pipeline.publish import published
+from recsys_spark.schema import ITEM, RANK, USER
+
+HISTORY_LENGTH = 10
+
+
+def show_user(lake: Lakehouse, user: str, run_date: date | None = None) -> None:
+    """Print a user's best-rated history and published list, with titles where there are any.
+
+    Raises
+    ------
+    LakeError
+        Nothing is published, or nobody has this id.
+    """
+    shown, lists = published(lake, run_date)
+    ratings = lake.read("ratings")
+    same = F.col(USER) == F.lit(user).try_cast(ratings.schema[USER].dataType)
+    history = _titled(lake, ratings.where(same)).orderBy(F.desc("rating"), F.desc_nulls_last("timestamp"), ITEM)
+    rows = [row.asDict() for row in history.limit(HISTORY_LENGTH).collect()]
+    listed = [row.asDict() for row in _titled(lake, lists.where(same)).orderBy(RANK).collect()]
+    if not rows and not listed:
+        raise LakeError(f"no user {user!r}, neither in ratings nor in recommendations")
+    titled = ["title", "genres"] if lake.exists("items") else []
+    for row in rows + listed:
+        row[ITEM] = str(row[ITEM])  # an id, not a number
+    table(f"User {user}: best-rated {len(rows)} of the history", rows, [ITEM, *titled, "rating", "timestamp"])
+    table(f"User {user}: recommendations of {shown}", listed, [RANK, ITEM, *titled, "score", "model", "reason"])
+
+
+def sample_users(lake: Lakehouse, count: int) -> list[str]:
+    """Some published users' ids, the same ones each time: those with the smallest hash."""
+    _, lists = published(lake)
+    users = lists.select(USER).distinct().orderBy(F.xxhash64(USER)).limit(count)
+    return [str(row[USER]) for row in users.collect()]
+
+
+def show_runs(lake: Lakehouse, run_date: date | None = None, limit: int = 50) -> None:
+    """Print the ledger, newest last."""
+    runs = lake.read("runs")
+    if run_date is not None:
+        runs = runs.where(F.col("run_date") == F.lit(run_date))
+    rows = [row.asDict() for row in runs.orderBy(F.desc("started")).limit(limit).collect()][::-1]
+    for row in rows:
+        ratings = {key: count for key, count in (row["counts"] or {}).items() if not key.startswith(("users_", "items_"))}
+        row["counts"] = _listed({**row["details"], **ratings})
+        row["versions"] = f"{_listed(row['versions_read'])} → {_listed(row['versions_written'])}"
+        row["started"] = row["started"].strftime("%Y-%m-%d %H:%M:%S")
+        row["seconds"] = round(row["seconds"], 1)
+    failed = ["error"] if any(row["error"] for row in rows) else []
+    columns = ["run_date", "run_id", "step", "state", "started", "seconds", "counts", "versions", *failed]
+    table("Runs (versions: Delta tables read → written)", rows, columns)
+
+
+def show_metrics(lake: Lakehouse, run_id: str, k: int) -> None:
+    """Print a run's measures at cut-off ``k``, one row per model."""
+    measured = lake.read("metrics").where((F.col("run_id") == run_id) & F.col("k").isin(0, k)).collect()
+    names = list(dict.fromkeys(row["metric"] for row in measured))
+    models: dict[str, dict[str, object]] = {}
+    for row in measured:
+        models.setdefault(row["model"], {"model": row["model"]})[row["metric"]] = row["value"]
+    table(f"Measures at k = {k} on the held-out part", models.values(), ["model", *names])
+
+
+def _titled(lake: Lakehouse, rows: DataFrame) -> DataFrame:
+    if not lake.exists("items"):
+        return rows
+    genres = F.array_join("genres", ", ").alias("genres")
+    return rows.join(F.broadcast(lake.read("items").select(ITEM, "title", genres)), ITEM, "left")
+
+
+def _listed(values: dict[str, Any]) -> str:
+    shown = {key: f"{value:,}" if isinstance(value, int) else value for key, value in sorted(values.items()) if key != "split"}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())

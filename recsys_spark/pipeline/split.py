@@ -1,0 +1,36 @@
+"""Step two: pin the version of ``ratings`` that this night reads, and say how it divides."""
+
+from __future__ import annotations
+
+from pyspark.sql import functions as F
+
+from recsys_spark.console import note
+from recsys_spark.data.split import PART, TEST, TRAIN
+from recsys_spark.errors import ModelError
+from recsys_spark.pipeline.night import Night
+from recsys_spark.schema import USER
+
+
+def split(night: Night) -> None:
+    """Record version and parts in the ledger. No table holds the parts: they are a pure function of the pinned rows.
+
+    Raises
+    ------
+    LakeError
+        There are no ratings yet.
+    ModelError
+        Train or test would be empty.
+    """
+    with night.step("split") as entry:
+        night.pinned = night.lake.version("ratings")
+        entry.versions_read["ratings"] = night.pinned
+        counted = night.parts().groupBy(PART).agg(F.count("*").alias("rows"), F.count_distinct(USER).alias("users"))
+        for row in counted.collect():
+            entry.counts |= {row[PART]: row["rows"], f"{row[PART]}_users": row["users"]}
+        entry.details["split"] = night.config.split.model_dump_json()
+        for part in (TRAIN, TEST):
+            if not entry.counts.get(part):
+                raise ModelError(
+                    f"the {night.config.split.method} split leaves no {part} rows: change split in {night.config.origin}"
+                )
+        note(f"  {entry.counts[TRAIN]:,} to train, {entry.counts[TEST]:,} to test, ratings version {night.pinned}")

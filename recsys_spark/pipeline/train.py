@@ -1,0 +1,82 @@
+"""Step three: fit the configured models on the training part."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.console import note
+from recsys_spark.data.split import TRAIN
+from recsys_spark.errors import LakeError
+from recsys_spark.lakehouse.ledger import Entry
+from recsys_spark.lakehouse.tables import TABLES
+from recsys_spark.models.base import RecommenderModel
+from recsys_spark.models.registry import REGISTRY
+from recsys_spark.pipeline.night import Night
+
+
+def train(night: Night) -> None:
+    """Fit every model of ``models`` on the pinned training part and save it.
+
+    Raises
+    ------
+    LakeError
+        The split has not been done for this date.
+    """
+    with night.step("train") as entry:
+        entry.versions_read["ratings"] = night.ratings_version()
+        rows = [fit_and_save(night, name, "candidate", night.part(TRAIN)) for name in night.config.models]
+        record_models(night, entry, rows)
+
+
+def fit_and_save(night: Night, name: str, purpose: str, rows: DataFrame) -> dict[str, Any]:
+    """Fit model ``name`` on ``rows`` and save it; gives its row for the ``models`` table."""
+    started = time.monotonic()
+    estimator: Any = night.estimator(name)
+    model: Any = estimator.fit(rows)
+    path = f"{night.config.lake.model_store}/{night.run_id}/{purpose}/{name}"
+    model.write().overwrite().save(path)
+    seconds = time.monotonic() - started
+    params = {param.name: value for param, value in estimator.extractParamMap().items()}
+    note(f"  {name} fitted and saved in {seconds:.1f} s")
+    return {
+        "run_id": night.run_id,
+        "run_date": night.run_date,
+        "model": name,
+        "purpose": purpose,
+        "params": json.dumps(params, sort_keys=True),
+        "ratings_version": night.ratings_version(),
+        "path": path,
+        "seconds": seconds,
+    }
+
+
+def record_models(night: Night, entry: Entry, rows: list[dict[str, Any]]) -> None:
+    """Append ``rows`` to the ``models`` table in one commit."""
+    columns = TABLES["models"].columns
+    night.lake.create("models")
+    schema = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+    frame = night.spark.createDataFrame([tuple(row[name] for name in columns) for row in rows], schema)
+    entry.versions_written["models"] = night.lake.append("models", frame.coalesce(1))
+    entry.counts["models"] = len(rows)
+
+
+def load_models(night: Night, purpose: str) -> dict[str, RecommenderModel]:
+    """The models that this date's latest training saved for ``purpose``, by name.
+
+    Raises
+    ------
+    LakeError
+        Training has not been done for this date.
+    """
+    saved = night.lake.read("models").where((F.col("run_date") == F.lit(night.run_date)) & (F.col("purpose") == purpose))
+    run_id = night.ledger.last_done("train")["run_id"]
+    rows = {row["model"]: row for row in saved.where(F.col("run_id") == run_id).collect()}
+    missing = [name for name in night.config.models if name not in rows]
+    if missing:
+        raise LakeError(f"run {run_id} trained no {', '.join(missing)}: run the train step for {night.run_date} again")
+    return {name: REGISTRY[name].model.load(rows[name]["path"]) for name in night.config.models}

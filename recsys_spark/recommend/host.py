@@ -1,0 +1,277 @@
+"""The top-N host: recommendation lists of every model whose score is a dot product, plus biases.
+
+    score(u, i) = x_u · y_i + b_u + b_i
+
+How a call runs::
+
+    users (id, features)  ──pack──┐                       ┌─ bucket 0: users, what they have seen ─ kernel ─ lists
+    seen  (user, item)    ──pack──┴── one shuffle of few, ┼─ bucket 1: ...
+    items (id, features)  ──broadcast, block by block──   └─ large binary rows
+
+Packing first is what makes it fast: twenty million seen pairs cross the shuffle as some thousand binary rows, and are
+never sorted, grouped or turned into lists by Spark.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark import Broadcast
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from recsys_spark.errors import ModelError
+from recsys_spark.kernels.topn import Floats, ItemBlock, top_n
+from recsys_spark.schema import ITEM, RANK, SCORE, USER
+
+RECOMMENDATIONS = "recommendations"
+_PACKED = "bucket int, is_seen boolean, payload binary"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What bounds the memory of a task, in rows.
+
+    Attributes
+    ----------
+    users_per_task : users whose vectors and seen pairs a task holds: about ``users_per_task * (4 * rank + 16)`` bytes, and 16
+        bytes for each of their seen pairs
+    user_block, item_block : the scores held at a time take ``4 * user_block * item_block`` bytes; an item block itself takes
+        ``4 * item_block * (rank + 1)`` bytes, in a mapped file that the system may page out
+    pack_rows : rows that a packing task holds before it hands them on
+    """
+
+    users_per_task: int = 2_048
+    user_block: int = 128
+    item_block: int = 32_768
+    pack_rows: int = 1_000_000
+
+
+DEFAULT_SIZES = Sizes()
+
+
+def recommend_lists(
+    users: DataFrame, items: DataFrame, n: int, seen: DataFrame | None = None, sizes: Sizes = DEFAULT_SIZES
+) -> DataFrame:
+    """Best ``n`` items of every user that he has not seen.
+
+    Parameters
+    ----------
+    users : ``id`` (any id type, unique), ``features`` array<float>, optionally ``bias`` float
+    items : the same; features of the same length, which may be 0 where the biases are all
+    n : length of the lists, at least 1
+    seen : ``user``, ``item`` pairs never to return; unknown ids and duplicates do no harm
+    sizes : bounds of a task's memory
+
+    Returns
+    -------
+    DataFrame
+        One row per row of ``users``: ``id`` and ``recommendations``, array<struct<item, score: float>>, best first; shorter
+        than ``n`` where fewer items are eligible. Ties go to the smaller item.
+
+    Raises
+    ------
+    ModelError
+        ``n`` is below 1, or an item's features are not finite or not all of one length.
+
+    Notes
+    -----
+    Two counts and the collection of the items, block by block, run at once; the rest when the result is used: one shuffle.
+    The broadcast takes ``n_items * (4 * rank + 4 + id)`` bytes. The same users give the same bits on any partitioning.
+    """
+    if n < 1:
+        raise ModelError(f"a list's length must be at least 1, got {n}")
+    spark = users.sparkSession
+    catalogue, blocks = _collect_items(items, sizes.item_block)
+    ids = spark.sparkContext.broadcast(catalogue)
+    item_blocks = [spark.sparkContext.broadcast(_Mapped(block)) for block in blocks]
+    buckets = max(1, math.ceil(users.count() / sizes.users_per_task))
+    id_type, item_type = users.schema["id"].dataType, items.schema["id"].dataType
+    vectors = users.select(_bucket(F.col("id"), buckets), "id", "features", _bias(users))
+    packed = vectors.mapInArrow(_packing(False, sizes.pack_rows, lambda batch: batch), _PACKED)
+    if seen is not None:
+        user, item = F.col(USER).cast(id_type), F.col(ITEM).cast(item_type)
+        pairs = seen.select(_bucket(user, buckets), user.alias("id"), item.alias(ITEM))
+        packed = packed.unionAll(pairs.mapInArrow(_packing(True, sizes.pack_rows, _positions(ids)), _PACKED))
+    lists = T.ArrayType(T.StructType([T.StructField(ITEM, item_type), T.StructField(SCORE, T.FloatType())]))
+    result = T.StructType([T.StructField("id", id_type), T.StructField(RECOMMENDATIONS, lists)])
+    fill = _filling(ids, item_blocks, n, sizes.user_block)
+    return packed.repartitionById(buckets, F.col("bucket")).mapInArrow(fill, result)
+
+
+def explode_lists(lists: DataFrame, user: str = "id") -> DataFrame:
+    """Nested lists as rows ``user, item, score, rank`` (rank from 1), one per recommendation."""
+    place, entry = F.posexplode(RECOMMENDATIONS).alias("place", "entry"), F.col("entry")
+    rows = lists.select(F.col(user).alias(USER), place)
+    return rows.select(USER, entry[ITEM].alias(ITEM), entry[SCORE].alias(SCORE), (F.col("place") + 1).cast("int").alias(RANK))
+
+
+def _bias(side: DataFrame) -> Column:
+    return (F.col("bias") if "bias" in side.columns else F.lit(0.0)).cast("float").alias("bias")
+
+
+def _bucket(user: Column, buckets: int) -> Column:
+    return F.pmod(F.xxhash64(user), F.lit(buckets)).cast("int").alias("bucket")
+
+
+def _collect_items(items: DataFrame, item_block: int) -> tuple[pa.Array, list[ItemBlock]]:
+    """Ids of the catalogue in ascending order, and its blocks; the driver holds one block's rows at a time."""
+    columns = items.select("id", "features", _bias(items))
+    count = math.ceil(columns.count() / item_block)
+    if count <= 1:
+        parts: Iterable[pa.Table] = [columns.toArrow()]
+    else:
+        ranged = columns.repartitionByRange(count, "id").persist()
+        parts = (ranged.where(F.spark_partition_id() == part).toArrow() for part in range(count))
+    ids: list[pa.Array] = []
+    blocks: list[ItemBlock] = []
+    for part in parts:
+        part = part.combine_chunks().sort_by("id")
+        start = sum(map(len, ids))
+        ids.append(_single(part["id"]))
+        blocks.append(ItemBlock.build(_matrix(part["features"]), part["bias"].to_numpy(), start))
+    if count > 1:
+        ranged.unpersist()
+    if len({block.factors.shape[1] for block in blocks if block.size}) > 1:
+        raise ModelError("the items' features are not all of one length")
+    return pa.concat_arrays(ids), blocks
+
+
+def _single(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _matrix(column: pa.ChunkedArray) -> Floats:
+    """A column of equally long lists as a float32 matrix, shape (n_rows, rank)."""
+    lists = _single(column)
+    lengths = pc.unique(pc.list_value_length(lists)).to_pylist() if len(lists) else [0]
+    if len(lengths) != 1:
+        raise ModelError(f"features must all have one length, found {sorted(map(str, lengths))}")
+    matrix = np.asarray(lists.flatten(), np.float32).reshape(len(lists), lengths[0])
+    if not np.isfinite(matrix).all():
+        raise ModelError("features must be finite: the model was not fitted well")
+    return matrix
+
+
+def _packing(is_seen: bool, pack_rows: int, change: Callable[[pa.Table], pa.Table]) -> Any:
+    """Stage one: rows into binary payloads, one for each bucket and ``pack_rows`` rows. Column ``bucket`` comes first."""
+
+    def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        held: list[pa.RecordBatch] = []
+        rows = 0
+        for batch in batches:
+            held.append(batch)
+            rows += batch.num_rows
+            if rows >= pack_rows:
+                yield _payloads(change(pa.Table.from_batches(held)), is_seen)
+                held, rows = [], 0
+        if rows:
+            yield _payloads(change(pa.Table.from_batches(held)), is_seen)
+
+    return pack
+
+
+def _payloads(rows: pa.Table, is_seen: bool) -> pa.RecordBatch:
+    buckets = rows["bucket"].to_numpy()
+    order = np.argsort(buckets.astype(np.uint16) if buckets.max(initial=0) < 2**16 else buckets, kind="stable")
+    ordered = rows.drop_columns("bucket").take(pa.array(order)).combine_chunks()
+    found, starts = np.unique(buckets[order], return_index=True)
+    ends = np.append(starts[1:], len(buckets))
+    payloads = [_to_bytes(ordered.slice(start, end - start)) for start, end in zip(starts, ends, strict=True)]
+    columns = [pa.array(found, pa.int32()), pa.array(np.full(len(found), is_seen)), pa.array(payloads, pa.binary())]
+    return pa.RecordBatch.from_arrays(columns, names=["bucket", "is_seen", "payload"])
+
+
+def _to_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _positions(catalogue: Broadcast[Any]) -> Callable[[pa.Table], pa.Table]:
+    """Replace seen items by their catalogue positions (int32); pairs of unknown items are dropped."""
+
+    def replaced(pairs: pa.Table) -> pa.Table:
+        position = pc.index_in(_single(pairs[ITEM]), value_set=catalogue.value)
+        known = pairs.select(["bucket", "id"]).append_column(ITEM, position)
+        return known.filter(pc.is_valid(known[ITEM])) if position.null_count else known
+
+    return replaced
+
+
+def _filling(catalogue: Broadcast[Any], item_blocks: list[Broadcast[Any]], n: int, user_block: int) -> Any:
+    """Stage two: a bucket's payloads into lists."""
+
+    def fill(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        tables: dict[bool, list[pa.Table]] = {False: [], True: []}
+        for batch in batches:
+            for is_seen, payload in zip(batch["is_seen"].to_pylist(), batch["payload"], strict=True):
+                tables[is_seen].append(pa.ipc.open_stream(payload.as_buffer()).read_all())
+        if not tables[False]:
+            return
+        # in the order of their ids, so that a user's bits do not depend on how the rows arrived
+        users = pa.concat_tables(tables[False]).combine_chunks().sort_by("id")
+        ids = _single(users["id"])
+        blocks = [block.value.block for block in item_blocks]
+        items, scores = top_n(_matrix(users["features"]), blocks, _csr(ids, tables[True]), n, user_block)
+        scores += users["bias"].to_numpy()[:, None]
+        yield pa.RecordBatch.from_arrays([ids, _lists(items, scores, catalogue.value)], names=["id", RECOMMENDATIONS])
+
+    return fill
+
+
+def _csr(ids: pa.Array, seen: list[pa.Table]) -> Any:
+    """Seen positions by row of ``ids``; pairs of users that are not among them are dropped."""
+    if not seen:
+        return np.zeros(len(ids) + 1, np.int64), np.zeros(0, np.int32)
+    pairs = pa.concat_tables(seen)
+    row = pc.index_in(_single(pairs["id"]), value_set=ids)
+    positions = _single(pairs[ITEM])
+    if row.null_count:
+        known = pc.is_valid(row)
+        row, positions = row.filter(known), positions.filter(known)
+    rows = row.to_numpy()
+    # numpy sorts 16-bit keys by radix, several times as fast
+    order = np.argsort(rows.astype(np.uint16) if len(ids) < 2**16 else rows, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(ids)))])
+    return indptr.astype(np.int64), positions.to_numpy()[order].astype(np.int32)
+
+
+def _lists(items: Any, scores: Floats, catalogue: pa.Array) -> pa.Array:
+    eligible = items >= 0
+    offsets = np.concatenate([[0], np.cumsum(eligible.sum(axis=1))]).astype(np.int32)
+    entries = pa.StructArray.from_arrays(
+        [catalogue.take(pa.array(items[eligible])), pa.array(scores[eligible])], names=[ITEM, SCORE]
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets), entries)
+
+
+class _Mapped:
+    """An item block that, once it has reached a worker, lies in an unlinked temporary file mapped into memory.
+
+    A broadcast's value stays with the worker for good. Mapped, the system can page a large catalogue's blocks out, so that
+    what a task needs at a time is one block.
+    """
+
+    def __init__(self, block: ItemBlock) -> None:
+        self.block = block
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        block: ItemBlock = state["block"]
+        if block.factors.nbytes:
+            with tempfile.TemporaryFile() as file:
+                file.write(block.factors.tobytes())
+                file.flush()
+                mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.float32)
+            block = replace(block, factors=mapped.reshape(block.factors.shape))
+        self.block = block

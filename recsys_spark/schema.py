@@ -1,0 +1,24 @@
+"""Vocabulary: the columns every layer agrees on, and what the types of an id may be."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+USER: Final = "user"
+ITEM: Final = "item"
+RATING: Final = "rating"
+TIMESTAMP: Final = "timestamp"
+SCORE: Final = "score"
+RANK: Final = "rank"
+
+IdType = Literal["integer", "long", "string"]
+"""The types a user or item id may have, end to end."""
+
+ID_SQL_TYPES: Final[dict[str, str]] = {"integer": "int", "long": "bigint", "string": "string"}
+"""Spark SQL type of each :data:`IdType`."""
+
+MAX_ID_LENGTH: Final = 256
+"""Longest string id, in characters."""
+
+SEEDED: Final = 42
+"""Seed where none is given: the same in every process, unlike pyspark's own default."""

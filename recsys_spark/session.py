@@ -1,0 +1,171 @@
+"""The one builder of Spark sessions.
+
+On its own (a laptop, a test, CI) it starts a local session with everything set. Under ``spark-submit`` the cluster's
+settings stand: only what a night cannot do without, and nobody set, is added.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from delta import configure_spark_with_delta_pip
+from pyspark import SparkConf
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from recsys_spark.config import Session
+from recsys_spark.errors import SetupError
+
+MIN_JAVA = 17
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+DELTA_JAR = "io.delta:delta-spark_4.2_2.13:4.4.0"
+
+NEEDED = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",
+    "spark.sql.adaptive.enabled": "true",
+    # one BLAS and numba thread per Python worker: Spark owns the parallelism
+    **{f"spark.executorEnv.{name}": "1" for name in THREAD_VARIABLES},
+}
+"""What a night cannot do without, wherever it runs; a cluster's own value wins."""
+
+
+def get_session(settings: Session | None = None, app_name: str = "recsys-spark") -> SparkSession:
+    """The session of this process: the running one, the cluster's under spark-submit, or a new local one.
+
+    Parameters
+    ----------
+    settings : the configuration's ``session`` section
+    app_name : name shown in Spark's own pages
+
+    Raises
+    ------
+    SetupError
+        Java is missing or too old, or Delta's jars cannot be fetched: one line that says what to install.
+    """
+    settings = settings or Session()
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        return _submitted(settings, app_name)
+    return _local(settings, app_name)
+
+
+def java_version() -> int | None:
+    """Major version of the Java that Spark would start, or None when there is none."""
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which(str(Path(home) / "bin" / "java")) if home else shutil.which("java")
+    if java is None:
+        return None
+    try:
+        done = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False)
+    except OSError:
+        return None
+    found = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)
+    return int(found.group(1)) if found else None
+
+
+def require_java() -> int:
+    """Major version of Java.
+
+    Raises
+    ------
+    SetupError
+        None on JAVA_HOME or the PATH, or older than 17.
+    """
+    version = java_version()
+    if version is None:
+        raise SetupError(f"Java not found: install a JDK {MIN_JAVA} or 21 and put it on the PATH or in JAVA_HOME")
+    if version < MIN_JAVA:
+        raise SetupError(f"Java {version} is too old for Spark 4.2: install a JDK {MIN_JAVA} or 21, set JAVA_HOME")
+    return version
+
+
+def _submitted(settings: Session, app_name: str) -> SparkSession:
+    cluster = SparkConf()
+    builder = SparkSession.builder
+    if not cluster.contains("spark.app.name"):
+        builder = builder.appName(app_name)
+    for key, value in {**NEEDED, **settings.spark}.items():
+        if not cluster.contains(key):
+            builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def _local(settings: Session, app_name: str) -> SparkSession:
+    require_java()
+    # workers otherwise run the PATH's python3, not this environment's
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    builder = SparkSession.builder.appName(app_name)
+    for key, value in local_settings(settings).items():
+        builder = builder.config(key, value)
+    with _quiet_start() as log:
+        try:
+            session = configure_spark_with_delta_pip(builder).getOrCreate()
+        except (PySparkException, RuntimeError, OSError) as error:
+            raise SetupError(_start_problem(log, error)) from None
+    return session
+
+
+def local_settings(settings: Session) -> Mapping[str, str]:
+    """Spark settings of a local session: small parallelism, since every Delta write costs as many files and tasks."""
+    cores = settings.cores or os.cpu_count() or 1
+    gib = psutil.virtual_memory().total / 2**30
+    return {
+        "spark.master": f"local[{cores}]",
+        "spark.driver.memory": settings.memory or f"{round(min(8.0, max(1.0, gib / 4)))}g",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "ERROR",
+        "spark.sql.shuffle.partitions": str(max(2, cores)),
+        "spark.default.parallelism": str(max(2, cores)),
+        # Delta's default of 50 makes a small MERGE take twice as long
+        "spark.databricks.delta.snapshotPartitions": "2",
+        **NEEDED,
+        **settings.spark,
+    }
+
+
+@contextmanager
+def _quiet_start() -> Iterator[Path]:
+    """Send what the starting JVM writes on standard error (Ivy's report, Spark's banner) to a file, whose path is given."""
+    handle, name = tempfile.mkstemp(prefix="recsys-spark-", suffix=".log")
+    sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:  # standard error is closed
+        os.close(handle)
+        yield Path(name)
+        return
+    os.dup2(handle, 2)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def _start_problem(log: Path, error: Exception) -> str:
+    said = log.read_text(encoding="utf-8", errors="replace")
+    if "unresolved dependenc" in said or "UNRESOLVED DEPENDENCIES" in said:
+        return (
+            f"Delta's jar {DELTA_JAR} cannot be fetched from Maven Central: connect once, set spark.jars.repositories or "
+            f"spark.jars.ivySettings to your mirror, or set spark.jars to the jar files (report: {log})"
+        )
+    return f"Spark did not start: {str(error).strip().splitlines()[0]} (report: {log})"

@@ -1,0 +1,47 @@
+"""Package metadata. Tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TEST = [
+    "pytest>=8",
+    "pytest-cov>=5",
+    "hypothesis>=6",  # property tests of kernels and cleaning
+    "scikit-learn>=1.5",  # an independent ndcg_score to compare ours with
+    "ruff>=0.8",
+    "mypy>=1.13",
+    "import-linter>=2.1",  # holds the layers
+    "pandas-stubs",
+    "types-PyYAML",
+]
+
+setup(
+    name="recsys-spark",
+    version="0.1.0",
+    description="Nightly recommendations on Spark and Delta Lake: ratings in, evaluated top-N tables out",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["recsys_spark", "recsys_spark.*"]),
+    package_data={"recsys_spark": ["py.typed"]},
+    python_requires=">=3.11,<3.14",  # what pyspark 4.2 and numba both support
+    install_requires=[
+        # delta-spark's jar is built for one Spark minor version: 4.4.0 is the one for 4.2. Unpinned, pip pairs them wrongly.
+        "pyspark==4.2.0",
+        "delta-spark==4.4.0",
+        "numpy>=2,<3",
+        "pandas>=2.2,<3",  # Spark 4.2 does not work with pandas 3
+        "pyarrow>=18",
+        "pydantic>=2.7",  # closed configuration models with errors that say where
+        "PyYAML>=6",
+        "typer>=0.15",  # the command line
+        "rich>=13",  # tables and progress on a terminal
+        "psutil>=6",  # free memory and cores, for `recsys doctor` and the local session's heap
+    ],
+    extras_require={
+        "test": TEST,
+        "bench": ["implicit==0.7.3", "threadpoolctl>=3"],  # the peer that the benchmarks measure against
+    },
+    entry_points={"console_scripts": ["recsys=recsys_spark.cli:main"]},
+)
