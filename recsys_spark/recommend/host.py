@@ -50,7 +50,7 @@ class Sizes:
     pack_rows : rows that a packing task holds before it hands them on
     """
 
-    users_per_task: int = 2_048
+    users_per_task: int = 8_192
     user_block: int = 128
     item_block: int = 32_768
     pack_rows: int = 1_000_000
