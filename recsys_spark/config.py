@@ -307,6 +307,9 @@ def _problem_line(origin: str, problem: Any, sections: Collection[str]) -> str:
     given: object = problem["input"]
     if problem["type"] == "extra_forbidden":
         given, allowed = loc[-1], _known(problem["loc"][:-1], str(loc[-1]), sections)
+    elif problem["type"].startswith("union_tag"):
+        key, allowed = f"{key}.format", "one of " + ", ".join(SOURCE_TYPES)
+        given = problem["input"].get("format", "nothing") if isinstance(problem["input"], dict) else problem["input"]
     elif problem["type"] == "missing":
         given, allowed = "nothing", "this key is required"
     else:

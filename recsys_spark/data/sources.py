@@ -111,7 +111,7 @@ def _delimited(spark: SparkSession, path: str, columns: Mapping[str, str], text:
     names, header = (text.names, None) if text.names else _header(spark, path, text)
     positions = _positions(path, names, columns)
     split = _fields(lines if header is None else lines.where(F.col(RAW) != header), text, len(names))
-    cells = {role: F.col("fields")[position] for role, position in positions.items()}
+    cells = {role: F.get("fields", position) for role, position in positions.items()}
     faults = [
         F.when(~F.is_valid_utf8(RAW), F.lit("undecodable_bytes")),
         F.when(F.trim(RAW) == "", F.lit("wrong_column_count")),

@@ -24,7 +24,10 @@ LATENT = 4
 CONCENTRATION = 2.0
 """How far tastes differ: the standard deviation of a user's log odds of the genres."""
 
-POWER = 3.0
+GENRE_TILT = 0.12
+"""How much less liked, in log odds, each genre is than the one before it."""
+
+POWER = 4.0
 """Exponent of the place drawn within a genre: the larger, the more the head of the catalogue is picked."""
 
 MIN_RATINGS = 20
@@ -89,7 +92,8 @@ def picks(world: World, users: Numbers) -> Picks:
 
 def tastes(world: World, users: Numbers) -> Doubles:
     """Chance of each genre for each user, shape (n_users, n_genres); rows sum to 1."""
-    odds = np.exp(CONCENTRATION * normal(world.seed, _TASTE, users[:, None], np.arange(len(GENRES))[None, :]))
+    genres = np.arange(len(GENRES))[None, :]
+    odds = np.exp(CONCENTRATION * normal(world.seed, _TASTE, users[:, None], genres) - GENRE_TILT * genres)
     return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
 

@@ -1,1 +1,1 @@
-"""Measurements against peers. Run as ``make bench-NAME``; each prints a table and writes it under ``tests/benchmarks/results/``."""
+"""Measurements against peers. Run as ``make bench-NAME``; each prints a table and keeps it in ``results/``."""

@@ -135,11 +135,12 @@ def main() -> None:
             rows.append({"what": "MLlib recommendForAllUsers, seen kept, written as Parquet", "seconds": mllib})
         for row in rows:
             row["of ours"] = row["seconds"] / written
-        overhead = unwritten - sum(parts.values())
+        packing = unwritten - unseen - parts["masking"]
+        rest = unwritten - sum(parts.values()) - packing
         rows += [{"what": f"  of ours: {part} (kernel, one core, scaled)", "seconds": value} for part, value in parts.items()]
         rows += [
-            {"what": "  of ours: reading, packing and shuffling seen pairs", "seconds": unwritten - unseen + -parts["masking"]},
-            {"what": "  of ours: the rest (Arrow, jobs, item collection)", "seconds": overhead - (unwritten - unseen - parts["masking"])},
+            {"what": "  of ours: reading, packing and shuffling seen pairs", "seconds": packing},
+            {"what": "  of ours: the rest (Arrow, jobs, item collection)", "seconds": rest},
             {"what": "  of ours: writing Parquet", "seconds": written - unwritten},
         ]
         title = f"Top-{N}: {options.users:,} users x {ITEMS:,} items, rank {RANK}, {seen.nnz:,} seen pairs"

@@ -1,0 +1,271 @@
+"""Mangled input: every row is typed or refused with its reason, and the counts add up."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import pytest
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Columns, Delimited, FileSource
+from recsys_spark.data.cleaning import REASONS, Rules, clean_ratings, latest_per_pair, refused, settle
+from recsys_spark.data.sources import read_source
+from recsys_spark.errors import SourceError
+
+RULES = Rules(run_date=date(2024, 6, 30), scale=(0.5, 5), earliest=date(1995, 1, 1))
+HEADER = b"user,item,rating,timestamp"
+COLUMNS = Columns(user="user", item="item", rating="rating", timestamp="timestamp")
+
+REFUSED = {
+    "undecodable_bytes": [b"u\xff1,i1,3,1000000000", b"u1,i\xc3\x28,3,1000000000", b"\xed\xa0\x80,i,3,1000000000"],
+    "wrong_column_count": [
+        b"u1,i1,3",
+        b"u1,i1,3,1000000000,extra",
+        b"u1;i1;3;1000000000",
+        b"u1",
+        b"   ",
+        b'"u1,i1,3,1000000000',
+        b"u1,i1,3,1000000000,",
+    ],
+    "missing_user": [b",i1,3,1000000000", b'"",i1,3,1000000000', b"  ,i1,3,1000000000"],
+    "missing_item": [b"u1,,3,1000000000", b'u1,"  ",3,1000000000'],
+    "id_too_long": [b"u" * 257 + b",i1,3,1000000000", b"u1," + b"i" * 300 + b",3,1000000000"],
+    "unparsable": [
+        b"u1,i1,three,1000000000",
+        b"u1,i1,,1000000000",
+        b"u1,i1,4d,1000000000",
+        b"u1,i1,4.0f,1000000000",
+        b'u1,i1,"4,5",1000000000',
+        b"u1,i1,0x4,1000000000",
+        b"u1,i1,3,yesterday",
+        b"u1,i1,3,",
+        b"u1,i1,3,1e300",
+        b"u1,i1,3,2020-13-01",
+        b"u1,i1,3,NaN",
+    ],
+    "not_finite_rating": [
+        b"u1,i1,NaN,1000000000",
+        b"u1,i1,inf,1000000000",
+        b"u1,i1,-Infinity,1000000000",
+        b"u1,i1,1e999,1000000000",
+    ],
+    "rating_out_of_scale": [b"u1,i1,0,1000000000", b"u1,i1,5.01,1000000000", b"u1,i1,-3,1000000000"],
+    "timestamp_in_future": [b"u1,i1,3,1719792000", b"u1,i1,3,2024-07-01", b"u1,i1,3,4102444800000"],
+    "timestamp_before_start": [b"u1,i1,3,0", b"u1,i1,3,1994-12-31T23:59:59Z", b"u1,i1,3,-5"],
+}
+
+KEPT = [
+    (b"plain,item,3,1000000000", ("plain", "item", 3.0)),
+    (b'"a ""quoted"" id","comma, inside",4.5,1000000000', ('a "quoted" id', "comma, inside", 4.5)),
+    (b"tab\tin id,it's,3,1000000000", ("tab\tin id", "it's", 3.0)),
+    ("\N{GRINNING FACE},\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET},3,1000000000".encode(), ("\U0001f600", "\u05d0\u05d1", 3.0)),
+    (b"'; DROP TABLE ratings; --,../../etc/passwd,3,1000000000", ("'; DROP TABLE ratings; --", "../../etc/passwd", 3.0)),
+    (b"`backtick`,${jndi:x}%s\\n,3,1000000000", ("`backtick`", "${jndi:x}%s\\n", 3.0)),
+    (b" spaced ,i, 3 ,1000000000", (" spaced ", "i", 3.0)),
+    (b"u" * 256 + b",i,3,1000000000", ("u" * 256, "i", 3.0)),
+    (b"NULL,null,3,1000000000", ("NULL", "null", 3.0)),
+    (b"crlf,item,5,1000000000\r", ("crlf", "item", 5.0)),
+    (b"0042,1e3,0.5,1000000000", ("0042", "1e3", 0.5)),
+]
+
+MOMENT = datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)
+TIMES = [b"1000000000", b"1000000000000", b"2001-09-09T01:46:40Z", b"2001-09-09 03:46:40+02:00", b"1e9"]
+
+
+def write(folder, *lines, name="ratings.csv", header=HEADER):
+    file = folder / name
+    file.write_bytes(b"\n".join([*([header] if header else []), *lines]) + b"\n")
+    return str(file)
+
+
+def cleaned(spark, path, rules=RULES, columns=COLUMNS, **settings):
+    return clean_ratings(read_source(spark, FileSource(format="csv", path=path, columns=columns, **settings)).ratings, rules)
+
+
+@pytest.fixture(scope="module")
+def mangled(spark, tmp_path_factory):
+    """All refused and kept lines in one file, cleaned: raw text → row."""
+    lines = [line for lines in REFUSED.values() for line in lines] + [line for line, _ in KEPT]
+    rows = cleaned(spark, write(tmp_path_factory.mktemp("mangled"), *lines))
+    kept_back = {row["raw_bytes"] or row["raw"].encode(): row for row in refused(rows).collect()}
+    good = {(row["user"], row["item"]): row for row in rows.where("reason is null").collect()}
+    return rows, {bytes(raw): row for raw, row in kept_back.items()}, good
+
+
+@pytest.mark.parametrize(("reason", "line"), [(reason, line) for reason, lines in REFUSED.items() for line in lines])
+def test_mangled_row_is_refused_with_its_reason_and_raw_text(mangled, reason, line):
+    _, refused_rows, _ = mangled
+    assert refused_rows[line]["reason"] == reason
+    assert refused_rows[line]["source_file"].endswith("/ratings.csv")
+
+
+@pytest.mark.parametrize(("line", "expected"), KEPT)
+def test_odd_but_whole_row_goes_through_unharmed(mangled, line, expected):
+    _, _, good = mangled
+    assert good[expected[:2]]["rating"] == expected[2]
+
+
+def test_no_row_is_lost(mangled):
+    rows, refused_rows, good = mangled
+    assert rows.count() == sum(map(len, REFUSED.values())) + len(KEPT)
+    assert len(refused_rows) == sum(map(len, REFUSED.values()))
+    assert len(good) == len(KEPT)
+
+
+def test_every_reason_is_exercised():
+    assert {*REFUSED, "different_header"} == set(REASONS)
+
+
+@pytest.mark.parametrize("written", TIMES)
+def test_timestamp_is_read_however_it_is_written(spark, tmp_path, written):
+    row = cleaned(spark, write(tmp_path, b"u,i,3," + written)).select("reason", F.unix_seconds("timestamp").alias("s")).first()
+    assert (row["reason"], row["s"]) == (None, int(MOMENT.timestamp()))
+
+
+@pytest.mark.parametrize(("declared", "cell", "second"), [("seconds", b"1000", 1000), ("milliseconds", b"1000000", 1000)])
+def test_declared_epoch_unit_is_taken_at_its_word(spark, tmp_path, declared, cell, second):
+    rules = Rules(run_date=date(2024, 1, 1), timestamps=declared)
+    row = cleaned(spark, write(tmp_path, b"u,i,3," + cell), rules).select(F.unix_seconds("timestamp")).first()
+    assert row[0] == second
+
+
+@pytest.mark.parametrize("cell", [b"12.5", b"twelve", b"99999999999999999999", b"1e3"])
+def test_id_that_is_no_integer_is_unparsable(spark, tmp_path, cell):
+    rules = Rules(run_date=date(2024, 1, 1), user_type="long", item_type="integer")
+    row = cleaned(spark, write(tmp_path, cell + b",7,3,1000000000"), rules).first()
+    assert row["reason"] == "unparsable"
+
+
+def test_long_ids_beyond_32_bits(spark, tmp_path):
+    rules = Rules(run_date=date(2024, 1, 1), user_type="long", item_type="long")
+    row = cleaned(spark, write(tmp_path, b"9007199254740993,-5,3,1000000000"), rules).first()
+    assert (row["user"], row["item"], row["reason"]) == (9007199254740993, -5, None)
+
+
+def test_events_become_weights_and_unknown_ones_are_refused(spark, tmp_path):
+    path = write(tmp_path, b"u,i,view", b"u,j,purchase", b"u,k,refund", header=b"user,item,what")
+    rules = Rules(run_date=date(2024, 1, 1), events={"view": 1, "purchase": 5})
+    rows = cleaned(spark, path, rules, Columns(user="user", item="item", event="what")).collect()
+    assert {(r["item"], r["rating"], r["reason"]) for r in rows} == {
+        ("i", 1.0, None),
+        ("j", 5.0, None),
+        ("k", None, "unparsable"),
+    }
+
+
+def test_without_rating_or_event_every_row_counts_one(spark, tmp_path):
+    path = write(tmp_path, b"u,i", header=b"user,item")
+    row = cleaned(spark, path, columns=Columns(user="user", item="item")).first()
+    assert (row["rating"], row["timestamp"], row["reason"]) == (1.0, None, None)
+
+
+def test_file_with_another_header_is_found(spark, tmp_path):
+    write(tmp_path, b"u,i,3,1000000000", name="a.csv")
+    write(tmp_path, b"i,u,3,1000000000", name="b.csv", header=b"item,user,rating,timestamp")
+    reasons = [row["reason"] for row in cleaned(spark, str(tmp_path)).collect()]
+    assert reasons.count("different_header") == 1
+
+
+def test_several_files_each_with_its_header(spark, tmp_path):
+    for name in ("a.csv", "b.csv", "c.csv"):
+        write(tmp_path, name.encode() + b",i,3,1000000000", name=name)
+    assert sorted(row["user"] for row in cleaned(spark, str(tmp_path)).collect()) == ["a.csv", "b.csv", "c.csv"]
+
+
+def test_byte_order_mark_is_no_part_of_the_first_column(spark, tmp_path):
+    row = cleaned(spark, write(tmp_path, b"u,i,3,1000000000", header=b"\xef\xbb\xbf" + HEADER)).first()
+    assert (row["user"], row["reason"]) == ("u", None)
+
+
+def test_latin_1_text(spark, tmp_path):
+    text = Delimited(delimiter="::", quote="", header=False, names=["user", "item", "rating", "timestamp"], encoding="latin-1")
+    path = write(tmp_path, b"Andr\xe9::caf\xe9::3::1000000000", header=None)
+    row = cleaned(spark, path, text=text).first()
+    assert (row["user"], row["item"], row["reason"]) == ("Andr\u00e9", "caf\u00e9", None)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "cannot be read"), (b"", "is empty"), (b"a,b\n1,2\n", "columns.user names 'user', which is not there")],
+)
+def test_source_that_cannot_be_read_is_named(spark, tmp_path, content, said):
+    path = tmp_path / "ratings.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceError, match=said):
+        cleaned(spark, str(path))
+
+
+JSON_LINES = [
+    ('{"user": "u", "item": "i", "rating": 4.5, "timestamp": "2001-09-09T01:46:40Z"}', None),
+    ('{"user": 17, "item": "\\ud83d\\ude00", "rating": "4", "timestamp": 1000000000, "more": {"x": 1}}', None),
+    ('{"user": "u", "item": "i", "rating": 4.5', "unparsable"),
+    ("[1, 2]", "unparsable"),
+    ("not json", "unparsable"),
+    ('{"item": "i", "rating": 4, "timestamp": 1000000000}', "missing_user"),
+    ('{"user": "u", "item": null, "rating": 4, "timestamp": 1000000000}', "missing_item"),
+    ('{"user": "u", "item": "i", "rating": NaN, "timestamp": 1000000000}', "unparsable"),  # NaN is no JSON
+    ('{"user": "u", "item": "i", "rating": "NaN", "timestamp": 1000000000}', "not_finite_rating"),
+    ('{"user": "u", "item": "i", "rating": null, "timestamp": 1000000000}', "unparsable"),
+]
+
+
+def test_json_lines(spark, tmp_path):
+    path = tmp_path / "events.json"
+    path.write_text("\n".join(line for line, _ in JSON_LINES), encoding="utf-8")
+    source = FileSource(format="json", path=str(path), columns=COLUMNS)
+    rows = clean_ratings(read_source(spark, source).ratings, RULES).collect()
+    assert {row["raw"]: row["reason"] for row in rows} == dict(JSON_LINES)
+
+
+@pytest.mark.parametrize(("kind", "user", "item"), [("parquet", "who is it", "a.b"), ("delta", "who", "a`b")])
+def test_typed_sources_of_any_column_names(spark, tmp_path, kind, user, item):
+    frame = spark.sql(
+        "select 7 as user, 'sku.1' as item, cast(4.5 as decimal(3,1)) as stars, timestamp'2001-09-09 01:46:40' as t "
+        "union all select null, 'sku.2', 3.0, timestamp'2001-09-09 01:46:40' union all select 8, 'sku.3', null, null"
+    )
+    frame.withColumnsRenamed({"user": user, "item": item}).write.format(kind).save(str(tmp_path / "t"))
+    columns = Columns(user=user, item=item, rating="stars", timestamp="t")
+    source = FileSource(format=kind, path=str(tmp_path / "t"), columns=columns, user_type="integer")
+    rows = {r["item"]: r for r in clean_ratings(read_source(spark, source).ratings, Rules(run_date=date(2024, 1, 1))).collect()}
+    assert (rows["sku.1"]["user"], rows["sku.1"]["rating"], rows["sku.1"]["reason"]) == ("7", 4.5, None)
+    assert rows["sku.2"]["reason"] == "missing_user"
+    assert rows["sku.3"]["reason"] == "unparsable"
+    assert rows["sku.1"]["raw"].startswith(f'{{"{user}":7,"{item}":"sku.1"')
+
+
+def pairs(spark, *rows):
+    schema = "user string, item string, rating double, timestamp timestamp, reason string"
+    frame = spark.createDataFrame([(*row[:3], row[3] and datetime.fromtimestamp(row[3], UTC), row[4]) for row in rows], schema)
+    grouped = latest_per_pair(frame)
+    found = settle(grouped, frame)
+    return {
+        (r["user"], r["item"], r["reason"]): (r["rating"], r["s"], r["rows"])
+        for r in found.withColumn("s", F.unix_seconds("timestamp")).collect()
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "winner"),
+    [
+        ([(3.0, 100), (5.0, 50)], (3.0, 100)),  # the later one, though smaller
+        ([(3.0, 100), (5.0, 100), (4.0, 100)], (5.0, 100)),  # as late: the larger
+        ([(3.0, None), (5.0, None)], (5.0, None)),
+        ([(5.0, None), (2.0, 1)], (2.0, 1)),  # any timestamp is later than none
+        ([(4.0, 7), (4.0, 9)], (4.0, 9)),
+        ([(4.0, 7)], (4.0, 7)),
+        ([(1.0, 5), (2.0, 6), (3.0, 6), (9.0, None)], (3.0, 6)),
+    ],
+)
+def test_one_row_per_pair_latest_then_largest(spark, rows, winner):
+    found = pairs(spark, *[("u", "i", rating, second, None) for rating, second in rows])
+    assert found == {("u", "i", None): (*winner, len(rows))}
+
+
+def test_refused_rows_are_counted_by_reason_and_never_win(spark):
+    found = pairs(
+        spark, ("u", "i", 3.0, 5, None), ("u", "i", 9.0, 99, "rating_out_of_scale"), (None, "i", 1.0, 5, "missing_user")
+    )
+    assert found["u", "i", None] == (3.0, 5, 1)
+    assert found[None, None, "rating_out_of_scale"][2] == 1
+    assert found[None, None, "missing_user"][2] == 1

@@ -1,0 +1,146 @@
+"""Configuration: what is refused, and that the error says file, key, given and allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recsys_spark.config import load_config
+from recsys_spark.errors import ConfigError
+from recsys_spark.models.registry import REGISTRY, build
+
+GOOD = """
+lake: {root: lake}
+ingest: {source: {format: synthetic}}
+"""
+CSV = """
+lake: {root: lake}
+ingest:
+  source: {format: csv, path: x.csv, columns: {user: u, item: i, event: e}}
+  events: {view: 1}
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    def loaded(text=GOOD, *overrides, environment=None):
+        path = tmp_path / "conf.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_config(path, REGISTRY, overrides, environment or {})
+
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "given", "allowed"),
+    [
+        (["splits.k=1"], "splits", "'splits'", "did you mean 'split'"),
+        (["split.kk=1"], "split.kk", "'kk'", "did you mean 'k'"),
+        (["split.k=0"], "split.k", "0", "greater than or equal to 1"),
+        (["split.k=two"], "split.k", "'two'", "integer"),
+        (["split.share=1.5"], "split.share", "1.5", "less than 1"),
+        (["split.method=luck"], "split.method", "'luck'", "leave_last"),
+        (["seed=-1"], "seed", "-1", "greater than or equal to 0"),
+        (["evaluate.k=[]"], "evaluate.k", "[]", "at least 1 item"),
+        (["evaluate.champion=ndcg@7"], "evaluate", "{", "cut-off that is not in k"),
+        (["models=[alz]"], "models", "'alz'", "als, popularity"),
+        (["models=[als, als]"], "models", "['als', 'als']", "each model once"),
+        (["als=7"], "als", "7", "mapping"),
+        (["ingest.source.format=xml"], "ingest.source.format", "'xml'", "synthetic, movielens, csv"),
+        (["ingest.source.pat=1"], "ingest.source.pat", "'pat'", "ratings"),
+        (["ingest.scale=[5, 1]"], "ingest", "{", "scale must be [smallest, largest]"),
+        (["ingest.max_rejected_share=2"], "ingest.max_rejected_share", "2", "less than or equal to 1"),
+        (["ingest.events={view: 1}"], "ingest", "{", "belong together"),
+        (["lake.catalog=a.b"], "lake", "{", "exactly one of root and catalog"),
+        (["session.memory=lots"], "session.memory", "'lots'", "match pattern"),
+        (["origin=x"], "origin", "'x'", "lake"),
+        (["params={}"], "params", "{}", "lake"),
+    ],
+)
+def test_error_names_file_key_given_and_allowed(load, tmp_path, overrides, key, given, allowed):
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD, *overrides)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'conf.yaml'}: {key}: given {given}")
+    assert allowed in message
+
+
+def test_every_problem_is_named_at_once(load):
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD, "split.k=0", "seed=x", "recommend.m=3")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lake: [", "is not YAML"),
+        ("- a\n- b", "a mapping of sections"),
+        ("lake: {root: a}\nlake: {root: b}", "key 'lake' is given twice"),
+        ("", "a mapping of sections"),
+        ("ingest: {source: {format: synthetic}}", "lake: given 'nothing'; allowed: this key is required"),
+    ],
+)
+def test_file_that_is_no_configuration(load, text, said):
+    with pytest.raises(ConfigError, match=said):
+        load(text)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read"):
+        load_config(tmp_path / "nowhere.yaml", REGISTRY)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"), [("split.k", "key.path=value"), ("=3", "key.path=value"), ("seed.x=1", "given 'seed'")]
+)
+def test_malformed_override(load, override, said):
+    with pytest.raises(ConfigError, match=said):
+        load(GOOD + "seed: 1", override)
+
+
+def test_command_line_beats_environment_beats_file(load):
+    text = GOOD + "split: {k: 2}\nseed: 1\nrecommend: {n: 5}"
+    config = load(text, "split.k=4", environment={"RECSYS__SPLIT__K": "3", "RECSYS__SEED": "9", "OTHER": "1"})
+    assert (config.split.k, config.seed, config.recommend.n) == (4, 9, 5)
+
+
+def test_model_sections_become_parameters(load):
+    assert load(GOOD, "als.rank=64").params == {"als": {"rank": 64}}
+
+
+def test_events_need_a_mapped_column_and_back(load):
+    assert load(CSV).ingest.events == {"view": 1}
+    with pytest.raises(ConfigError, match="belong together"):
+        load(CSV, "ingest.events={}")
+
+
+def test_shipped_configurations_are_valid():
+    folder = Path(__file__).parents[1] / "conf"
+    files = sorted(folder.glob("*.yaml"))
+    assert [file.name for file in files] == ["cluster.yaml", "demo.yaml", "movielens.yaml"]
+    for file in files:
+        config = load_config(file, REGISTRY, environment={})
+        for name in config.models:
+            build(name, config.params.get(name, {}), config.seed)
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"rnak": 3}, r"als\.rnak: given 3; allowed: did you mean 'rank'"),
+        ({"rank": "many"}, r"als\.rank: given 'many'"),
+        ({"rank": 0}, "rank must be at least 1, got 0"),
+        ({"regParam": -0.1}, "regParam must be at least 0"),
+        ({"userCol": "u"}, r"als\.userCol: given 'u'"),
+    ],
+)
+def test_model_parameters_are_checked_against_the_estimators_own(spark, params, said):
+    with pytest.raises(ConfigError, match=said):
+        build("als", params, 1)
+
+
+def test_params_reach_the_estimator_and_the_seed_is_the_nights(spark):
+    estimator = build("als", {"rank": 3}, 99)
+    assert (estimator.getOrDefault("rank"), estimator.getOrDefault("seed")) == (3, 99)
