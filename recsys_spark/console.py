@@ -41,7 +41,8 @@ def note(line: str) -> None:
 def table(title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
     """Print ``rows`` with the ``columns`` named, numbers to the right."""
     rows = list(rows)
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    out.print(f"\n{title}", markup=False, style="bold", soft_wrap=True)
+    shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         numeric = all(isinstance(row.get(column), int | float) or row.get(column) is None for row in rows)
         shown.add_column(column, justify="right" if numeric and rows else "left", overflow="fold")

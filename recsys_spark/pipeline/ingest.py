@@ -32,13 +32,24 @@ NEWER = """
 
 @dataclass(frozen=True)
 class _Cleaned:
-    """One input after cleaning: all rows with their reasons, the counts, and one good row per key."""
+    """One input after cleaning.
+
+    Attributes
+    ----------
+    rows : all rows, with their reasons
+    read : how many there are
+    rejected : reason → refused rows
+    latest : one good row per key
+    distinct : how many keys there are
+    kept : the persisted frame behind it all, to be let go when the tables are written
+    """
 
     rows: DataFrame
     read: int
-    good: int
     rejected: Mapping[str, int]
     latest: DataFrame
+    distinct: int
+    kept: DataFrame
 
 
 def ingest(night: Night) -> None:
@@ -62,13 +73,16 @@ def ingest(night: Night) -> None:
         ratings = _clean(inputs.ratings, _rules(night, user_type, item_type))
         users, items = _side(inputs.users, USER, user_type), _side(inputs.items, ITEM, item_type)
         cleaned = {"ratings": ratings, "users": users, "items": items}
-        _keep_rejected(night, entry, {name: one for name, one in cleaned.items() if one is not None})
-        _require_few_rejected(ratings, settings.max_rejected_share)
-        for name, one in cleaned.items():
-            if one is not None:
+        present = {name: one for name, one in cleaned.items() if one is not None}
+        try:
+            _keep_rejected(night, entry, present)
+            _require_few_rejected(ratings, settings.max_rejected_share)
+            for name, one in present.items():
                 night.lake.create(name, user_type, item_type)
                 _account(entry, name, one, _upsert(night, name, one.latest))
-                one.latest.unpersist()
+        finally:
+            for one in present.values():
+                one.kept.unpersist()  # or a later night of this process would read the same path's old rows
         _say(entry.counts)
 
 
@@ -105,18 +119,16 @@ def _rules(night: Night, user_type: IdType, item_type: IdType) -> Rules:
 def _clean(raw: DataFrame, rules: Rules) -> _Cleaned:
     rows = clean_ratings(raw, rules)
     pairs = latest_per_pair(rows).persist(StorageLevel.MEMORY_AND_DISK)
-    read, rejected, disputed = 0, {}, 0
-    counted = pairs.groupBy(REASON).agg(F.sum("rows").alias("rows"), F.count_if(F.col("disputed")).alias("disputed"))
-    for row in counted.collect():
-        read += row["rows"]
-        disputed += row["disputed"]
-        if row[REASON] is not None:
-            rejected[row[REASON]] = row["rows"]
+    sums = (F.sum("rows").alias("rows"), F.count("*").alias("keys"), F.count_if(F.col("disputed")).alias("disputed"))
+    counted = {row[REASON]: row for row in pairs.groupBy(REASON).agg(*sums).collect()}
+    read, good = sum(row["rows"] for row in counted.values()), counted.pop(None, None)
+    rejected = {reason: row["rows"] for reason, row in counted.items()}
     if "different_header" in rejected:
+        pairs.unpersist()
         raise SourceError("some files begin with another header than the first: see rejected rows, or ingest them apart")
-    settled = settle(pairs, rows) if disputed else pairs
+    settled = settle(pairs, rows) if good is not None and good["disputed"] else pairs
     latest = settled.where(F.col(REASON).isNull()).select(USER, ITEM, RATING, TIMESTAMP)
-    return _Cleaned(rows, read, read - sum(rejected.values()), rejected, latest)
+    return _Cleaned(rows, read, rejected, latest, good["keys"] if good is not None else 0, pairs)
 
 
 def _side(raw: DataFrame | None, key: str, id_type: IdType) -> _Cleaned | None:
@@ -125,12 +137,13 @@ def _side(raw: DataFrame | None, key: str, id_type: IdType) -> _Cleaned | None:
     table = TABLES[f"{key}s"]
     features = {name: kind for name, kind in table.columns.items() if name != key}
     rows = clean_side_table(raw, key, id_type, features).persist()
-    counts = {row[REASON]: row["count"] for row in rows.groupBy(REASON).count().collect()}
-    good = counts.pop(None, 0)
+    counted = rows.groupBy(REASON).agg(F.count("*").alias("rows"), F.count_distinct(key).alias("keys")).collect()
+    rejected = {row[REASON]: row["rows"] for row in counted if row[REASON] is not None}
+    distinct = sum(row["keys"] for row in counted if row[REASON] is None)
     # of several rows of an id the largest stays: any rule would do that does not depend on the order of rows
     whole = F.max(F.struct(*features)).alias("features")
     latest = rows.where(F.col(REASON).isNull()).groupBy(key).agg(whole).select(key, "features.*")
-    return _Cleaned(rows, good + sum(counts.values()), good, counts, latest)
+    return _Cleaned(rows, sum(row["rows"] for row in counted), rejected, latest, distinct, rows)
 
 
 def _keep_rejected(night: Night, entry: Entry, cleaned: Mapping[str, _Cleaned]) -> None:
@@ -178,17 +191,17 @@ def _upsert(night: Night, name: str, latest: DataFrame) -> Upserted:
 
 
 def _account(entry: Entry, name: str, cleaned: _Cleaned, upserted: Upserted) -> None:
-    stored = upserted.inserted + upserted.updated + upserted.unchanged
+    rejected = sum(cleaned.rejected.values())
     counts = {
-        "read": cleaned.read,
         "inserted": upserted.inserted,
         "updated": upserted.updated,
-        "duplicates": cleaned.good - cleaned.latest.count(),
+        "duplicates": cleaned.read - rejected - cleaned.distinct,
         "unchanged": upserted.unchanged,
-        "rejected": sum(cleaned.rejected.values()),
+        "rejected": rejected,
     }
-    if counts["read"] != stored + counts["duplicates"] + counts["rejected"]:
+    if cleaned.read != sum(counts.values()):
         raise AccountingError(f"{name}: rows do not add up: {counts}")
+    counts["read"] = cleaned.read
     prefix = "" if name == "ratings" else f"{name}_"
     entry.counts |= {f"{prefix}{what}": count for what, count in counts.items()}
     entry.counts |= {f"{prefix}rejected_{reason}": count for reason, count in cleaned.rejected.items()}

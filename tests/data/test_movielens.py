@@ -107,7 +107,7 @@ def test_place_without_a_release_is_named(spark, tmp_path):
     with pytest.raises(SourceError, match="does not exist"), movielens_inputs(spark, str(tmp_path / "nowhere")):
         pass
     with (
-        pytest.raises(SourceError, match=r"holds no MovieLens release: expected u\.data"),
+        pytest.raises(SourceError, match=r"no MovieLens release: expected u\.data"),
         movielens_inputs(spark, str(tmp_path)),
     ):
         pass

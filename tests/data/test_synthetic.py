@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from recsys_spark.data.synthetic import FROM, UNTIL, World, synthetic_inputs
+from recsys_spark.kernels.catalogue import picks
 
 WORLD = World(users=4_500, items=300, ratings=60_000, seed=3)  # three blocks of users
 
 
-def test_same_rows_whatever_the_partitioning(spark):
-    whole = synthetic_inputs(spark, WORLD).ratings
-    first = {tuple(row) for row in whole.select("user", "item", "rating", "timestamp").collect()}
-    other = {tuple(row) for row in whole.repartition(7).select("user", "item", "rating", "timestamp").collect()}
-    assert first == other
-    assert len(first) == whole.count()
+def test_rows_are_those_of_one_block_whatever_the_partitions(spark):
+    rows = synthetic_inputs(spark, WORLD).ratings.select("user", "item", "rating").collect()
+    whole = picks(WORLD, np.arange(WORLD.users))
+    assert len(rows) == len(whole.user)
+    assert {tuple(row) for row in rows} == set(zip(whole.user + 1, whole.item + 1, whole.rating, strict=True))
 
 
 def test_ratings_users_and_items_belong_together(spark):

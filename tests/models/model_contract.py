@@ -1,0 +1,162 @@
+"""The contract of ``recsys_spark.models.base`` as a test suite. A model's tests inherit :class:`ModelContract`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import pytest
+from pyspark.ml import Pipeline
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recsys_spark.errors import ModelError
+
+USERS, ITEMS = 12, 10
+ID_TYPES = {"int": lambda n: n, "bigint": lambda n: n + 2**40, "string": lambda n: f"id {n:02d}; '\N{SNOWMAN}"}
+
+
+def checkerboard(spark: SparkSession, id_type: str = "int", partitions: int = 2) -> DataFrame:
+    """Even users have even items, odd users odd ones, but each user ``u`` lacks item ``u`` (mod ITEMS).
+
+    Whoever has learnt the pattern recommends the lacking item first: the only unseen one of the user's colour.
+    """
+    name = ID_TYPES[id_type]
+    rows = [(name(u), name(i), 1.0) for u in range(USERS) for i in range(ITEMS) if (u + i) % 2 == 0 and i != u % ITEMS]
+    return spark.createDataFrame(rows, f"user {id_type}, item {id_type}, rating double").repartition(partitions)
+
+
+class ModelContract:
+    """What every model must do. Subclasses give :meth:`estimator` and, where it holds, :attr:`learns_taste`."""
+
+    learns_taste: ClassVar[bool] = True
+    """Whether the model knows one user from another."""
+
+    @abstractmethod
+    def estimator(self) -> Any:
+        """A new estimator, good enough for the checkerboard."""
+
+    @pytest.fixture(scope="class")
+    def fitted(self, spark):
+        return self.estimator().fit(checkerboard(spark))
+
+    def test_recommends_the_one_lacking_item_first(self, spark, fitted):
+        if not self.learns_taste:
+            pytest.skip("the same list for everybody")
+        data = checkerboard(spark)
+        rows = fitted.recommend(data.select("user").distinct(), 1, data).collect()
+        assert {row["user"]: row["item"] for row in rows} == {u: u % ITEMS for u in range(USERS)}
+
+    def test_lists_hold_no_seen_item_and_count_ranks_from_one(self, spark, fitted):
+        data = checkerboard(spark)
+        rows = fitted.recommend(data.select("user").distinct(), 3, data).collect()
+        seen = {(row["user"], row["item"]) for row in data.collect()}
+        assert not seen & {(row["user"], row["item"]) for row in rows}
+        for user in range(USERS):
+            own = sorted((row["rank"], row["score"]) for row in rows if row["user"] == user)
+            assert [rank for rank, _ in own] == [1, 2, 3]
+            assert [score for _, score in own] == sorted((score for _, score in own), reverse=True)
+
+    def test_more_than_the_catalogue_gives_what_there_is(self, spark, fitted):
+        users = spark.createDataFrame([(0,)], "user int")
+        assert len(fitted.recommend(users, 99).collect()) == ITEMS
+
+    def test_user_with_everything_seen_gets_no_row(self, spark, fitted):
+        users = spark.createDataFrame([(0,), (1,)], "user int")
+        everything = spark.createDataFrame([(0, i) for i in range(ITEMS)], "user int, item int")
+        assert {row["user"] for row in fitted.recommend(users, 3, everything).collect()} == {1}
+
+    def test_unknown_user_is_served_only_by_models_that_can(self, spark, fitted):
+        users = spark.createDataFrame([(0,), (777,)], "user int")
+        served = {row["user"] for row in fitted.recommend(users, 3).collect()}
+        assert served == ({0, 777} if fitted.scores_new_users else {0})
+
+    def test_seen_pairs_of_unknown_ids_do_no_harm(self, spark, fitted):
+        users = spark.createDataFrame([(0,)], "user int")
+        odd = spark.createDataFrame([(0, 999), (888, 1), (0, 0), (0, 0)], "user int, item int")
+        assert {row["item"] for row in fitted.recommend(users, 99, odd).collect()} == set(range(1, ITEMS))
+
+    @pytest.mark.parametrize("id_type", ID_TYPES)
+    def test_ids_of_any_type_come_back_as_they_were(self, spark, id_type):
+        data = checkerboard(spark, id_type)
+        model = self.estimator().fit(data)
+        rows = model.recommend(data.select("user").distinct(), 2, data)
+        assert dict(rows.dtypes)["user"] == dict(rows.dtypes)["item"] == id_type
+        names = {ID_TYPES[id_type](n) for n in range(USERS)}
+        found = {row["user"]: row["item"] for row in rows.where("rank = 1").collect()}
+        assert set(found) == names
+        assert set(found.values()) <= names
+        if self.learns_taste:
+            assert found == {ID_TYPES[id_type](u): ID_TYPES[id_type](u % ITEMS) for u in range(USERS)}
+
+    def test_same_seed_same_lists_on_any_partitioning(self, spark):
+        lists = []
+        for partitions in (1, 2, 7):
+            data = checkerboard(spark, partitions=partitions)
+            rows = self.estimator().fit(data).recommend(data.select("user").distinct(), 3, data)
+            lists.append({(row["user"], row["rank"]): (row["item"], row["score"]) for row in rows.collect()})
+        for other in lists[1:]:
+            assert {key: item for key, (item, _) in other.items()} == {key: item for key, (item, _) in lists[0].items()}
+            assert other == {key: (item, pytest.approx(score, rel=1e-3)) for key, (item, score) in lists[0].items()}
+
+    def test_loaded_model_gives_the_same_rows(self, spark, fitted, tmp_path):
+        path = str(tmp_path / "model")
+        fitted.write().save(path)
+        loaded = type(fitted).load(path)
+        data = checkerboard(spark)
+        users = data.select("user").distinct()
+        assert set(loaded.recommend(users, 5, data).collect()) == set(fitted.recommend(users, 5, data).collect())
+        assert (loaded.uid, loaded.getOrDefault("userCol")) == (fitted.uid, fitted.getOrDefault("userCol"))
+
+    def test_saving_twice_needs_overwrite(self, fitted, tmp_path):
+        path = str(tmp_path / "model")
+        fitted.write().save(path)
+        with pytest.raises(Exception, match=r"(?i)exist"):
+            fitted.write().save(path)
+        fitted.write().overwrite().save(path)
+        assert type(fitted).load(path).uid == fitted.uid
+
+    def test_damaged_or_foreign_folder_is_named(self, fitted, tmp_path):
+        with pytest.raises(ModelError, match="nowhere"):
+            type(fitted).load(str(tmp_path / "nowhere"))
+        path = tmp_path / "model"
+        fitted.write().save(str(path))
+        (metadata,) = (path / "metadata").glob("part-*")
+        (path / "metadata" / f".{metadata.name}.crc").unlink()
+        metadata.write_text(metadata.read_text().replace(type(fitted).__name__, "Other"))
+        with pytest.raises(ModelError, match="not a"):
+            type(fitted).load(str(path))
+        metadata.write_text("{")
+        with pytest.raises(ModelError, match="is not a whole"):
+            type(fitted).load(str(path))
+
+    def test_sparks_nested_shape(self, spark, fitted):
+        rows = fitted.recommendForAllUsers(3)
+        assert rows.schema["recommendations"].dataType.simpleString() == "array<struct<item:int,rating:float>>"
+        assert rows.columns == ["user", "recommendations"]
+        found = {row["user"]: [entry["item"] for entry in row["recommendations"]] for row in rows.collect()}
+        assert set(found) == set(range(USERS))
+        assert {len(items) for items in found.values()} == {3}
+        some = spark.createDataFrame([(3,), (3,), (None,)], "user int")
+        subset = fitted.recommendForUserSubset(some, 3).collect()
+        assert [(row["user"], [entry["item"] for entry in row["recommendations"]]) for row in subset] == [(3, found[3])]
+
+    def test_transform_adds_the_prediction_and_keeps_the_rest(self, spark, fitted):
+        data = checkerboard(spark).withColumn("note", F.lit("kept"))
+        rows = fitted.transform(data)
+        assert dict(rows.dtypes) == {**dict(data.dtypes), "prediction": "float"}
+        assert rows.count() == data.count()
+        listed = {(r["user"], r["item"]): r["score"] for r in fitted.recommend(data.select("user").distinct(), ITEMS).collect()}
+        for row in rows.collect():
+            assert row["prediction"] == pytest.approx(listed[row["user"], row["item"]], rel=1e-5)
+
+    def test_works_in_a_pipeline(self, spark):
+        data = checkerboard(spark)
+        model = Pipeline(stages=[self.estimator()]).fit(data)
+        assert model.transform(data).where("prediction is not null").count() == data.count()
+
+    def test_copy_has_its_own_params(self):
+        estimator = self.estimator()
+        other = estimator.copy({estimator.predictionCol: "other"})
+        assert (estimator.getPredictionCol(), other.getPredictionCol()) == ("prediction", "other")
+        assert other.uid == estimator.uid

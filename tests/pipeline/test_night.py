@@ -1,0 +1,258 @@
+"""Whole nights on small data: every row accounted for, the same night twice, steps alone, failures that leave no trace."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+import yaml
+from pyspark.sql import functions as F
+
+from recsys_spark.config import load_config
+from recsys_spark.errors import ConfigError, LakeError, PublishError, RejectedShareError, SourceError
+from recsys_spark.models.registry import REGISTRY
+from recsys_spark.pipeline.ingest import ingest
+from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.nightly import STEPS, nightly
+from recsys_spark.pipeline.publish import check_lists, published
+from recsys_spark.pipeline.show import sample_users, show_runs, show_user
+
+DAY, NEXT = date(2024, 6, 30), date(2024, 7, 1)
+COLUMNS = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
+PARTS = ("inserted", "updated", "duplicates", "unchanged", "rejected")
+
+
+class Shop:
+    """A lake and an inbox, and nights over them."""
+
+    def __init__(self, spark, folder):
+        self.spark, self.folder = spark, folder
+        (folder / "in").mkdir()
+        self.file = folder / "in" / "ratings.csv"
+        self.tree = {
+            "lake": {"root": str(folder / "lake")},
+            "ingest": {
+                "source": {"format": "csv", "path": str(folder / "in"), "columns": COLUMNS},
+                "scale": [1, 5],
+                "max_rejected_share": 0.5,
+            },
+            "models": ["popularity", "als"],
+            "als": {"rank": 4, "maxIter": 3, "implicitPrefs": True, "numUserBlocks": 2, "numItemBlocks": 2},
+            "evaluate": {"k": [3], "champion": "ndcg@3", "bootstrap": 20},
+            "recommend": {"n": 4},
+        }
+
+    def receive(self, *lines):
+        self.file.write_text("\n".join(["u,i,r,t", *lines]) + "\n", encoding="utf-8")
+
+    def night(self, day=DAY, **changes):
+        path = self.folder / "conf.yaml"
+        path.write_text(yaml.safe_dump({**self.tree, **changes}), encoding="utf-8")
+        return Night(self.spark, load_config(path, REGISTRY, environment={}), day)
+
+    def ingested(self, *lines, day=DAY):
+        self.receive(*lines)
+        night = self.night(day)
+        ingest(night)
+        counts = night.ledger.last_done("ingest")["counts"]
+        assert counts["read"] == len(lines) == sum(counts[part] for part in PARTS)
+        return {part: counts[part] for part in PARTS if counts[part]}
+
+    def rows(self, table, *columns):
+        return sorted(tuple(row) for row in self.night().lake.read(table).select(*columns).collect())
+
+
+@pytest.fixture
+def shop(spark, tmp_path):
+    return Shop(spark, tmp_path)
+
+
+CHECKERBOARD = [
+    f"user {u},item {i:02d},{1 + (u * i) % 5},{1_600_000_000 + i}" for u in range(16) for i in range(12) if (u + i) % 2
+]
+
+
+@pytest.fixture(scope="module")
+def twice(spark, tmp_path_factory):
+    """The same night run twice, and then the next."""
+    shop = Shop(spark, tmp_path_factory.mktemp("twice"))
+    shop.receive(*CHECKERBOARD, "user 1,item 00,9,1600000000")
+    shop.snapshots = []
+    for day in (DAY, DAY, NEXT):
+        night = shop.night(day)
+        nightly(night)
+        lists = shop.rows("recommendations", "run_date", "user", "rank", "item", "model", "reason")
+        shop.snapshots.append((night.run_id, night.lake.version("ratings"), lists))
+    return shop
+
+
+def test_first_night_lists_every_user(twice):
+    _, _, lists = twice.snapshots[0]
+    assert {row[1] for row in lists} == {f"user {u}" for u in range(16)}
+    assert {row[0] for row in lists} == {DAY}
+    seen = {tuple(line.split(",")[:2]) for line in CHECKERBOARD}
+    assert not seen & {(row[1], row[3]) for row in lists}
+
+
+def test_same_night_twice_changes_no_rows(twice):
+    (_, version, lists), (_, again, relisted), _ = twice.snapshots
+    assert (again, relisted) == (version, lists)
+
+
+def test_ledger_says_what_each_run_did(twice):
+    rows = twice.night().lake.read("runs").orderBy("started").collect()
+    assert [row["step"] for row in rows] == list(STEPS) * 3
+    assert {row["state"] for row in rows} == {"done"}
+    first, second = (row["counts"] for row in rows if row["step"] == "ingest" and row["run_date"] == DAY)
+    assert (first["inserted"], first["unchanged"], first["rejected"]) == (len(CHECKERBOARD), 0, 1)
+    assert (second["inserted"], second["unchanged"], second["rejected"]) == (0, len(CHECKERBOARD), 1)
+    recommended = next(row for row in rows if row["step"] == "recommend")
+    assert recommended["versions_read"] == {"ratings": twice.snapshots[0][1]}
+    assert "recommendations" in recommended["versions_written"]
+    assert '"rank":4' in recommended["config"]
+
+
+def test_next_night_leaves_the_last_alone(twice):
+    before = twice.snapshots[1][2]
+    after = twice.snapshots[2][2]
+    assert [row for row in after if row[0] == DAY] == before
+    assert len([row for row in after if row[0] == NEXT]) == len(before)
+
+
+def test_rejected_rows_are_kept_once_per_date(twice):
+    rows = twice.rows("rejected_ratings", "run_date", "input", "reason", "raw")
+    expected = ("ratings", "rating_out_of_scale", "user 1,item 00,9,1600000000")
+    assert rows == [(DAY, *expected), (NEXT, *expected)]
+
+
+def test_metrics_name_run_model_and_cutoff(twice):
+    rows = twice.night().lake.read("metrics").where(F.col("run_id") == twice.snapshots[0][0]).collect()
+    assert {row["model"] for row in rows} == {"popularity", "als"}
+    assert {row["k"] for row in rows if row["metric"] == "ndcg"} == {3}
+    assert {row["split"] for row in rows} == {"leave_last"}
+
+
+def test_published_is_the_latest_date_and_any_asked_for(twice):
+    lake = twice.night().lake
+    assert published(lake)[0] == NEXT
+    day, rows = published(lake, DAY)
+    assert day == DAY
+    assert rows.count() == len(twice.snapshots[0][2])
+    with pytest.raises(LakeError, match="nothing has been published for 1999-01-01"):
+        published(lake, date(1999, 1, 1))
+
+
+def test_show_prints_history_and_list(twice, capsys):
+    lake = twice.night().lake
+    assert sample_users(lake, 2) == sample_users(lake, 2)
+    show_user(lake, "user 3")
+    shown = capsys.readouterr().out
+    assert "User 3" not in shown  # ids as they are
+    assert "User user 3: best-rated 6 of the history" in shown
+    assert "recommendations of 2024-07-01" in shown
+    show_runs(lake)
+    assert "publish" in capsys.readouterr().out
+    with pytest.raises(LakeError, match="no user 'nobody'"):
+        show_user(lake, "nobody")
+
+
+def test_steps_run_alone_one_after_the_other(shop):
+    shop.receive(*CHECKERBOARD)
+    for step in STEPS.values():
+        step(shop.night())  # each in a night of its own, as a job of its own would
+    assert len(shop.rows("recommendations", "user")) > 0
+
+
+@pytest.mark.parametrize(
+    ("step", "needs"), [("train", "split"), ("evaluate", "split"), ("recommend", "split"), ("publish", "recommend")]
+)
+def test_step_before_its_time_says_what_to_run(shop, step, needs):
+    shop.receive(*CHECKERBOARD)
+    ingest(shop.night())
+    with pytest.raises(LakeError, match=f"step '{needs}' has not been done for run date 2024-06-30: run it first"):
+        STEPS[step](shop.night())
+
+
+def test_late_and_corrected_rows(shop):
+    assert shop.ingested("a,x,3,1000", "b,x,3,1000") == {"inserted": 2}
+    # a: later; b: older, so it stays; c: new; d: twice the same
+    assert shop.ingested("a,x,2,2000", "b,x,5,500", "c,x,1,1", "d,x,4,7", "d,x,4,7", day=NEXT) == {
+        "inserted": 2,
+        "updated": 1,
+        "unchanged": 1,
+        "duplicates": 1,
+    }
+    rows = shop.rows("ratings", "user", "rating", "first_run", "last_run")
+    assert rows[:2] == [("a", 2.0, DAY, NEXT), ("b", 3.0, DAY, DAY)]
+    assert shop.ingested("a,x,3,2000", "b,x,3,1000") == {"updated": 1, "unchanged": 1}  # as late and larger
+
+
+def test_conflicting_rows_of_one_file(shop):
+    assert shop.ingested("a,x,5,1000", "a,x,2,2000", "a,x,3,2000", "b,y,nonsense,1") == {
+        "inserted": 1,
+        "duplicates": 2,
+        "rejected": 1,
+    }
+    assert shop.rows("ratings", "user", "item", "rating") == [("a", "x", 3.0)]
+
+
+def test_too_many_refused_rows_stop_the_step_before_ratings(shop):
+    shop.ingested("a,x,3,1000")
+    version = shop.night().lake.version("ratings")
+    shop.receive("b,x,3,1000", "c,x,9,1000", "d,,3,1000", "e,x,10,1000")
+    with pytest.raises(RejectedShareError, match=r"3 of 4 rows.*75\.0%.*rating_out_of_scale 2, missing_item 1"):
+        ingest(shop.night())
+    assert shop.night().lake.version("ratings") == version
+    assert len(shop.rows("rejected_ratings", "raw")) == 3
+    failed = shop.night().lake.read("runs").where("state = 'failed'").first()
+    assert "3 of 4 rows were refused" in failed["error"]
+
+
+def test_files_with_different_headers_stop_the_step(shop):
+    shop.receive("a,x,3,1000")
+    (shop.folder / "in" / "other.csv").write_text("i,u,r,t\nx,b,3,1000\n")
+    with pytest.raises(SourceError, match="another header"):
+        ingest(shop.night())
+
+
+def test_rejected_rows_of_a_repaired_file_are_gone(shop):
+    shop.ingested("a,x,3,1000", "b,x,7,1000")
+    shop.ingested("a,x,3,1000", "b,x,4,1000")
+    assert shop.rows("rejected_ratings", "raw") == []
+
+
+def test_user_with_few_items_left_is_filled_from_popular_ones(shop):
+    shop.tree["split"] = {"min_user_ratings": 3}
+    shop.receive(*CHECKERBOARD, "newcomer,item 00,5,1600000000")
+    night = shop.night(recommend={"n": 4, "refit": False})
+    nightly(night)
+    rows = shop.night().lake.read("recommendations").where("user = 'newcomer'").orderBy("rank").collect()
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4]
+    champion = night.ledger.last_done("recommend")["details"]["champion"]
+    if champion == "als":  # popularity itself serves everybody and needs no fallback
+        assert {(row["model"], row["reason"]) for row in rows} == {("popularity", "fallback")}
+
+
+def test_strong_generalisation_needs_models_that_score_new_users(shop):
+    with pytest.raises(ConfigError, match=r"split\.method: given 'strong'.*als cannot"):
+        shop.night(split={"method": "strong"})
+    shop.receive(*CHECKERBOARD)
+    nightly(shop.night(split={"method": "strong", "share": 0.4}, models=["popularity"]))
+    assert {row[0] for row in shop.rows("metrics", "split")} == {"strong"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([("u", 1, "a"), ("u", 3, "b")], "gaps in their ranks"),
+        ([("u", 1, "a"), ("u", 1, "b")], "gaps in their ranks"),
+        ([("u", 1, "a"), ("u", 2, "a")], "hold an item twice"),
+        ([("u", 1, "seen")], "hold an item already seen"),
+        ([], "not one list"),
+    ],
+)
+def test_lists_that_break_an_invariant_are_not_published(spark, rows, said):
+    frame = spark.createDataFrame(rows, "user string, rank int, item string")
+    ratings = spark.createDataFrame([("u", "seen"), ("v", "a")], "user string, item string")
+    with pytest.raises(PublishError, match=said):
+        check_lists(frame, ratings)

@@ -1,0 +1,106 @@
+"""The command line in processes of its own: exit codes and what a person reads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recsys_spark.data.download import RELEASES
+
+PROJECT = Path(__file__).parents[1]
+
+
+def recsys(*arguments, cwd, **environment):
+    command = [sys.executable, "-c", "from recsys_spark.cli import main; main()", *arguments]
+    variables = {**os.environ, "PYTHONPATH": str(PROJECT), **environment}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=variables, timeout=300, check=False)
+
+
+def test_wrong_configuration_exits_with_2_before_spark_starts(tmp_path):
+    (tmp_path / "c.yaml").write_text("lake: {root: lake}\ningest: {source: {format: synthetic}}\nsplitt: {}\n")
+    done = recsys("nightly", "--config", "c.yaml", "--run-date", "2026-01-31", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "recsys: c.yaml: splitt: given 'splitt'; allowed: did you mean 'split'? Known keys: "
+        "lake, ingest, session, split, models, evaluate, recommend, seed, als, popularity\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nightly", "--run-date", "2026-01-31"], "Missing option '--config'"),
+        (["nightly", "--config", "c.yaml", "--run-date", "tonight"], "'tonight' is not a day such as 2026-01-31"),
+        (["nightly", "--config", "c.yaml"], "Missing option '--run-date'"),
+        (["datasets", "download", "netflix"], f"not one of {', '.join(RELEASES)}"),
+        (["serve"], "No such command 'serve'"),
+    ],
+)
+def test_wrong_usage_exits_with_2(tmp_path, arguments, said):
+    done = recsys(*arguments, cwd=tmp_path, COLUMNS="300", TERM="dumb")
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_failed_step_exits_with_1_and_one_line(tmp_path):
+    text = "lake: {root: lake}\ningest: {source: {format: movielens, path: nowhere.zip}}\nsession: {memory: 1g}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    done = recsys("ingest", "--config", "c.yaml", "--run-date", "2026-01-31", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "recsys: nowhere.zip: does not exist; a MovieLens release's folder or zip is expected" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "WARN" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("java", "said"),
+    [
+        (None, "Java not found: install a JDK 17 or 21"),
+        ("#!/bin/sh\necho 'openjdk version \"11.0.2\"' >&2\n", "Java 11 is too old for Spark 4.2"),
+        ("#!/bin/sh\necho 'java version \"1.8.0_202\"' >&2\n", "Java 8 is too old for Spark 4.2"),
+    ],
+)
+def test_missing_or_old_java_is_one_line(tmp_path, java, said):
+    (tmp_path / "bin").mkdir()
+    if java:
+        (tmp_path / "bin/java").write_text(java)
+        (tmp_path / "bin/java").chmod(0o755)
+    (tmp_path / "c.yaml").write_text("lake: {root: lake}\ningest: {source: {format: synthetic}}\n")
+    done = recsys("split", "-c", "c.yaml", "-d", "2026-01-31", cwd=tmp_path, JAVA_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"recsys: {said}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_jar_that_cannot_be_fetched_is_one_line(tmp_path):
+    (tmp_path / "ivysettings.xml").write_text(
+        '<ivysettings><settings defaultResolver="none"/><resolvers>'
+        f'<filesystem name="none"><artifact pattern="{tmp_path}/[artifact].jar"/></filesystem></resolvers></ivysettings>'
+    )
+    text = (
+        "lake: {root: lake}\ningest: {source: {format: synthetic}}\n"
+        "session:\n  memory: 1g\n  spark:\n"
+        f"    spark.jars.ivy: '{tmp_path}/ivy'\n    spark.jars.ivySettings: '{tmp_path}/ivysettings.xml'\n"
+    )
+    (tmp_path / "c.yaml").write_text(text)
+    done = recsys("split", "-c", "c.yaml", "-d", "2026-01-31", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("recsys: Delta's jar io.delta:delta-spark_4.2_2.13:4.4.0 cannot be fetched")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_doctor_finds_everything_in_order(tmp_path):
+    done = recsys("doctor", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    for check in ("Java", "Spark", "Delta jars", "Python of workers", "BLAS threads of workers", "Write access", "Free memory"):
+        assert check in done.stdout
+
+
+def test_doctor_without_java_says_what_to_install(tmp_path):
+    done = recsys("doctor", cwd=tmp_path, JAVA_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "install a JDK 17 or 21" in done.stdout
