@@ -42,7 +42,7 @@ def rating(spark, *rows):
 )
 def test_constraint_refuses_what_must_not_be_in_ratings(spark, lake, row):
     lake.create("ratings")
-    with pytest.raises((PySparkException, Py4JJavaError), match="(?i)constraint"):
+    with pytest.raises((PySparkException, Py4JJavaError), match=r"(?i)constraint"):
         lake.append("ratings", spark.createDataFrame([row], RATING))
     assert lake.read("ratings").count() == 0
 
@@ -90,7 +90,7 @@ def test_other_id_type_is_refused(lake):
 
 
 def test_missing_table_is_named(lake):
-    with pytest.raises(LakeError, match="'metrics' is not in .*run the step that writes it first"):
+    with pytest.raises(LakeError, match=r"'metrics' is not in .*run the step that writes it first"):
         lake.read("metrics")
 
 

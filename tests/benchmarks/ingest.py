@@ -1,0 +1,105 @@
+"""Ingest of one CSV of 5 million ratings, against a plain Spark read of it written straight to Delta.
+
+The plain read parses typed columns and writes them: no refused rows, one row per pair or counts. Both start cold in a
+process of their own, as a night does, and are then repeated in it. The synthetic generator's own speed is measured on the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+from recsys_spark.config import load_config
+from recsys_spark.data.synthetic import synthetic_inputs, world_of
+from recsys_spark.models.registry import REGISTRY
+from recsys_spark.pipeline.ingest import ingest
+from recsys_spark.pipeline.night import Night
+from recsys_spark.session import get_session
+from tests.benchmarks.report import publish, seconds
+
+SCHEMA = "userId int, movieId int, rating double, timestamp long"
+CONFIG = """
+lake: {{root: {lake}}}
+ingest:
+  source:
+    format: csv
+    path: {csv}
+    columns: {{user: userId, item: movieId, rating: rating, timestamp: timestamp}}
+    user_type: integer
+    item_type: integer
+  scale: [0.5, 5]
+"""
+REPEATS = 3
+
+
+def one_way(way: str, folder: Path) -> list[float]:
+    """Seconds of ``REPEATS`` runs of ``plain``, ``inferred`` or ``ingest``, in this process; each into a new table."""
+    spark = get_session()
+    taken = []
+    for number in range(REPEATS):
+        target = str(folder / f"{way}-{number}")
+        if way == "ingest":
+            file = folder / "conf.yaml"
+            file.write_text(CONFIG.format(lake=target, csv=folder / "csv"))
+            night = Night(spark, load_config(file, REGISTRY), date(2026, 1, 31))
+            taken.append(seconds(lambda night=night: ingest(night)))
+        else:
+            reading = {"inferSchema": True} if way == "inferred" else {"schema": SCHEMA}
+            taken.append(
+                seconds(
+                    lambda reading=reading, target=target: (
+                        spark.read.csv(str(folder / "csv"), header=True, **reading).write.format("delta").save(target)
+                    )
+                )
+            )
+    return taken
+
+
+def main() -> None:
+    """Measure and publish; with ``--way``, one way only, printed as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ratings", type=int, default=5_200_000)
+    parser.add_argument("--way")
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(one_way(options.way, options.folder)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        spark = get_session()
+        made = synthetic_inputs(spark, world_of(options.ratings, 1)).ratings
+        columns = made.selectExpr("user userId", "item movieId", "rating", "unix_seconds(timestamp) timestamp")
+        generating = seconds(lambda: columns.write.csv(str(folder / "csv"), header=True))
+        rows = spark.read.csv(str(folder / "csv"), header=True, schema=SCHEMA).count()
+        spark.stop()
+        results = {}
+        for way in ("plain", "inferred", "ingest"):
+            command = [sys.executable, "-m", "tests.benchmarks.ingest", "--way", way, "--folder", str(folder)]
+            results[way] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        labels = {
+            "plain": "plain Spark read with a schema, written to Delta",
+            "inferred": "plain Spark read with inferSchema, written to Delta",
+            "ingest": "recsys ingest: the whole step, ledger row included",
+        }
+        table = [
+            {
+                "what": labels[way],
+                "first run, s": taken[0],
+                "best later run, s": min(taken[1:]),
+                "first, of plain": taken[0] / results["plain"][0],
+                "later, of plain": min(taken[1:]) / min(results["plain"][1:]),
+            }
+            for way, taken in results.items()
+        ]
+        notes = [f"the synthetic generator made and wrote these rows as CSV in {generating:.1f} s"]
+        publish("ingest", f"Ingest of {rows:,} ratings from CSV", table, notes)
+
+
+if __name__ == "__main__":
+    main()
