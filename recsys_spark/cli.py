@@ -20,12 +20,12 @@ from recsys_spark.data.synthetic import synthetic_inputs, world_of
 from recsys_spark.errors import ConfigError, RecsysError
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.models.registry import REGISTRY
-from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.night import Night, check_models
 from recsys_spark.pipeline.nightly import STEPS
 from recsys_spark.pipeline.nightly import nightly as run_nightly
 from recsys_spark.pipeline.show import sample_users, show_metrics, show_runs, show_user
 from recsys_spark.schema import SEEDED
-from recsys_spark.session import get_session
+from recsys_spark.session import get_session, spark_log
 
 app = typer.Typer(
     help="Nightly recommendations on Spark and Delta Lake.",
@@ -54,12 +54,18 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     try:
         app(args=arguments, prog_name="recsys")
+    except SystemExit as done:
+        log = spark_log()
+        if not done.code and log is not None:
+            log.unlink(missing_ok=True)
+        raise
     except ConfigError as error:
         _fail(str(error), 2)
     except RecsysError as error:
         _fail(str(error), 1)
     except (PySparkException, Py4JError) as error:
-        _fail(f"Spark: {str(error).strip().splitlines()[0]}", 1)
+        log = f" (Spark's log: {spark_log()})" if spark_log() else ""
+        _fail(f"Spark: {str(error).strip().splitlines()[0]}{log}", 1)
 
 
 @app.command()
@@ -154,6 +160,7 @@ def _load(config: Path, overrides: list[str] | None) -> Config:
 
 def _night(config: Path, run_date: date, overrides: list[str] | None) -> Night:
     loaded = _load(config, overrides)
+    check_models(loaded)  # before Spark starts
     return Night(get_session(loaded.session), loaded, run_date)
 
 

@@ -26,6 +26,7 @@ from recsys_spark.config import Session
 from recsys_spark.errors import SetupError
 
 MIN_JAVA = 17
+_log: Path | None = None
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 DELTA_JAR = "io.delta:delta-spark_4.2_2.13:4.4.0"
 
@@ -62,6 +63,11 @@ def get_session(settings: Session | None = None, app_name: str = "recsys-spark")
     if "PYSPARK_GATEWAY_PORT" in os.environ:
         return _submitted(settings, app_name)
     return _local(settings, app_name)
+
+
+def spark_log() -> Path | None:
+    """The file that takes what a local session's JVM writes on standard error, or None when this process started none."""
+    return _log
 
 
 def java_version() -> int | None:
@@ -106,6 +112,7 @@ def _submitted(settings: Session, app_name: str) -> SparkSession:
 
 
 def _local(settings: Session, app_name: str) -> SparkSession:
+    global _log
     require_java()
     # workers otherwise run the PATH's python3, not this environment's
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
@@ -113,6 +120,7 @@ def _local(settings: Session, app_name: str) -> SparkSession:
     for key, value in local_settings(settings).items():
         builder = builder.config(key, value)
     with _quiet_start() as log:
+        _log = log
         try:
             session = configure_spark_with_delta_pip(builder).getOrCreate()
         except (PySparkException, RuntimeError, OSError) as error:
@@ -132,6 +140,7 @@ def local_settings(settings: Session) -> Mapping[str, str]:
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
+        "spark.python.sql.dataFrameDebugging.enabled": "false",  # or each error is logged twice more, as JSON
         "spark.sql.shuffle.partitions": str(max(2, cores)),
         "spark.default.parallelism": str(max(2, cores)),
         # Delta's default of 50 makes a small MERGE take twice as long

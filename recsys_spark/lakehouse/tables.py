@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
@@ -214,7 +215,7 @@ class Lakehouse:
             There is no such table.
         """
         self._require(name)
-        return int(self._delta(name).history(1).collect()[0]["version"])
+        return int(self._last_commit(name)["version"])
 
     def read(self, name: str, version: int | None = None) -> DataFrame:
         """The table at ``version``, or as it is now.
@@ -266,8 +267,11 @@ class Lakehouse:
         found = F.col(f"old.{keys[0]}").isNotNull()
         action = F.when(~found, F.lit("insert")).when(newer, F.lit("update")).otherwise(F.lit("same"))
         if old.isEmpty():  # a first load needs neither join nor MERGE
-            count = rows.count()
-            return Upserted(count, 0, 0, self.append(name, rows) if count else before)
+            if rows.isEmpty():
+                return Upserted(0, 0, 0, before)
+            self._write(name, rows, "append")
+            first = self._last_commit(name)
+            return Upserted(int(first["operationMetrics"]["numOutputRows"]), 0, 0, int(first["version"]))
         marked = rows.alias("new").join(old, F.expr(same), "left").select("new.*", action.alias("_action")).persist()
         try:
             counts = {row["_action"]: row["count"] for row in marked.groupBy("_action").count().collect()}
@@ -279,7 +283,7 @@ class Lakehouse:
             merge.whenMatchedUpdate(newer, dict(updates)).whenNotMatchedInsertAll().execute()
         finally:
             marked.unpersist()
-        commit = self._delta(name).history(1).collect()[0]
+        commit = self._last_commit(name)
         reported = [int(commit["operationMetrics"].get(f"numTargetRows{what}", -1)) for what in ("Inserted", "Updated")]
         if reported != [inserted, updated]:
             raise LakeError(
@@ -299,6 +303,9 @@ class Lakehouse:
         if self.where.root:
             return DeltaTable.forPath(self.spark, self._path(name))
         return DeltaTable.forName(self.spark, self._identifier(name))
+
+    def _last_commit(self, name: str) -> Any:
+        return self._delta(name).history(1).collect()[0]
 
     def _path(self, name: str) -> str:
         root = str(self.where.root).rstrip("/")

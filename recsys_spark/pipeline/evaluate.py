@@ -7,7 +7,6 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from recsys_spark.console import note
-from recsys_spark.data.split import FOLD_IN
 from recsys_spark.evaluation.ranking import Measure, rank_measures
 from recsys_spark.evaluation.rating import rating_measures
 from recsys_spark.lakehouse.tables import TABLES
@@ -59,7 +58,7 @@ def _ranking(night: Night, models: dict[str, RecommenderModel]) -> list[Measure]
 
 def _rating(night: Night, models: dict[str, RecommenderModel]) -> list[Measure]:
     """Errors of the models that predict ratings. With folded-in users there is no prediction to measure."""
-    if night.config.split.method == "strong" or not night.part(FOLD_IN).isEmpty():
+    if night.config.split.method == "strong":
         return []
     predicting: dict[str, Any] = {n: m for n, m in models.items() if night.estimator(n).predicts_ratings}
     predicted = {name: model.transform(night.held_out()) for name, model in predicting.items()}

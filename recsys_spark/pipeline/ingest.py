@@ -125,7 +125,9 @@ def _clean(raw: DataFrame, rules: Rules) -> _Cleaned:
     rejected = {reason: row["rows"] for reason, row in counted.items()}
     if "different_header" in rejected:
         pairs.unpersist()
-        raise SourceError("some files begin with another header than the first: see rejected rows, or ingest them apart")
+        odd = rows.where(F.col(REASON) == "different_header").select("source_file").distinct().limit(5).collect()
+        files = ", ".join(sorted(row["source_file"] for row in odd))
+        raise SourceError(f"these files begin with another header than the first, ingest them apart: {files}")
     settled = settle(pairs, rows) if good is not None and good["disputed"] else pairs
     latest = settled.where(F.col(REASON).isNull()).select(USER, ITEM, RATING, TIMESTAMP)
     return _Cleaned(rows, read, rejected, latest, good["keys"] if good is not None else 0, pairs)

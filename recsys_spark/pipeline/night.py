@@ -11,7 +11,7 @@ from datetime import date
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Config
+from recsys_spark.config import Config, config_problem
 from recsys_spark.console import working
 from recsys_spark.data.split import FOLD_IN, PART, TEST, TRAIN, split_ratings
 from recsys_spark.errors import ConfigError
@@ -19,6 +19,27 @@ from recsys_spark.lakehouse.ledger import Entry, Ledger
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.registry import REGISTRY, build
+
+
+def check_models(config: Config) -> None:
+    """Check every configured model's parameters, and that it can be measured by the configured split. Needs no session.
+
+    Raises
+    ------
+    ConfigError
+        Key path, what was given, what is allowed.
+    """
+    for name in config.models:
+        estimator_of(config, name)
+    fixed = [name for name in config.models if not REGISTRY[name].model.scores_new_users]
+    if config.split.method == "strong" and fixed:
+        allowed = f"with models that score users they were not fitted on, which {', '.join(fixed)} cannot"
+        raise ConfigError(config_problem(config.origin, "split.method", "strong", allowed))
+
+
+def estimator_of(config: Config, name: str) -> RecommenderEstimator:
+    """A new estimator of the configured model ``name``."""
+    return build(name, config.params.get(name, {}), config.seed, config.origin)
 
 
 @dataclass
@@ -38,15 +59,8 @@ class Night:
     pinned: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every model's parameters and open the lake; nothing is read or written."""
-        estimators = {name: self.estimator(name) for name in self.config.models}
-        if self.config.split.method == "strong":
-            fixed = [name for name in estimators if not REGISTRY[name].model.scores_new_users]
-            if fixed:
-                raise ConfigError(
-                    f"{self.config.origin}: split.method: given 'strong'; allowed: with models that score users they were not "
-                    f"fitted on, which {', '.join(fixed)} cannot"
-                )
+        """Check the configured models and open the lake; nothing is read or written."""
+        check_models(self.config)
         self.lake = Lakehouse(self.spark, self.config.lake)
         self.ledger = Ledger(self.lake, self.run_id, self.run_date, self.config.model_dump_json())
         self._parts: DataFrame | None = None
@@ -59,7 +73,7 @@ class Night:
         ConfigError
             A parameter is unknown, of the wrong type or out of range.
         """
-        return build(name, self.config.params.get(name, {}), self.config.seed, self.config.origin)
+        return estimator_of(self.config, name)
 
     @contextmanager
     def step(self, name: str) -> Iterator[Entry]:

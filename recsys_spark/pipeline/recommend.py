@@ -36,12 +36,10 @@ def recommend(night: Night) -> None:
         filled = _labelled(_fill(rows, users, ratings, fallback, n), FALLBACK, "fallback") if fallback else None
         everything = rows if filled is None else rows.unionByName(filled)
         _write(night, entry, everything.withColumn("run_date", F.lit(night.run_date)))
-        entry.counts |= {"users": users.count(), "rows": rows.count()}
-        if filled is not None:
-            written = night.lake.read("recommendations", entry.versions_written["recommendations"])
-            of_today = written.where(F.col("run_date") == F.lit(night.run_date))
-            entry.counts["rows"] = of_today.count()
-            entry.counts["fallback_rows"] = of_today.where(F.col("reason") == "fallback").count()
+        written = night.lake.read("recommendations", entry.versions_written["recommendations"])
+        of_today = written.where(F.col("run_date") == F.lit(night.run_date)).groupBy("reason").count().collect()
+        by_reason = {row["reason"]: row["count"] for row in of_today}
+        entry.counts |= {"users": users.count(), "rows": sum(by_reason.values()), "fallback_rows": by_reason.get("fallback", 0)}
         rows.unpersist()
         users.unpersist()
         entry.details["champion"] = champion
