@@ -64,8 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
     except RecsysError as error:
         _fail(str(error), 1)
     except (PySparkException, Py4JError) as error:
-        log = f" (Spark's log: {spark_log()})" if spark_log() else ""
-        _fail(f"Spark: {str(error).strip().splitlines()[0]}{log}", 1)
+        said = f" (Spark's log: {spark_log()})" if spark_log() else ""
+        _fail(f"Spark: {str(error).strip().splitlines()[0]}{said}", 1)
 
 
 @app.command()
