@@ -17,7 +17,7 @@ from recsys_spark.config import Config, load_config
 from recsys_spark.console import err, out, table
 from recsys_spark.data.download import MIRROR, RELEASES, download
 from recsys_spark.data.synthetic import synthetic_inputs, world_of
-from recsys_spark.errors import ConfigError, RecsysError
+from recsys_spark.errors import ConfigError, RecsysError, summary
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.night import Night, check_models
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error), 1)
     except (PySparkException, Py4JError) as error:
         said = f" (Spark's log: {spark_log()})" if spark_log() else ""
-        _fail(f"Spark: {str(error).strip().splitlines()[0]}{said}", 1)
+        _fail(f"Spark: {summary(error)}{said}", 1)
 
 
 @app.command()
@@ -80,8 +80,8 @@ def nightly(
     run_nightly(night)
     show_runs(night.lake, run_date, len(STEPS))
     show_metrics(night.lake, night.run_id, int(night.config.evaluate.champion.split("@")[1]))
-    for user in sample_users(night.lake, show):
-        show_user(night.lake, user)
+    for user in sample_users(night.lake, show, run_date):
+        show_user(night.lake, user, run_date)
 
 
 def _step_command(name: str) -> Callable[..., None]:

@@ -1,7 +1,8 @@
 """Configuration: YAML files read into closed models, with overrides, and errors that say where.
 
 A value comes, in rising order of precedence, from the defaults below, the YAML file, environment variables
-(``RECSYS__SPLIT__K=2`` sets ``split.k``) and ``--set split.k=2``. Values of overrides are read as YAML.
+(``RECSYS__SPLIT__K=2`` sets ``split.k``, ``RECSYS__ALS__REG_PARAM`` sets ``als.regParam``) and ``--set split.k=2``. Values of overrides
+are read as YAML.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from recsys_spark.errors import ConfigError
 from recsys_spark.schema import SEEDED, IdType
 
 ENV_PREFIX = "RECSYS__"
+SPARK_SETTING = "session.spark."
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -110,14 +112,14 @@ class Delimited(Section):
 
 
 class SideTable(Section):
-    """Features of users or items in a file or table of their own. Columns named in ``lists`` are split at ``|``."""
+    """Features of users or items in a file or table of their own."""
 
     path: str
     format: Literal["csv", "json", "parquet", "delta"] = "csv"
     text: Delimited = Delimited()
     id: str
     """Source column that holds the id."""
-    columns: dict[str, str] = {}
+    columns: dict[Literal["title", "year", "genres", "age", "gender", "occupation", "zip"], str] = {}
     """Feature → source column. Users have age, gender, occupation, zip; items have title, year, genres."""
     list_separator: str = Field("|", min_length=1)
     """Separator of genres in one field."""
@@ -130,11 +132,12 @@ class SyntheticSource(Section):
     ratings: Annotated[int, Field(ge=1_000, le=1_000_000_000)] = 100_000
     """About how many ratings; users and items follow from it as in MovieLens."""
     users: Count | None = None
-    items: Count | None = None
+    items: Annotated[int, Field(ge=18)] | None = None
+    """At least one of each genre."""
 
 
 class MovieLensSource(Section):
-    """A MovieLens release as published: the folder or the zip, or a folder that holds either."""
+    """A MovieLens release as published: the folder, a folder that holds it, or the zip."""
 
     format: Literal["movielens"]
     path: str
@@ -266,13 +269,24 @@ def load_config(
     for name in sorted(environment):
         if name.startswith(ENV_PREFIX):
             keys = name.removeprefix(ENV_PREFIX).lower().split("__")
+            if keys[0] in sections:
+                keys[1:] = [_camel_case(key) for key in keys[1:]]
             _set(tree, keys, environment[name], f"environment variable {name}")
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {override}: given {override!r}; allowed: key.path=value")
-        _set(tree, key.split("."), value, f"--set {override}")
+        if key.startswith(SPARK_SETTING):
+            _set(tree, ["session", "spark", key.removeprefix(SPARK_SETTING)], repr(value), f"--set {override}")
+        else:
+            _set(tree, key.split("."), value, f"--set {override}")
     return _build(tree, str(path), sections)
+
+
+def _camel_case(words: str) -> str:
+    """``REG_PARAM`` in lower case as Spark's ``regParam``."""
+    first, *others = words.split("_")
+    return first + "".join(word.capitalize() for word in others)
 
 
 def config_problem(origin: str, key: str, given: object, allowed: str) -> str:

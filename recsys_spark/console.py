@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.table import Table
+
+_UNSAFE = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 PLAIN_WIDTH = 160
 """Columns of tables that do not go to a terminal."""
@@ -62,4 +65,7 @@ def _cell(value: object) -> str:
 
 
 def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text).replace("[", "\\[")
+    """``text`` without control characters and bidirectional overrides, which could rewrite the terminal."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if c in _UNSAFE or unicodedata.category(c) == "Cc" else c for c in text).replace(
+        "[", "\\["
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class RecsysError(Exception):
     """Base of every error this package raises on purpose; a command that meets one prints it and exits with 1."""
@@ -41,3 +43,16 @@ class ModelError(RecsysError):
 
 class PublishError(RecsysError):
     """The recommendations of a run date break an invariant and must not be served."""
+
+
+def summary(error: BaseException) -> str:
+    """One line that says what went wrong: past the wrapping of Java and of Python workers, where the cause stands lower down."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    raised = [line for line in lines if re.match(r"^(\w+\.)*\w*(Error|Exception|Problem): ", line)]
+    if "Python worker" in lines[0] and raised:
+        return raised[-1]
+    if lines[0].startswith("An error occurred while calling") and len(lines) > 1:
+        return lines[1].removeprefix(": ")
+    return lines[0]

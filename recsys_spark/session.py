@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 from delta import configure_spark_with_delta_pip
-from pyspark import SparkConf
+from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -101,7 +101,8 @@ def require_java() -> int:
 
 
 def _submitted(settings: Session, app_name: str) -> SparkSession:
-    cluster = SparkConf()
+    SparkContext._ensure_initialized()  # before it, SparkConf knows nothing of what spark-submit was given
+    cluster = SparkConf(_jvm=SparkContext._jvm)
     builder = SparkSession.builder
     if not cluster.contains("spark.app.name"):
         builder = builder.appName(app_name)
@@ -122,10 +123,18 @@ def _local(settings: Session, app_name: str) -> SparkSession:
     with _quiet_start() as log:
         _log = log
         try:
-            session = configure_spark_with_delta_pip(builder).getOrCreate()
+            session = _with_delta(builder, settings.spark).getOrCreate()
         except (PySparkException, RuntimeError, OSError) as error:
             raise SetupError(_start_problem(log, error)) from None
     return session
+
+
+def _with_delta(builder: SparkSession.Builder, further: Mapping[str, str]) -> SparkSession.Builder:
+    """Add Delta's package to those that are configured, unless ``spark.jars`` names the jar files themselves."""
+    if "spark.jars" in further:
+        return builder
+    packages = [package for package in further.get("spark.jars.packages", "").split(",") if package]
+    return configure_spark_with_delta_pip(builder, packages)
 
 
 def local_settings(settings: Session) -> Mapping[str, str]:

@@ -104,3 +104,27 @@ def test_doctor_without_java_says_what_to_install(tmp_path):
     done = recsys("doctor", cwd=tmp_path, JAVA_HOME=str(tmp_path))
     assert done.returncode == 1
     assert "install a JDK 17 or 21" in done.stdout
+
+
+def test_submitted_session_keeps_what_the_cluster_set(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(
+        "from recsys_spark.config import Session\n"
+        "from recsys_spark.session import get_session\n"
+        "spark = get_session(Session(cores=1, spark={'spark.sql.shuffle.partitions': '3'}))\n"
+        "for key in ('spark.master', 'spark.sql.session.timeZone', 'spark.sql.shuffle.partitions', 'spark.sql.extensions'):\n"
+        "    print(key, spark.conf.get(key))\n"
+    )
+    submit = Path(sys.executable).with_name("spark-submit")
+    ours = {"spark.sql.session.timeZone": "Europe/Paris", "spark.sql.shuffle.partitions": "7", "spark.ui.enabled": "false"}
+    settings = [part for key, value in ours.items() for part in ("--conf", f"{key}={value}")]
+    packages = ["--packages", "io.delta:delta-spark_4.2_2.13:4.4.0"]
+    command = [str(submit), "--master", "local[2]", "--driver-memory", "1g", *packages, *settings, str(script)]
+    variables = {**os.environ, "PYTHONPATH": str(PROJECT), "PYSPARK_PYTHON": sys.executable}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300, check=True)
+    assert done.stdout.splitlines()[-4:] == [
+        "spark.master local[2]",
+        "spark.sql.session.timeZone Europe/Paris",
+        "spark.sql.shuffle.partitions 7",
+        "spark.sql.extensions io.delta.sql.DeltaSparkSessionExtension",
+    ]

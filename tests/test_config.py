@@ -106,6 +106,15 @@ def test_command_line_beats_environment_beats_file(load):
     assert (config.split.k, config.seed, config.recommend.n) == (4, 9, 5)
 
 
+def test_params_in_camel_case_come_from_the_environment(load):
+    environment = {"RECSYS__ALS__REG_PARAM": "0.5", "RECSYS__ALS__RANK": "8"}
+    assert load(GOOD, environment=environment).params == {"als": {"regParam": 0.5, "rank": 8}}
+
+
+def test_spark_settings_keep_their_dots_and_are_text(load):
+    assert load(GOOD, "session.spark.spark.sql.shuffle.partitions=4").session.spark == {"spark.sql.shuffle.partitions": "4"}
+
+
 def test_model_sections_become_parameters(load):
     assert load(GOOD, "als.rank=64").params == {"als": {"rank": 64}}
 

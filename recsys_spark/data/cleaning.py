@@ -33,6 +33,9 @@ REASONS: dict[str, str] = {
 }
 """Reason code → what it means. Where several hold, a row gets the first, in this order."""
 
+HEADER_LINE = "header_line"
+"""Marks a line that equals its input's header: neither a row nor refused, wherever in a file it stands."""
+
 FAULT, REASON, RAW, SOURCE_FILE = "fault", "reason", "raw", "source_file"
 
 MAX_EPOCH_SECONDS = 253_402_300_799  # the end of the year 9999
@@ -172,7 +175,7 @@ def refused(rows: DataFrame) -> DataFrame:
     valid = F.is_valid_utf8(RAW)
     return (
         _computed_once(rows)
-        .where(F.col(REASON).isNotNull())
+        .where(F.col(REASON).isNotNull() & (F.col(REASON) != HEADER_LINE))
         .select(
             SOURCE_FILE,
             REASON,

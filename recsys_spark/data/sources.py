@@ -18,7 +18,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Delimited, FileSource, SideTable
-from recsys_spark.data.cleaning import FAULT, RAW, SOURCE_FILE
+from recsys_spark.data.cleaning import FAULT, HEADER_LINE, RAW, SOURCE_FILE
 from recsys_spark.errors import SourceError
 
 
@@ -49,7 +49,9 @@ def read_source(spark: SparkSession, source: FileSource) -> Inputs:
 def _side(spark: SparkSession, side: SideTable | None, key: str) -> DataFrame | None:
     if side is None:
         return None
-    raw = read_cells(spark, side.format, side.path, {key: side.id, **side.columns}, side.text)
+    raw = read_cells(
+        spark, side.format, side.path, {key: side.id, **{str(role): name for role, name in side.columns.items()}}, side.text
+    )
     if "genres" in raw.columns and raw.schema["genres"].dataType.simpleString() == "string":
         raw = raw.withColumn("genres", split_list("genres", side.list_separator))
     if "year" not in raw.columns and "title" in raw.columns:
@@ -101,16 +103,18 @@ def _lines(spark: SparkSession, path: str, encoding: str) -> DataFrame:
         lines = spark.read.text(path).select(F.col("value").alias(RAW), F.col("_metadata.file_path").alias(SOURCE_FILE))
     except AnalysisException as error:
         raise SourceError(f"{path}: cannot be read: {_first_line(error)}") from None
-    if encoding == "latin-1":
-        return lines.withColumn(RAW, F.decode(F.col(RAW).cast("binary"), "ISO-8859-1"))
-    return lines
+    return lines.withColumn(RAW, _decoded(RAW, encoding))
+
+
+def _decoded(line: str, encoding: str) -> Column:
+    return F.decode(F.col(line).cast("binary"), "ISO-8859-1") if encoding == "latin-1" else F.col(line)
 
 
 def _delimited(spark: SparkSession, path: str, columns: Mapping[str, str], text: Delimited) -> DataFrame:
     lines = _lines(spark, path, text.encoding)
     names, header = (text.names, None) if text.names else _header(spark, path, text)
     positions = _positions(path, names, columns)
-    split = _fields(lines if header is None else lines.where(F.col(RAW) != header), text, len(names))
+    split = _fields(lines, text, len(names))
     cells = {role: F.get("fields", position) for role, position in positions.items()}
     faults = [
         F.when(~F.is_valid_utf8(RAW), F.lit("undecodable_bytes")),
@@ -120,6 +124,7 @@ def _delimited(spark: SparkSession, path: str, columns: Mapping[str, str], text:
     if header is not None:
         another_header = reduce(and_, (cell.isin(*names) for cell in cells.values()))
         faults.insert(0, F.when(another_header, F.lit("different_header")))
+        faults.insert(0, F.when(F.col(RAW) == header, F.lit(HEADER_LINE)))
     return split.select(*(cell.alias(role) for role, cell in cells.items()), F.coalesce(*faults).alias(FAULT), RAW, SOURCE_FILE)
 
 
@@ -143,7 +148,8 @@ def _fields(lines: DataFrame, text: Delimited, count: int) -> DataFrame:
 
 def _header(spark: SparkSession, path: str, text: Delimited) -> tuple[list[str], str]:
     # the first split in Spark's order need not be a file's beginning
-    first = spark.read.text(path).where("_metadata.file_block_start = 0").first()
+    starts = spark.read.text(path).where("_metadata.file_block_start = 0")
+    first = starts.select(_decoded("value", text.encoding).alias("value")).first()
     if first is None:
         raise SourceError(f"{path}: is empty, so it has no header line")
     line: str = first["value"]

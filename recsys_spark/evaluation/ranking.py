@@ -26,6 +26,9 @@ BEYOND_ACCURACY = ("novelty", "diversity", "popularity_share")
 HEAD = 0.2
 """Share of the catalogue, most rated first, that counts as popular."""
 
+SLICE = 2_048
+"""Users measured at a time: bounds a task's memory at about ``SLICE * (bootstrap * 16 + max(ks) * n_genres * 4)`` bytes."""
+
 POISSON_CDF = np.cumsum(np.exp(-1.0) / np.cumprod([1.0, *range(1, 16)]))
 
 
@@ -76,7 +79,7 @@ def rank_measures(
     ----------
     lists : model name → frame of ``id`` (user) and ``recommendations``, best first, at least max(ks) long where possible
     relevant : ``user``, ``item``: held-out pairs; only users with at least one count. A user without a list counts as a miss.
-    train : ``user``, ``item``: what the models were fitted on; its items are the catalogue
+    train : ``user``, ``item``, each pair once: what the models were fitted on; its items are the catalogue
     items : ``item``, ``genres`` array<string> for diversity, or None
     ks : cut-offs
     bootstrap : resamplings; 0 for no intervals
@@ -93,8 +96,8 @@ def rank_measures(
 
     Notes
     -----
-    Jobs: one for the catalogue, one for everything else (one shuffle for each frame). The catalogue is broadcast:
-    ``n_items * (id + 9 + 4 * n_genres)`` bytes. Each task gives ``bootstrap * models * ks * 9 * 16`` bytes of totals and
+    Jobs: two for the catalogue, one for everything else (one shuffle for each frame, and one of a row per task). The catalogue is
+    broadcast: ``n_items * (id + 9 + 4 * n_genres)`` bytes. Each task gives ``bootstrap * models * ks * 9 * 16`` bytes of totals and
     ``models * ks * n_items / 8`` bytes of coverage.
     """
     spark = relevant.sparkSession
@@ -106,16 +109,16 @@ def rank_measures(
         column = lists[name].select("id", F.col(f"{RECOMMENDATIONS}.{ITEM}").alias(f"list{index}"))
         joined = joined.join(column, "id", "left")
     rows = joined.select(F.xxhash64("id").alias("key"), "relevant", *(f"list{index}" for index in range(len(names))))
-    totals = rows.mapInArrow(_reducing(shared, len(names), ks, bootstrap, seed), "totals binary").collect()
+    shape = (len(names), ks, bootstrap, len(catalogue.ids))
+    totals = rows.mapInArrow(_reducing(shared, len(names), ks, bootstrap, seed), "totals binary")
+    merged = totals.repartition(1).mapInArrow(_merging(shape), "totals binary").first()
     shared.unpersist()
-    summed = _Totals.zero(len(names), ks, bootstrap, len(catalogue.ids))
-    for row in totals:
-        summed.add(_Totals.from_bytes(bytes(row["totals"]), summed))
-    return summed.measures(names, ks)
+    zero = _Totals.zero(*shape)
+    return (zero if merged is None else _Totals.from_bytes(bytes(merged["totals"]), zero)).measures(names, ks)
 
 
 def _catalogue(train: DataFrame, items: DataFrame | None) -> _Catalogue:
-    counts = train.groupBy(ITEM).agg(F.count_distinct(USER).alias("users"))
+    counts = train.groupBy(ITEM).agg(F.count("*").alias("users"))
     if items is not None:
         counts = counts.join(items.select(ITEM, "genres"), ITEM, "left")
     users = train.select(F.count_distinct(USER)).first()
@@ -201,7 +204,7 @@ def _reducing(shared: Any, models: int, ks: Sequence[int], bootstrap: int, seed:
     def reduce(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         catalogue: _Catalogue = shared.value
         totals = _Totals.zero(models, ks, bootstrap, len(catalogue.ids))
-        for batch in batches:
+        for batch in (whole.slice(at, SLICE) for whole in batches for at in range(0, whole.num_rows, SLICE)):
             users = resampling_weights(batch["key"].to_numpy(), bootstrap, seed)
             for model in range(models):
                 values = _user_values(batch["relevant"], batch[f"list{model}"], catalogue, ks, totals.shown[model])
@@ -212,6 +215,17 @@ def _reducing(shared: Any, models: int, ks: Sequence[int], bootstrap: int, seed:
         yield pa.RecordBatch.from_arrays([pa.array([totals.to_bytes()], pa.binary())], names=["totals"])
 
     return reduce
+
+
+def _merging(shape: tuple[int, Sequence[int], int, int]) -> Any:
+    def merge(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        summed = _Totals.zero(*shape)
+        for batch in batches:
+            for totals in batch["totals"]:
+                summed.add(_Totals.from_bytes(totals.as_buffer().to_pybytes(), summed))
+        yield pa.RecordBatch.from_arrays([pa.array([summed.to_bytes()], pa.binary())], names=["totals"])
+
+    return merge
 
 
 def resampling_weights(keys: Any, bootstrap: int, seed: int) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from recsys_spark.errors import LakeError
+from recsys_spark.errors import LakeError, summary
 from recsys_spark.lakehouse.tables import TABLES, Lakehouse
 
 
@@ -45,12 +45,15 @@ class Ledger:
         try:
             yield entry
         except BaseException as error:
-            self._record(name, "failed", entry, started, (str(error).strip() or type(error).__name__).splitlines()[0])
+            try:
+                self._record(name, "failed", entry, started, summary(error))
+            except Exception as second:
+                error.add_note(f"the failure could not be recorded in runs either: {summary(second)}")
             raise
         self._record(name, "done", entry, started, None)
 
     def last_done(self, step: str) -> dict[str, Any]:
-        """The newest row of a finished ``step`` for this run's date.
+        """The row of a finished ``step`` for this run's date: this run's own, or else the newest.
 
         Raises
         ------
@@ -58,7 +61,8 @@ class Ledger:
             The step has not been done for this date.
         """
         done = self.lake.read("runs").where((F.col("state") == "done") & (F.col("step") == step))
-        row = done.where(F.col("run_date") == F.lit(self.run_date)).orderBy(F.desc("started")).first()
+        own = F.desc(F.col("run_id") == self.run_id)
+        row = done.where(F.col("run_date") == F.lit(self.run_date)).orderBy(own, F.desc("started")).first()
         if row is None:
             raise LakeError(f"step {step!r} has not been done for run date {self.run_date}: run it first")
         return row.asDict()

@@ -6,6 +6,7 @@ hold a user or an item take the id type of the data.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +166,11 @@ class Upserted:
     version: int
 
 
+def located(place: str) -> str:
+    """``place`` without a final slash, and absolute where it is a path and no URI."""
+    return place.rstrip("/") if re.match(r"[A-Za-z][\w+.-]+:", place) else str(Path(place).absolute())
+
+
 class Lakehouse:
     """The tables under one root or in one catalog schema.
 
@@ -269,7 +275,8 @@ class Lakehouse:
         if old.isEmpty():  # a first load needs neither join nor MERGE
             if rows.isEmpty():
                 return Upserted(0, 0, 0, before)
-            self._write(name, rows, "append")
+            # of two first loads at once Delta lets one through
+            self._write(name, rows, "append", txnAppId=f"first load of {name}", txnVersion=str(before))
             first = self._last_commit(name)
             return Upserted(int(first["operationMetrics"]["numOutputRows"]), 0, 0, int(first["version"]))
         marked = rows.alias("new").join(old, F.expr(same), "left").select("new.*", action.alias("_action")).persist()
@@ -308,8 +315,7 @@ class Lakehouse:
         return self._delta(name).history(1).collect()[0]
 
     def _path(self, name: str) -> str:
-        root = str(self.where.root).rstrip("/")
-        return f"{root if '://' in root else Path(root).absolute()}/{name}"
+        return f"{located(str(self.where.root))}/{name}"
 
     def _identifier(self, name: str) -> str:
         return f"{self.where.catalog}.{name}"

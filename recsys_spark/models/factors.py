@@ -43,7 +43,7 @@ class FactorModel(FramesModel, RecommenderModel):
     def lists(self, users: DataFrame, n: int, seen: DataFrame | None = None) -> DataFrame:
         """Best ``n`` items of each known user; see :meth:`RecommenderModel.lists`. A join, then the top-N host."""
         id_type = self.userFactors.schema["id"].dataType
-        wanted = users.select(F.col(USER).cast(id_type).alias("id")).distinct()
+        wanted = users.select(F.col(USER).try_cast(id_type).alias("id")).distinct()
         return recommend_lists(self.userFactors.join(wanted, "id", "left_semi"), self.itemFactors, n, seen)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
@@ -80,7 +80,7 @@ def _keyed(factors: DataFrame, name: str) -> DataFrame:
 
 
 def _same(dataset: DataFrame, column: str, factors: DataFrame, key: str) -> Column:
-    return dataset[column].cast(factors.schema["id"].dataType) == F.col(key)
+    return dataset[column].try_cast(factors.schema["id"].dataType) == F.col(key)
 
 
 def _dot_products(name: str):  # type: ignore[no-untyped-def]

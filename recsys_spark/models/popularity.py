@@ -110,7 +110,7 @@ class PopularityModel(FramesModel, RecommenderModel, _PopularityParams):
         """Add the item's score as float; 0 for an item that nobody has."""
         scores = self.scores.select(F.col("id").alias("_item"), F.col("score").alias("_score"))
         item = dataset[self.getOrDefault(self.itemCol)]
-        joined = dataset.join(F.broadcast(scores), item.cast(scores.schema["_item"].dataType) == F.col("_item"), "left")
+        joined = dataset.join(F.broadcast(scores), item.try_cast(scores.schema["_item"].dataType) == F.col("_item"), "left")
         score = F.coalesce(F.col("_score"), F.lit(0.0)).cast("float")
         return joined.withColumn(self.getOrDefault(self.predictionCol), score).drop("_item", "_score")
 

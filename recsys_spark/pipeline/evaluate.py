@@ -7,8 +7,10 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from recsys_spark.console import note
+from recsys_spark.errors import ModelError
 from recsys_spark.evaluation.ranking import Measure, rank_measures
 from recsys_spark.evaluation.rating import rating_measures
+from recsys_spark.lakehouse.ledger import Entry
 from recsys_spark.lakehouse.tables import TABLES
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.pipeline.night import Night
@@ -27,7 +29,7 @@ def evaluate(night: Night) -> None:
     with night.step("evaluate") as entry:
         entry.versions_read["ratings"] = night.ratings_version()
         models = load_models(night, "candidate")
-        measures = _ranking(night, models) + _rating(night, models)
+        measures = _ranking(night, entry, models) + _rating(night, models)
         entry.versions_written["metrics"] = _write(night, measures)
         entry.counts["measures"] = len(measures)
         champion, value = champion_of(measures, night.config.evaluate.champion, night.config.models)
@@ -36,21 +38,32 @@ def evaluate(night: Night) -> None:
 
 
 def champion_of(measures: list[Measure], wanted: str, order: list[str]) -> tuple[str, float]:
-    """The model with the largest ``wanted`` measure (such as ``ndcg@10``); of equal ones the first in ``order``."""
+    """The model with the largest ``wanted`` measure (such as ``ndcg@10``); of equal ones the first in ``order``.
+
+    Raises
+    ------
+    ModelError
+        Nothing was measured.
+    """
     metric, k = wanted.split("@")
     values = {m.model: m.value for m in measures if m.metric == metric and m.k == int(k)}
+    if not values:
+        raise ModelError("no held-out row is relevant, so there is no champion: lower evaluate.min_rating")
     champion = max(order, key=lambda name: values[name])
     return champion, values[champion]
 
 
-def _ranking(night: Night, models: dict[str, RecommenderModel]) -> list[Measure]:
+def _ranking(night: Night, entry: Entry, models: dict[str, RecommenderModel]) -> list[Measure]:
     settings, lake = night.config.evaluate, night.lake
     relevant = night.held_out()
     if settings.min_rating is not None:
         relevant = relevant.where(F.col(RATING) >= settings.min_rating)
     users = relevant.select(USER).distinct().persist()
     lists = {name: model.lists(users, max(settings.k), night.known()) for name, model in models.items()}
-    items = lake.read("items") if lake.exists("items") else None
+    items = None
+    if lake.exists("items"):
+        entry.versions_read["items"] = lake.version("items")
+        items = lake.read("items", entry.versions_read["items"])
     measures = rank_measures(lists, relevant, night.known(), items, settings.k, settings.bootstrap, night.config.seed)
     users.unpersist()
     return measures
@@ -61,7 +74,9 @@ def _rating(night: Night, models: dict[str, RecommenderModel]) -> list[Measure]:
     if night.config.split.method == "strong":
         return []
     predicting: dict[str, Any] = {n: m for n, m in models.items() if night.estimator(n).predicts_ratings}
-    predicted = {name: model.transform(night.held_out()) for name, model in predicting.items()}
+    # rows that a model would drop are to be counted
+    keeping = {name: model.copy({model.coldStartStrategy: "nan"}) for name, model in predicting.items()}
+    predicted = {name: model.transform(night.held_out()) for name, model in keeping.items()}
     return rating_measures(predicted)
 
 

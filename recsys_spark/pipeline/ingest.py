@@ -13,7 +13,17 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import FileSource, Ingest, MovieLensSource, SyntheticSource
 from recsys_spark.console import note
-from recsys_spark.data.cleaning import REASON, Rules, clean_ratings, clean_side_table, latest_per_pair, refused, settle
+from recsys_spark.data.cleaning import (
+    HEADER_LINE,
+    REASON,
+    SOURCE_FILE,
+    Rules,
+    clean_ratings,
+    clean_side_table,
+    latest_per_pair,
+    refused,
+    settle,
+)
 from recsys_spark.data.movielens import movielens_inputs
 from recsys_spark.data.sources import Inputs, read_source
 from recsys_spark.data.synthetic import synthetic_inputs, world_of
@@ -69,13 +79,15 @@ def ingest(night: Night) -> None:
     """
     settings = night.config.ingest
     with night.step("ingest") as entry, _opened(night) as inputs:
-        user_type, item_type = _id_types(settings)
+        user_type, item_type = id_types(settings)
         ratings = _clean(inputs.ratings, _rules(night, user_type, item_type))
         users, items = _side(inputs.users, USER, user_type), _side(inputs.items, ITEM, item_type)
         cleaned = {"ratings": ratings, "users": users, "items": items}
         present = {name: one for name, one in cleaned.items() if one is not None}
         try:
+            entry.counts |= {"read": ratings.read, "rejected": sum(ratings.rejected.values())}
             _keep_rejected(night, entry, present)
+            _require_one_header(ratings)
             _require_few_rejected(ratings, settings.max_rejected_share)
             for name, one in present.items():
                 night.lake.create(name, user_type, item_type)
@@ -98,7 +110,8 @@ def _opened(night: Night) -> Iterator[Inputs]:
         yield read_source(night.spark, source)
 
 
-def _id_types(settings: Ingest) -> tuple[IdType, IdType]:
+def id_types(settings: Ingest) -> tuple[IdType, IdType]:
+    """Types of user and item ids that the configured source has."""
     source = settings.source
     return (source.user_type, source.item_type) if isinstance(source, FileSource) else ("integer", "integer")
 
@@ -121,13 +134,9 @@ def _clean(raw: DataFrame, rules: Rules) -> _Cleaned:
     pairs = latest_per_pair(rows).persist(StorageLevel.MEMORY_AND_DISK)
     sums = (F.sum("rows").alias("rows"), F.count("*").alias("keys"), F.count_if(F.col("disputed")).alias("disputed"))
     counted = {row[REASON]: row for row in pairs.groupBy(REASON).agg(*sums).collect()}
+    counted.pop(HEADER_LINE, None)
     read, good = sum(row["rows"] for row in counted.values()), counted.pop(None, None)
     rejected = {reason: row["rows"] for reason, row in counted.items()}
-    if "different_header" in rejected:
-        pairs.unpersist()
-        odd = rows.where(F.col(REASON) == "different_header").select("source_file").distinct().limit(5).collect()
-        files = ", ".join(sorted(row["source_file"] for row in odd))
-        raise SourceError(f"these files begin with another header than the first, ingest them apart: {files}")
     settled = settle(pairs, rows) if good is not None and good["disputed"] else pairs
     latest = settled.where(F.col(REASON).isNull()).select(USER, ITEM, RATING, TIMESTAMP)
     return _Cleaned(rows, read, rejected, latest, good["keys"] if good is not None else 0, pairs)
@@ -140,6 +149,7 @@ def _side(raw: DataFrame | None, key: str, id_type: IdType) -> _Cleaned | None:
     features = {name: kind for name, kind in table.columns.items() if name != key}
     rows = clean_side_table(raw, key, id_type, features).persist()
     counted = rows.groupBy(REASON).agg(F.count("*").alias("rows"), F.count_distinct(key).alias("keys")).collect()
+    counted = [row for row in counted if row[REASON] != HEADER_LINE]
     rejected = {row[REASON]: row["rows"] for row in counted if row[REASON] is not None}
     distinct = sum(row["keys"] for row in counted if row[REASON] is None)
     # of several rows of an id the largest stays: any rule would do that does not depend on the order of rows
@@ -163,6 +173,13 @@ def _keep_rejected(night: Night, entry: Entry, cleaned: Mapping[str, _Cleaned]) 
     rows = reduce(DataFrame.unionByName, kept, none)
     version = lake.replace("rejected_ratings", rows, f"run_date = '{night.run_date}'")
     entry.versions_written["rejected_ratings"] = version
+
+
+def _require_one_header(ratings: _Cleaned) -> None:
+    if "different_header" in ratings.rejected:
+        odd = ratings.rows.where(F.col(REASON) == "different_header").select(SOURCE_FILE).distinct().limit(5).collect()
+        files = ", ".join(sorted(row[SOURCE_FILE] for row in odd))
+        raise SourceError(f"these files begin with another header than the first, ingest them apart: {files}")
 
 
 def _require_few_rejected(ratings: _Cleaned, allowed: float) -> None:

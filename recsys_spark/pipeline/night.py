@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config, config_problem
 from recsys_spark.console import working
 from recsys_spark.data.split import FOLD_IN, PART, TEST, TRAIN, split_ratings
-from recsys_spark.errors import ConfigError
+from recsys_spark.errors import ConfigError, LakeError
 from recsys_spark.lakehouse.ledger import Entry, Ledger
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.models.base import RecommenderEstimator
@@ -42,6 +44,15 @@ def estimator_of(config: Config, name: str) -> RecommenderEstimator:
     return build(name, config.params.get(name, {}), config.seed, config.origin)
 
 
+def redacted(config: Config) -> str:
+    """The resolved configuration as JSON, with the values of Spark settings that look like secrets left out."""
+    tree = config.model_dump(mode="json")
+    settings = tree["session"]["spark"]
+    secret = re.compile(r"(?i)secret|password|token|access[.]?key|credential")  # as spark.redaction.regex
+    tree["session"]["spark"] = {key: "*" if secret.search(key) else value for key, value in settings.items()}
+    return json.dumps(tree)
+
+
 @dataclass
 class Night:
     """One run for one date. Steps reach the session, the tables, the ledger and the pinned data through it.
@@ -62,7 +73,7 @@ class Night:
         """Check the configured models and open the lake; nothing is read or written."""
         check_models(self.config)
         self.lake = Lakehouse(self.spark, self.config.lake)
-        self.ledger = Ledger(self.lake, self.run_id, self.run_date, self.config.model_dump_json())
+        self.ledger = Ledger(self.lake, self.run_id, self.run_date, redacted(self.config))
         self._parts: DataFrame | None = None
 
     def estimator(self, name: str) -> RecommenderEstimator:
@@ -87,11 +98,28 @@ class Night:
         Raises
         ------
         LakeError
-            The split has not been done for this date.
+            The split has not been done for this date, or it was done with other settings.
         """
         if self.pinned is None:
-            self.pinned = int(self.ledger.last_done("split")["versions_read"]["ratings"])
+            done = self.ledger.last_done("split")
+            if done["details"]["split"] != self.split_described():
+                raise LakeError(
+                    f"the split of {self.run_date} was done as {done['details']['split']}, the configuration says "
+                    f"{self.split_described()}: run the split step again, and those after it"
+                )
+            self.pinned = int(done["versions_read"]["ratings"])
         return self.pinned
+
+    def split_described(self) -> str:
+        """The split's settings and seed: steps of one date must agree on them."""
+        return json.dumps({**self.config.split.model_dump(), "seed": self.config.seed}, sort_keys=True)
+
+    def pin(self, version: int) -> None:
+        """Read ``ratings`` at ``version`` from now on."""
+        self.pinned = version
+        if self._parts is not None:
+            self._parts.unpersist()
+            self._parts = None
 
     def ratings(self) -> DataFrame:
         """All ratings at the pinned version."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import FileSource
 from recsys_spark.console import note
+from recsys_spark.errors import LakeError
 from recsys_spark.lakehouse.ledger import Entry
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.registry import REGISTRY
+from recsys_spark.pipeline.ingest import id_types
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.train import fit_and_save, load_models, record_models
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
@@ -29,6 +30,8 @@ def recommend(night: Night) -> None:
     with night.step("recommend") as entry:
         entry.versions_read["ratings"] = night.ratings_version()
         champion = night.ledger.last_done("evaluate")["details"]["champion"]
+        if champion not in night.config.models:
+            raise LakeError(f"the champion {champion!r} is no longer among models: evaluate {night.run_date} again")
         model, fallback = _models(night, champion, entry)
         ratings = night.ratings()
         users = ratings.select(USER).distinct().persist()
@@ -62,8 +65,8 @@ def _models(night: Night, champion: str, entry: Entry) -> tuple[RecommenderModel
 def _fill(rows: DataFrame, users: DataFrame, ratings: DataFrame, fallback: RecommenderModel, n: int) -> DataFrame:
     """Popular items, unseen and not yet listed, for users whose lists are shorter than ``n``; ranks go on from the list's end."""
     have = rows.groupBy(USER).agg(F.count("*").cast("int").alias("have"))
-    short = users.join(have, USER, "left").fillna(0, ["have"]).where(F.col("have") < n)
-    taken = ratings.select(USER, ITEM).unionByName(rows.select(USER, ITEM))
+    short = users.join(have, USER, "left").fillna(0, ["have"]).where(F.col("have") < n).persist()
+    taken = ratings.select(USER, ITEM).unionByName(rows.select(USER, ITEM)).join(short, USER, "left_semi")
     more = fallback.recommend(short, n, taken).join(short, USER)
     return more.where(F.col(RANK) + F.col("have") <= n).select(USER, ITEM, SCORE, (F.col(RANK) + F.col("have")).alias(RANK))
 
@@ -73,8 +76,6 @@ def _labelled(rows: DataFrame, model: str, reason: str) -> DataFrame:
 
 
 def _write(night: Night, entry: Entry, rows: DataFrame) -> None:
-    source = night.config.ingest.source
-    types = (source.user_type, source.item_type) if isinstance(source, FileSource) else ("integer", "integer")
-    night.lake.create("recommendations", *types)
+    night.lake.create("recommendations", *id_types(night.config.ingest))
     where = f"run_date = '{night.run_date}'"
     entry.versions_written["recommendations"] = night.lake.replace("recommendations", rows, where)

@@ -29,7 +29,8 @@ def show_user(lake: Lakehouse, user: str, run_date: date | None = None) -> None:
     ratings = lake.read("ratings")
     same = F.col(USER) == F.lit(user).try_cast(ratings.schema[USER].dataType)
     history = _titled(lake, ratings.where(same)).orderBy(F.desc("rating"), F.desc_nulls_last("timestamp"), ITEM)
-    rows = [row.asDict() for row in history.limit(HISTORY_LENGTH).collect()]
+    in_utc = F.date_format("timestamp", "yyyy-MM-dd HH:mm:ss")  # collected as a timestamp it would be in local time
+    rows = [row.asDict() for row in history.limit(HISTORY_LENGTH).withColumn("timestamp", in_utc).collect()]
     listed = [row.asDict() for row in _titled(lake, lists.where(same)).orderBy(RANK).collect()]
     if not rows and not listed:
         raise LakeError(f"no user {user!r}, neither in ratings nor in recommendations")
@@ -40,9 +41,9 @@ def show_user(lake: Lakehouse, user: str, run_date: date | None = None) -> None:
     table(f"User {user}: recommendations of {shown}", listed, [RANK, ITEM, *titled, "score", "model", "reason"])
 
 
-def sample_users(lake: Lakehouse, count: int) -> list[str]:
+def sample_users(lake: Lakehouse, count: int, run_date: date | None = None) -> list[str]:
     """Some published users' ids, the same ones each time: those with the smallest hash."""
-    _, lists = published(lake)
+    _, lists = published(lake, run_date)
     users = lists.select(USER).distinct().orderBy(F.xxhash64(USER)).limit(count)
     return [str(row[USER]) for row in users.collect()]
 
@@ -52,12 +53,13 @@ def show_runs(lake: Lakehouse, run_date: date | None = None, limit: int = 50) ->
     runs = lake.read("runs")
     if run_date is not None:
         runs = runs.where(F.col("run_date") == F.lit(run_date))
-    rows = [row.asDict() for row in runs.orderBy(F.desc("started")).limit(limit).collect()][::-1]
+    in_utc = F.date_format("started", "yyyy-MM-dd HH:mm:ss")
+    newest = runs.orderBy(F.desc("started")).limit(limit).withColumn("started", in_utc)
+    rows = [row.asDict() for row in newest.collect()][::-1]
     for row in rows:
         ratings = {key: count for key, count in (row["counts"] or {}).items() if not key.startswith(("users_", "items_"))}
         row["counts"] = _listed({**row["details"], **ratings})
         row["versions"] = f"{_listed(row['versions_read'])} → {_listed(row['versions_written'])}"
-        row["started"] = row["started"].strftime("%Y-%m-%d %H:%M:%S")
         row["seconds"] = round(row["seconds"], 1)
     failed = ["error"] if any(row["error"] for row in rows) else []
     columns = ["run_date", "run_id", "step", "state", "started", "seconds", "counts", "versions", *failed]

@@ -6,7 +6,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.console import note
 from recsys_spark.data.split import PART, TEST, TRAIN
-from recsys_spark.errors import ModelError
+from recsys_spark.errors import LakeError, ModelError
 from recsys_spark.pipeline.night import Night
 from recsys_spark.schema import USER
 
@@ -22,15 +22,31 @@ def split(night: Night) -> None:
         Train or test would be empty.
     """
     with night.step("split") as entry:
-        night.pinned = night.lake.version("ratings")
-        entry.versions_read["ratings"] = night.pinned
+        night.pin(_version(night))
+        entry.versions_read["ratings"] = night.ratings_version()
         counted = night.parts().groupBy(PART).agg(F.count("*").alias("rows"), F.count_distinct(USER).alias("users"))
         for row in counted.collect():
             entry.counts |= {row[PART]: row["rows"], f"{row[PART]}_users": row["users"]}
-        entry.details["split"] = night.config.split.model_dump_json()
+        entry.details["split"] = night.split_described()
         for part in (TRAIN, TEST):
             if not entry.counts.get(part):
                 raise ModelError(
                     f"the {night.config.split.method} split leaves no {part} rows: change split in {night.config.origin}"
                 )
         note(f"  {entry.counts[TRAIN]:,} to train, {entry.counts[TEST]:,} to test, ratings version {night.pinned}")
+
+
+def _version(night: Night) -> int:
+    """The version to read: the current one, or the one this date read before, if its ingest has changed nothing since.
+
+    So a date that is run again gives the same rows, also after later dates have brought more.
+    """
+    try:
+        before = night.ledger.last_done("split")
+        ingested = night.ledger.last_done("ingest")
+    except LakeError:
+        return night.lake.version("ratings")
+    changed = ingested["counts"]["inserted"] + ingested["counts"]["updated"]
+    if changed and ingested["started"] > before["started"]:
+        return night.lake.version("ratings")
+    return int(before["versions_read"]["ratings"])

@@ -13,7 +13,7 @@ from recsys_spark.console import note
 from recsys_spark.data.split import TRAIN
 from recsys_spark.errors import LakeError
 from recsys_spark.lakehouse.ledger import Entry
-from recsys_spark.lakehouse.tables import TABLES
+from recsys_spark.lakehouse.tables import TABLES, located
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.night import Night
@@ -38,7 +38,7 @@ def fit_and_save(night: Night, name: str, purpose: str, rows: DataFrame) -> dict
     started = time.monotonic()
     estimator: Any = night.estimator(name)
     model: Any = estimator.fit(rows)
-    path = f"{night.config.lake.model_store}/{night.run_id}/{purpose}/{name}"
+    path = f"{located(night.config.lake.model_store)}/{night.run_id}/{purpose}/{name}"
     model.write().overwrite().save(path)
     seconds = time.monotonic() - started
     params = {param.name: value for param, value in estimator.extractParamMap().items()}

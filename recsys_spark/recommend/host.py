@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import mmap
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,8 +85,9 @@ def recommend_lists(
 
     Notes
     -----
-    Two counts and the collection of the items, block by block, run at once; the rest when the result is used: one shuffle.
-    The broadcast takes ``n_items * (4 * rank + 4 + id)`` bytes. The same users give the same bits on any partitioning.
+    A count of the users and the collection of the items run at once; the rest when the result is used: one shuffle. The
+    items' factors pass through the driver and are broadcast: ``n_items * (4 * rank + 4 + id)`` bytes. The same users
+    give the same bits on any partitioning.
     """
     if n < 1:
         raise ModelError(f"a list's length must be at least 1, got {n}")
@@ -99,7 +100,7 @@ def recommend_lists(
     vectors = users.select(_bucket(F.col("id"), buckets), "id", "features", _bias(users))
     packed = vectors.mapInArrow(_packing(False, sizes.pack_rows, lambda batch: batch), _PACKED)
     if seen is not None:
-        user, item = F.col(USER).cast(id_type), F.col(ITEM).cast(item_type)
+        user, item = F.col(USER).try_cast(id_type), F.col(ITEM).try_cast(item_type)
         pairs = seen.select(_bucket(user, buckets), user.alias("id"), item.alias(ITEM))
         packed = packed.unionAll(pairs.mapInArrow(_packing(True, sizes.pack_rows, _positions(ids)), _PACKED))
     lists = T.ArrayType(T.StructType([T.StructField(ITEM, item_type), T.StructField(SCORE, T.FloatType())]))
@@ -124,26 +125,12 @@ def _bucket(user: Column, buckets: int) -> Column:
 
 
 def _collect_items(items: DataFrame, item_block: int) -> tuple[pa.Array, list[ItemBlock]]:
-    """Ids of the catalogue in ascending order, and its blocks; the driver holds one block's rows at a time."""
-    columns = items.select("id", "features", _bias(items))
-    count = math.ceil(columns.count() / item_block)
-    if count <= 1:
-        parts: Iterable[pa.Table] = [columns.toArrow()]
-    else:
-        ranged = columns.repartitionByRange(count, "id").persist()
-        parts = (ranged.where(F.spark_partition_id() == part).toArrow() for part in range(count))
-    ids: list[pa.Array] = []
-    blocks: list[ItemBlock] = []
-    for part in parts:
-        part = part.combine_chunks().sort_by("id")
-        start = sum(map(len, ids))
-        ids.append(_single(part["id"]))
-        blocks.append(ItemBlock.build(_matrix(part["features"]), part["bias"].to_numpy(), start))
-    if count > 1:
-        ranged.unpersist()
-    if len({block.factors.shape[1] for block in blocks if block.size}) > 1:
-        raise ModelError("the items' features are not all of one length")
-    return pa.concat_arrays(ids), blocks
+    """Ids of the catalogue in ascending order, and its blocks, cut at multiples of ``item_block``."""
+    table = items.select("id", "features", _bias(items)).toArrow().combine_chunks().sort_by("id")
+    factors, biases = _matrix(table["features"]), table["bias"].to_numpy()
+    starts = range(0, max(table.num_rows, 1), item_block)
+    blocks = [ItemBlock.build(factors[s : s + item_block], biases[s : s + item_block], s) for s in starts]
+    return _single(table["id"]), blocks
 
 
 def _single(column: pa.ChunkedArray) -> pa.Array:

@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Columns, Delimited, FileSource
-from recsys_spark.data.cleaning import REASONS, Rules, clean_ratings, latest_per_pair, refused, settle
+from recsys_spark.data.cleaning import HEADER_LINE, REASONS, Rules, clean_ratings, latest_per_pair, refused, settle
 from recsys_spark.data.sources import read_source
 from recsys_spark.errors import SourceError
 
@@ -79,6 +79,12 @@ def write(folder, *lines, name="ratings.csv", header=HEADER):
 
 
 def cleaned(spark, path, rules=RULES, columns=COLUMNS, **settings):
+    return with_headers(spark, path, rules, columns, **settings).where(
+        F.col("reason").isNull() | (F.col("reason") != HEADER_LINE)
+    )
+
+
+def with_headers(spark, path, rules=RULES, columns=COLUMNS, **settings):
     return clean_ratings(read_source(spark, FileSource(format="csv", path=path, columns=columns, **settings)).ratings, rules)
 
 
@@ -86,7 +92,7 @@ def cleaned(spark, path, rules=RULES, columns=COLUMNS, **settings):
 def mangled(spark, tmp_path_factory):
     """All refused and kept lines in one file, cleaned: raw text → row."""
     lines = [line for lines in REFUSED.values() for line in lines] + [line for line, _ in KEPT]
-    rows = cleaned(spark, write(tmp_path_factory.mktemp("mangled"), *lines))
+    rows = with_headers(spark, write(tmp_path_factory.mktemp("mangled"), *lines))
     kept_back = {row["raw_bytes"] or row["raw"].encode(): row for row in refused(rows).collect()}
     good = {(row["user"], row["item"]): row for row in rows.where("reason is null").collect()}
     return rows, {bytes(raw): row for raw, row in kept_back.items()}, good
@@ -107,7 +113,7 @@ def test_odd_but_whole_row_goes_through_unharmed(mangled, line, expected):
 
 def test_no_row_is_lost(mangled):
     rows, refused_rows, good = mangled
-    assert rows.count() == sum(map(len, REFUSED.values())) + len(KEPT)
+    assert rows.count() == 1 + sum(map(len, REFUSED.values())) + len(KEPT)  # with the header
     assert len(refused_rows) == sum(map(len, REFUSED.values()))
     assert len(good) == len(KEPT)
 
@@ -174,6 +180,13 @@ def test_several_files_each_with_its_header(spark, tmp_path):
 
 def test_byte_order_mark_is_no_part_of_the_first_column(spark, tmp_path):
     row = cleaned(spark, write(tmp_path, b"u,i,3,1000000000", header=b"\xef\xbb\xbf" + HEADER)).first()
+    assert (row["user"], row["reason"]) == ("u", None)
+
+
+def test_latin_1_header_is_recognised(spark, tmp_path):
+    path = write(tmp_path, b"u,i,3,1000000000", header=b"us\xe9r,item,rating,timestamp")
+    columns = Columns(user="us\u00e9r", item="item", rating="rating", timestamp="timestamp")
+    row = cleaned(spark, path, columns=columns, text=Delimited(encoding="latin-1")).first()
     assert (row["user"], row["reason"]) == ("u", None)
 
 

@@ -76,6 +76,12 @@ class ModelContract:
         odd = spark.createDataFrame([(0, 999), (888, 1), (0, 0), (0, 0)], "user int, item int")
         assert {row["item"] for row in fitted.recommend(users, 99, odd).collect()} == set(range(1, ITEMS))
 
+    def test_ids_of_another_type_are_unknown_and_no_error(self, spark, fitted):
+        users = spark.createDataFrame([("0",), ("no number",)], "user string")
+        odd = spark.createDataFrame([("0", "no number"), ("no number", "1"), ("0", "0")], "user string, item string")
+        if not fitted.scores_new_users:
+            assert {row["item"] for row in fitted.recommend(users, 99, odd).collect()} == set(range(1, ITEMS))
+
     @pytest.mark.parametrize("id_type", ID_TYPES)
     def test_ids_of_any_type_come_back_as_they_were(self, spark, id_type):
         data = checkerboard(spark, id_type)

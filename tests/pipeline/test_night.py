@@ -9,10 +9,10 @@ import yaml
 from pyspark.sql import functions as F
 
 from recsys_spark.config import load_config
-from recsys_spark.errors import ConfigError, LakeError, PublishError, RejectedShareError, SourceError
+from recsys_spark.errors import ConfigError, LakeError, ModelError, PublishError, RejectedShareError, SourceError
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.ingest import ingest
-from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.night import Night, redacted
 from recsys_spark.pipeline.nightly import STEPS, nightly
 from recsys_spark.pipeline.publish import check_lists, published
 from recsys_spark.pipeline.show import sample_users, show_runs, show_user
@@ -256,3 +256,39 @@ def test_lists_that_break_an_invariant_are_not_published(spark, rows, said):
     ratings = spark.createDataFrame([("u", "seen"), ("v", "a")], "user string, item string")
     with pytest.raises(PublishError, match=said):
         check_lists(frame, ratings)
+
+
+def test_old_date_run_again_gives_its_own_rows_again(shop):
+    shop.tree["models"] = ["popularity"]
+    shop.receive(*CHECKERBOARD)
+    nightly(shop.night(DAY))
+    before = shop.rows("recommendations", "user", "rank", "item", "score")
+    shop.receive(*(f"user {u},item 99,5,1700000000" for u in range(8)))
+    nightly(shop.night(NEXT))
+    shop.receive(*CHECKERBOARD)
+    nightly(shop.night(DAY))
+    lists = shop.night().lake.read("recommendations")
+    again = sorted(tuple(row) for row in lists.where("run_date = '2024-06-30'").select("user", "rank", "item", "score").collect())
+    assert again == before
+    assert lists.where("run_date = '2024-07-01' and item = 'item 99'").count() > 0
+
+
+def test_steps_of_one_date_must_agree_on_the_split(shop):
+    shop.receive(*CHECKERBOARD)
+    for name in ("ingest", "split"):
+        STEPS[name](shop.night())
+    with pytest.raises(LakeError, match=r"was done as .*leave_last.* the configuration says .*random"):
+        STEPS["train"](shop.night(split={"method": "random"}))
+
+
+def test_secrets_are_not_kept_in_the_ledger(shop):
+    shop.tree["session"] = {"spark": {"spark.hadoop.fs.s3a.secret.key": "hush", "spark.x": "open"}}
+    kept = redacted(shop.night().config)
+    assert "hush" not in kept
+    assert "open" in kept
+
+
+def test_no_relevant_row_is_an_error_with_a_sentence(shop):
+    shop.receive(*CHECKERBOARD)
+    with pytest.raises(ModelError, match=r"no held-out row is relevant.*evaluate\.min_rating"):
+        nightly(shop.night(evaluate={"k": [3], "champion": "ndcg@3", "min_rating": 99.0}))
