@@ -1,8 +1,8 @@
 """Configuration: YAML files read into closed models, with overrides, and errors that say where.
 
-A value comes, in rising order of precedence, from the defaults below, the YAML file, environment variables
-(``RECSYS__SPLIT__K=2`` sets ``split.k``, ``RECSYS__ALS__REG_PARAM`` sets ``als.regParam``) and ``--set split.k=2``. Values of overrides
-are read as YAML.
+A value comes, in rising order of precedence, from the defaults below, the YAML file, environment variables and ``--set``:
+``RECSYS__SPLIT__K=2`` and ``--set split.k=2`` set ``split.k``, ``RECSYS__ALS__REG_PARAM=0.1`` sets ``als.regParam``. Values of
+overrides are read as YAML.
 """
 
 from __future__ import annotations

@@ -96,9 +96,9 @@ def rank_measures(
 
     Notes
     -----
-    Jobs: two for the catalogue, one for everything else (one shuffle for each frame, and one of a row per task). The catalogue is
-    broadcast: ``n_items * (id + 9 + 4 * n_genres)`` bytes. Each task gives ``bootstrap * models * ks * 9 * 16`` bytes of totals and
-    ``models * ks * n_items / 8`` bytes of coverage.
+    Jobs: two for the catalogue, one for everything else (one shuffle for each frame, and one of a row per task). The catalogue
+    is broadcast: ``n_items * (id + 9 + 4 * n_genres)`` bytes. Each task gives ``bootstrap * models * ks * 9 * 16`` bytes of
+    totals and ``models * ks * n_items / 8`` bytes of coverage.
     """
     spark = relevant.sparkSession
     names, ks = list(lists), sorted(set(ks))

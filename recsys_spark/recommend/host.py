@@ -172,7 +172,7 @@ def _payloads(rows: pa.Table, is_seen: bool) -> pa.RecordBatch:
     order = np.argsort(buckets.astype(np.uint16) if buckets.max(initial=0) < 2**16 else buckets, kind="stable")
     ordered = rows.drop_columns("bucket").take(pa.array(order)).combine_chunks()
     found, starts = np.unique(buckets[order], return_index=True)
-    ends = np.append(starts[1:], len(buckets))
+    ends = np.append(starts[1:], len(buckets))[: len(starts)]  # none, where no pair is left
     payloads = [_to_bytes(ordered.slice(start, end - start)) for start, end in zip(starts, ends, strict=True)]
     columns = [pa.array(found, pa.int32()), pa.array(np.full(len(found), is_seen)), pa.array(payloads, pa.binary())]
     return pa.RecordBatch.from_arrays(columns, names=["bucket", "is_seen", "payload"])
