@@ -39,9 +39,12 @@ app.add_typer(datasets, name="datasets")
 
 def _day(text: str) -> date:
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a day such as 2026-01-31") from None
+    if not 1970 <= day.year <= 9998:
+        raise typer.BadParameter(f"{text!r} is no night between 1970 and 9998")
+    return day
 
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="YAML file; see conf/.")]

@@ -21,6 +21,9 @@ from recsys_spark.errors import ConfigError
 from recsys_spark.schema import SEEDED, IdType
 
 ENV_PREFIX = "RECSYS__"
+UNREADABLE = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What PyYAML raises for text that is not YAML, or whose dates, numbers or tags are none."""
+
 SPARK_SETTING = "session.spark."
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -36,7 +39,7 @@ class Section(BaseModel):
 class Lake(Section):
     """Where the tables live: a path root, or a catalog and schema."""
 
-    root: str | None = None
+    root: str | None = Field(None, min_length=1)
     """Folder or URI under which every table is a Delta folder."""
     catalog: str | None = Field(None, pattern=r"^\w+(\.\w+)?$")
     """``schema`` or ``catalog.schema`` whose tables are managed by the catalog."""
@@ -104,6 +107,10 @@ class Delimited(Section):
 
     @model_validator(mode="after")
     def _named(self) -> Self:
+        if self.quote in self.delimiter and self.quote:
+            raise ValueError("delimiter and quote must differ")
+        if "\\" in (self.delimiter, self.quote):
+            raise ValueError("a backslash can neither delimit nor quote")
         if self.header == (self.names is not None):
             raise ValueError("give names exactly when header is false")
         if self.names is not None and len(set(self.names)) < len(self.names):
@@ -173,7 +180,7 @@ class Ingest(Section):
     """``auto`` takes numbers from 1e11 on as milliseconds, smaller ones as seconds, anything else as ISO 8601."""
     events: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
     """Event type → weight; rows of any other type are refused as unparsable."""
-    scale: list[float] | None = Field(None, min_length=2, max_length=2)
+    scale: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(None, min_length=2, max_length=2)
     """``[smallest, largest]`` allowed rating."""
     earliest: date | None = None
     """Ratings before this day are refused; those after the run date always are."""
@@ -355,6 +362,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
@@ -369,7 +378,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     try:
         tree = yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise ConfigError(config_problem(str(path), "(whole file)", tree, "a mapping of sections"))
@@ -379,7 +388,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _set(tree: dict[str, Any], keys: list[str], text: str, origin: str) -> None:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except UNREADABLE:
         raise ConfigError(f"{origin}: given {text!r}; allowed: a YAML value") from None
     node = tree
     for key in keys[:-1]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _UNSAFE = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -54,18 +55,16 @@ def table(title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[st
     out.print(shown)
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> Text:
     if value is None:
-        return "–"
+        return Text("–")
     if isinstance(value, float):
-        return f"{value:,.4f}".rstrip("0").rstrip(".")
+        return Text(f"{value:,.4f}".rstrip("0").rstrip("."))
     if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return _plain(str(value))
+        return Text(f"{value:,}")
+    return Text(_plain(str(value)))
 
 
 def _plain(text: str) -> str:
     """``text`` without control characters and bidirectional overrides, which could rewrite the terminal."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if c in _UNSAFE or unicodedata.category(c) == "Cc" else c for c in text).replace(
-        "[", "\\["
-    )
+    return "".join("\N{REPLACEMENT CHARACTER}" if c in _UNSAFE or unicodedata.category(c) == "Cc" else c for c in text)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from recsys_spark.console import table
 from recsys_spark.data.download import RELEASES
 
 PROJECT = Path(__file__).parents[1]
@@ -54,6 +55,11 @@ def test_failed_step_exits_with_1_and_one_line(tmp_path):
     assert "recsys: nowhere.zip: does not exist; a MovieLens release's folder or zip is expected" in done.stderr
     assert "Traceback" not in done.stderr
     assert "WARN" not in done.stderr
+
+
+def test_table_shows_markup_and_control_characters_as_text(capsys):
+    table("T", [{"title": "[/red] [bold]x \\ \x1b[31m \u202eevil \N{ZERO WIDTH JOINER}"}], ["title"])
+    assert "[/red] [bold]x \\ \ufffd[31m \ufffdevil \N{ZERO WIDTH JOINER}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -79,12 +79,20 @@ def test_every_problem_is_named_at_once(load):
         ("- a\n- b", "a mapping of sections"),
         ("lake: {root: a}\nlake: {root: b}", "key 'lake' is given twice"),
         ("", "a mapping of sections"),
+        ("lake: {root: {{LAKE}}}", "is not YAML"),
+        ("ingest: {earliest: 2020-13-45}", "is not YAML"),
+        ("seed: !!int x", "is not YAML"),
         ("ingest: {source: {format: synthetic}}", "lake: given 'nothing'; allowed: this key is required"),
     ],
 )
 def test_file_that_is_no_configuration(load, text, said):
     with pytest.raises(ConfigError, match=said):
         load(text)
+
+
+def test_merge_keys_are_read(load):
+    merged = load("split: &s {k: 2}\nlake: {root: a}\ningest: {source: {format: synthetic, <<: {ratings: 5000}}}")
+    assert merged.ingest.source.ratings == 5000
 
 
 def test_missing_file_is_named(tmp_path):

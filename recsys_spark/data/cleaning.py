@@ -16,6 +16,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from recsys_spark.errors import SourceError
 from recsys_spark.schema import ID_SQL_TYPES, ITEM, MAX_ID_LENGTH, RATING, TIMESTAMP, USER, IdType
 
 REASONS: dict[str, str] = {
@@ -82,6 +83,11 @@ def clean_ratings(raw: DataFrame, rules: Rules) -> DataFrame:
     DataFrame
         The same rows: ``user``, ``item`` (of the declared types), ``rating`` double, ``timestamp`` timestamp (null where the
         source has none), ``reason`` (null for a good row), ``raw``, ``source_file``. Narrow: no shuffle.
+
+    Raises
+    ------
+    SourceError
+        A typed source has ids that are neither whole numbers nor strings.
     """
     kinds = {field.name: field.dataType for field in raw.schema.fields}
     numbers = _with_numbers(raw, kinds)  # a step of its own, or the optimizer repeats the parsing in every use
@@ -210,9 +216,7 @@ def clean_side_table(raw: DataFrame, key: str, id_type: IdType, types: Mapping[s
         F.when(F.length(cell) > MAX_ID_LENGTH, F.lit("id_too_long")),
         F.when(typed.isNull(), F.lit("unparsable")),
     )
-    features = [
-        (F.col(name).try_cast(kind) if name in kinds else F.lit(None).cast(kind)).alias(name) for name, kind in types.items()
-    ]
+    features = [(_feature(name, kind) if name in kinds else F.lit(None).cast(kind)).alias(name) for name, kind in types.items()]
     return raw.select(typed.alias(key), *features, reason.alias(REASON), RAW, SOURCE_FILE)
 
 
@@ -229,6 +233,8 @@ def _blank(cell: Column) -> Column:
 
 
 def _id(name: str, kind: T.DataType, wanted: IdType) -> Column:
+    if not isinstance(kind, T.StringType | T.IntegralType | T.DecimalType):
+        raise SourceError(f"the {name} column is {kind.simpleString()}: ids must be integers, longs or strings")
     sql_type = ID_SQL_TYPES[wanted]
     return F.col(name) if kind.simpleString() == sql_type else F.col(name).cast("string").try_cast(sql_type)
 
@@ -243,13 +249,18 @@ def _with_numbers(raw: DataFrame, kinds: Mapping[str, T.DataType]) -> DataFrame:
     return raw.select("*", *numbers)
 
 
+def _feature(name: str, kind: str) -> Column:
+    cell = F.col(name)
+    # "25.0", as pandas writes whole numbers beside missing ones
+    return F.coalesce(cell.try_cast(kind), cell.try_cast("double").try_cast(kind)) if kind == "int" else cell.try_cast(kind)
+
+
 def _number(cell: Column, kind: T.DataType) -> Column:
     if not isinstance(kind, T.StringType):
         return cell.cast("double")
-    # Java would also read "4d" and "4f" as numbers
-    last = F.substring(cell, -1, 1)
-    suffixed = last.isin("d", "D", "f", "F") & ~F.lower(F.trim(cell)).endswith("inf")
-    return F.when(~suffixed, cell.try_cast("double"))
+    # Java would also read "4d", "4f" and "0x1p3" as numbers
+    javas_own = cell.rlike(r"(?i)(?<!in)[df]\s*$|x")
+    return F.when(~javas_own, cell.try_cast("double"))
 
 
 def _rating(kinds: Mapping[str, T.DataType], rules: Rules) -> Column:
@@ -267,8 +278,13 @@ def _timestamp(kind: T.DataType, written: TimestampFormat) -> Column:
     cell, number = F.col(TIMESTAMP), F.col("timestamp_number")
     if isinstance(kind, T.TimestampType | T.TimestampNTZType | T.DateType):
         return cell.cast("timestamp")
+    if not isinstance(kind, T.StringType | T.NumericType):
+        return F.lit(None)
+    # Spark would also read a time without a day, as today's
+    text = cell.cast("string")
+    iso8601 = F.when(text.rlike(r"^\s*\d{4,}-"), text.try_cast("timestamp"))
     if written == "iso8601":
-        return cell.cast("string").try_cast("timestamp")
+        return iso8601
     # outside these bounds Spark's conversions overflow
     seconds = F.when(F.abs(number) <= MAX_EPOCH_SECONDS, F.timestamp_seconds(number))
     milliseconds = F.when(F.abs(number) <= MAX_EPOCH_SECONDS * 1000, F.timestamp_millis(number.cast("long")))
@@ -278,7 +294,7 @@ def _timestamp(kind: T.DataType, written: TimestampFormat) -> Column:
         return milliseconds
     epoch = F.when(F.abs(number) < MILLISECONDS_FROM, seconds).otherwise(milliseconds)
     if isinstance(kind, T.StringType):
-        return F.when(number.isNull(), cell.try_cast("timestamp")).otherwise(epoch)
+        return F.when(number.isNull(), iso8601).otherwise(epoch)
     return epoch
 
 

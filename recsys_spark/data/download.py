@@ -8,6 +8,7 @@ import stat
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -79,7 +80,7 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool] = lambda 
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with content.open(member) as packed, file.open("wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked, CHUNK)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
         raise DownloadError(f"{archive}: cannot be unpacked: {error}") from None
 
 

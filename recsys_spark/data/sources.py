@@ -11,15 +11,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from operator import and_
+from operator import and_, or_
+from pathlib import Path
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Delimited, FileSource, SideTable
 from recsys_spark.data.cleaning import FAULT, HEADER_LINE, RAW, SOURCE_FILE
-from recsys_spark.errors import SourceError
+from recsys_spark.errors import SourceError, summary
+
+MAX_COLUMNS = 20_000
+"""Lines with quotes and more fields than this are refused unparsed: Spark's CSV parser allows 20,480."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,9 @@ def _side(spark: SparkSession, side: SideTable | None, key: str) -> DataFrame | 
         spark, side.format, side.path, {key: side.id, **{str(role): name for role, name in side.columns.items()}}, side.text
     )
     if "genres" in raw.columns and raw.schema["genres"].dataType.simpleString() == "string":
-        raw = raw.withColumn("genres", split_list("genres", side.list_separator))
+        texts = split_list("genres", side.list_separator)
+        arrays = F.from_json("genres", "array<string>") if side.format == "json" else F.lit(None)
+        raw = raw.withColumn("genres", F.coalesce(arrays, texts))
     if "year" not in raw.columns and "title" in raw.columns:
         raw = raw.withColumn("year", year_of("title"))
     return raw
@@ -100,10 +107,15 @@ def year_of(title: str) -> Column:
 
 def _lines(spark: SparkSession, path: str, encoding: str) -> DataFrame:
     try:
-        lines = spark.read.text(path).select(F.col("value").alias(RAW), F.col("_metadata.file_path").alias(SOURCE_FILE))
+        lines = spark.read.text(_literal(path)).select(F.col("value").alias(RAW), F.col("_metadata.file_path").alias(SOURCE_FILE))
     except AnalysisException as error:
-        raise SourceError(f"{path}: cannot be read: {_first_line(error)}") from None
+        raise SourceError(f"{path}: cannot be read: {summary(error)}") from None
     return lines.withColumn(RAW, _decoded(RAW, encoding))
+
+
+def _literal(path: str) -> str:
+    """``path`` with the signs of globs escaped, where such a file or folder exists as it stands."""
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", path) if Path(path).exists() else path
 
 
 def _decoded(line: str, encoding: str) -> Column:
@@ -119,6 +131,7 @@ def _delimited(spark: SparkSession, path: str, columns: Mapping[str, str], text:
     faults = [
         F.when(~F.is_valid_utf8(RAW), F.lit("undecodable_bytes")),
         F.when(F.trim(RAW) == "", F.lit("wrong_column_count")),
+        F.when(_odd_quotes(text.quote), F.lit("wrong_column_count")),
         F.when(F.coalesce(F.size("fields"), F.lit(0)) != len(names), F.lit("wrong_column_count")),
     ]
     if header is not None:
@@ -126,6 +139,13 @@ def _delimited(spark: SparkSession, path: str, columns: Mapping[str, str], text:
         faults.insert(0, F.when(another_header, F.lit("different_header")))
         faults.insert(0, F.when(F.col(RAW) == header, F.lit(HEADER_LINE)))
     return split.select(*(cell.alias(role) for role, cell in cells.items()), F.coalesce(*faults).alias(FAULT), RAW, SOURCE_FILE)
+
+
+def _odd_quotes(quote: str) -> Column:
+    """Whether a quoted field is not closed on its line, so that the line is half a row."""
+    if not quote:
+        return F.lit(False)
+    return (F.length(RAW) - F.length(F.replace(F.col(RAW), F.lit(quote), F.lit("")))) % 2 == 1
 
 
 def _fields(lines: DataFrame, text: Delimited, count: int) -> DataFrame:
@@ -138,7 +158,8 @@ def _fields(lines: DataFrame, text: Delimited, count: int) -> DataFrame:
         return lines.withColumn("fields", plain)
     schema = ", ".join(f"c{index} string" for index in range(count)) + ", corrupt string"
     options = {"sep": text.delimiter, "quote": text.quote, "escape": text.quote, "columnNameOfCorruptRecord": "corrupt"}
-    quoted = F.contains(F.col(RAW), F.lit(text.quote))
+    # beyond its limit of columns the parser would end the job instead of marking the line
+    quoted = F.contains(F.col(RAW), F.lit(text.quote)) & (F.size(plain) < MAX_COLUMNS)
     # a column of its own, so that a line is parsed once and not once a field
     parsed = lines.withColumn("parsed", F.when(quoted, F.from_csv(F.col(RAW), schema, options)))
     whole = F.array(*(F.col(f"parsed.c{index}") for index in range(count)))
@@ -148,14 +169,20 @@ def _fields(lines: DataFrame, text: Delimited, count: int) -> DataFrame:
 
 def _header(spark: SparkSession, path: str, text: Delimited) -> tuple[list[str], str]:
     # the first split in Spark's order need not be a file's beginning
-    starts = spark.read.text(path).where("_metadata.file_block_start = 0")
-    first = starts.select(_decoded("value", text.encoding).alias("value")).first()
+    starts = spark.read.text(_literal(path)).where("_metadata.file_block_start = 0")
+    decoded = _decoded("value", text.encoding).alias("value")
+    first = starts.select(decoded, F.is_valid_utf8(decoded).alias("valid")).first()
     if first is None:
         raise SourceError(f"{path}: is empty, so it has no header line")
+    if not first["valid"]:
+        raise SourceError(f"{path}: the header is not {text.encoding}: give text.encoding")
     line: str = first["value"]
     if len(text.delimiter) == 1:
         quoting = {"quotechar": text.quote} if text.quote else {"quoting": csv.QUOTE_NONE}
-        return next(csv.reader([line], delimiter=text.delimiter, **quoting)), line
+        try:
+            return next(csv.reader([line], delimiter=text.delimiter, **quoting)), line
+        except csv.Error as error:
+            raise SourceError(f"{path}: the first line is no header: {error}") from None
     return line.split(text.delimiter), line
 
 
@@ -163,38 +190,41 @@ def _positions(path: str, names: list[str], columns: Mapping[str, str]) -> dict[
     for role, name in columns.items():
         if name not in names:
             raise SourceError(f"{path}: has columns {', '.join(names)}; columns.{role} names {name!r}, which is not there")
+        if names.count(name) > 1:
+            raise SourceError(f"{path}: has column {name!r} twice, so columns.{role} is ambiguous")
     return {role: names.index(name) for role, name in columns.items()}
 
 
 def _json_lines(spark: SparkSession, path: str, columns: Mapping[str, str]) -> DataFrame:
     lines = _lines(spark, path, "utf-8")
     names = dict.fromkeys(columns.values())
-    schema = ", ".join(f"`{name.replace('`', '``')}` string" for name in names) + ", `_corrupt` string"
-    parsed = F.from_json(F.col(RAW), schema, {"columnNameOfCorruptRecord": "_corrupt"})
-    fault = F.coalesce(
-        F.when(~F.is_valid_utf8(RAW), F.lit("undecodable_bytes")),
-        F.when(F.col("parsed").isNull() | F.col("parsed._corrupt").isNotNull(), F.lit("unparsable")),
+    corrupt = "_corrupt" + "_" * max(map(len, names))  # no column's name
+    fields = ", ".join(f"`{name.replace('`', '``')}` string" for name in (*names, corrupt))
+    # as a list of one: Spark would pass over what follows the first object of a line
+    listed = F.from_json(
+        F.concat(F.lit("["), RAW, F.lit("]")), f"array<struct<{fields}>>", {"columnNameOfCorruptRecord": corrupt}
     )
-    cells = (F.col("parsed")[name].alias(role) for role, name in columns.items())
-    return lines.select(RAW, SOURCE_FILE, parsed.alias("parsed")).select(*cells, fault.alias(FAULT), RAW, SOURCE_FILE)
+    parsed = F.get("listed", F.lit(0))
+    whole = F.coalesce((F.size("listed") == 1) & parsed.isNotNull() & parsed[corrupt].isNull(), F.lit(False))
+    fault = F.coalesce(F.when(~F.is_valid_utf8(RAW), F.lit("undecodable_bytes")), F.when(~whole, F.lit("unparsable")))
+    cells = (parsed[name].alias(role) for role, name in columns.items())
+    return lines.select(RAW, SOURCE_FILE, listed.alias("listed")).select(*cells, fault.alias(FAULT), RAW, SOURCE_FILE)
 
 
 def _typed(spark: SparkSession, kind: str, path: str, columns: Mapping[str, str]) -> DataFrame:
     try:
-        table = spark.read.format(kind).load(path)
+        table = spark.read.format(kind).load(_literal(path) if kind != "delta" else path)
         _positions(path, table.columns, columns)
         file = F.col("_metadata.file_path")
         cells = {role: F.col(f"`{name.replace('`', '``')}`") for role, name in columns.items()}
         raw = F.to_json(F.struct(*(cell.alias(columns[role]) for role, cell in cells.items())))
+        texts = [cells[role] for role, name in columns.items() if table.schema[name].dataType.simpleString() == "string"]
+        invalid = reduce(or_, (~F.is_valid_utf8(cell) for cell in texts), F.lit(False))
         return table.select(
             *(cell.alias(role) for role, cell in cells.items()),
-            F.lit(None).cast("string").alias(FAULT),
+            F.when(invalid, F.lit("undecodable_bytes")).alias(FAULT),
             raw.alias(RAW),
             file.alias(SOURCE_FILE),
         )
-    except PySparkException as error:
-        raise SourceError(f"{path}: cannot be read as {kind}: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    except (PySparkException, Py4JJavaError) as error:
+        raise SourceError(f"{path}: cannot be read as {kind}: {summary(error)}") from None

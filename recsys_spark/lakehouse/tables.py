@@ -168,6 +168,7 @@ class Upserted:
 
 def located(place: str) -> str:
     """``place`` without a final slash, and absolute where it is a path and no URI."""
+    place = re.sub(r"^file:(//)?(?=/)", "", place)
     return place.rstrip("/") if re.match(r"[A-Za-z][\w+.-]+:", place) else str(Path(place).absolute())
 
 

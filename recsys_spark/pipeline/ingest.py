@@ -88,7 +88,8 @@ def ingest(night: Night) -> None:
             entry.counts |= {"read": ratings.read, "rejected": sum(ratings.rejected.values())}
             _keep_rejected(night, entry, present)
             _require_one_header(ratings)
-            _require_few_rejected(ratings, settings.max_rejected_share)
+            for name, one in present.items():
+                _require_few_rejected(name, one, settings.max_rejected_share)
             for name, one in present.items():
                 night.lake.create(name, user_type, item_type)
                 _account(entry, name, one, _upsert(night, name, one.latest))
@@ -182,14 +183,17 @@ def _require_one_header(ratings: _Cleaned) -> None:
         raise SourceError(f"these files begin with another header than the first, ingest them apart: {files}")
 
 
-def _require_few_rejected(ratings: _Cleaned, allowed: float) -> None:
-    rejected = sum(ratings.rejected.values())
-    if rejected > allowed * ratings.read:
-        leading = sorted(ratings.rejected.items(), key=lambda pair: -pair[1])[:3]
+def _require_few_rejected(name: str, cleaned: _Cleaned, allowed: float) -> None:
+    if not cleaned.read:
+        raise SourceError(f"the input of {name} holds not one row")
+    rejected = sum(cleaned.rejected.values())
+    if rejected > allowed * cleaned.read:
+        leading = sorted(cleaned.rejected.items(), key=lambda pair: -pair[1])[:3]
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in leading)
         raise RejectedShareError(
-            f"{rejected:,} of {ratings.read:,} rows were refused ({rejected / ratings.read:.1%}; allowed is {allowed:.1%}): "
-            f"{reasons}. Nothing was written to ratings; the rows are in rejected_ratings"
+            f"{rejected:,} of {cleaned.read:,} rows of {name} were refused "
+            f"({rejected / cleaned.read:.1%}; allowed is {allowed:.1%}): {reasons}. Nothing was "
+            "written to ratings; the rows are in rejected_ratings"
         )
 
 

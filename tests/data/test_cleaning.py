@@ -7,8 +7,17 @@ from datetime import UTC, date, datetime
 import pytest
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Columns, Delimited, FileSource
-from recsys_spark.data.cleaning import HEADER_LINE, REASONS, Rules, clean_ratings, latest_per_pair, refused, settle
+from recsys_spark.config import Columns, Delimited, FileSource, SideTable
+from recsys_spark.data.cleaning import (
+    HEADER_LINE,
+    REASONS,
+    Rules,
+    clean_ratings,
+    clean_side_table,
+    latest_per_pair,
+    refused,
+    settle,
+)
 from recsys_spark.data.sources import read_source
 from recsys_spark.errors import SourceError
 
@@ -25,7 +34,9 @@ REFUSED = {
         b"u1",
         b"   ",
         b'"u1,i1,3,1000000000',
+        b'u1,i1,3,"1000000000',
         b"u1,i1,3,1000000000,",
+        b'"u1",i1,3' + b"," * 25_000,
     ],
     "missing_user": [b",i1,3,1000000000", b'"",i1,3,1000000000', b"  ,i1,3,1000000000"],
     "missing_item": [b"u1,,3,1000000000", b'u1,"  ",3,1000000000'],
@@ -35,9 +46,13 @@ REFUSED = {
         b"u1,i1,,1000000000",
         b"u1,i1,4d,1000000000",
         b"u1,i1,4.0f,1000000000",
+        b"u1,i1,4D\t,1000000000",
+        b"u1,i1,0x1p1,1000000000",
         b'u1,i1,"4,5",1000000000',
         b"u1,i1,0x4,1000000000",
         b"u1,i1,3,yesterday",
+        b"u1,i1,3,12:30",
+        b"u1,i1,3,now",
         b"u1,i1,3,",
         b"u1,i1,3,1e300",
         b"u1,i1,3,2020-13-01",
@@ -199,7 +214,13 @@ def test_latin_1_text(spark, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "cannot be read"), (b"", "is empty"), (b"a,b\n1,2\n", "columns.user names 'user', which is not there")],
+    [
+        (None, "cannot be read"),
+        (b"", "is empty"),
+        (b"a,b\n1,2\n", "columns.user names 'user', which is not there"),
+        (b"user,item,rating,timestamp,user\n", "has column 'user' twice"),
+        (b"user,item,rating,timestamp,a\xf1o\n", "the header is not utf-8: give text.encoding"),
+    ],
 )
 def test_source_that_cannot_be_read_is_named(spark, tmp_path, content, said):
     path = tmp_path / "ratings.csv"
@@ -215,6 +236,10 @@ JSON_LINES = [
     ('{"user": "u", "item": "i", "rating": 4.5', "unparsable"),
     ("[1, 2]", "unparsable"),
     ("not json", "unparsable"),
+    ('{"user": "u", "item": "i", "rating": 4, "timestamp": 1000000000} {"user": "v"}', "unparsable"),
+    ('{"user": "u", "item": "i", "rating": 4, "timestamp": 1000000000}, {"user": "v"}', "unparsable"),
+    ('{"user": "u", "item": "i", "rating": 4, "timestamp": 1000000000} trailing', "unparsable"),
+    ("null", "unparsable"),
     ('{"item": "i", "rating": 4, "timestamp": 1000000000}', "missing_user"),
     ('{"user": "u", "item": null, "rating": 4, "timestamp": 1000000000}', "missing_item"),
     ('{"user": "u", "item": "i", "rating": NaN, "timestamp": 1000000000}', "unparsable"),  # NaN is no JSON
@@ -282,3 +307,45 @@ def test_refused_rows_are_counted_by_reason_and_never_win(spark):
     assert found["u", "i", None] == (3.0, 5, 1)
     assert found[None, None, "rating_out_of_scale"][2] == 1
     assert found[None, None, "missing_user"][2] == 1
+
+
+@pytest.mark.parametrize("sql", ["1.5D", "array(1)", "true", "X'FFFE'", "date'2020-01-01'"])
+def test_typed_ids_that_are_no_ids_are_refused(spark, tmp_path, sql):
+    spark.sql(f"select {sql} as user, 1 as item").write.parquet(str(tmp_path / "t"))
+    source = FileSource(format="parquet", path=str(tmp_path / "t"), columns=Columns())
+    with pytest.raises(SourceError, match=r"the user column is .*: ids must be integers, longs or strings"):
+        clean_ratings(read_source(spark, source).ratings, RULES)
+
+
+@pytest.mark.parametrize("sql", ["true", "array(1)", "X'00'"])
+def test_typed_timestamps_that_are_none_are_unparsable(spark, tmp_path, sql):
+    spark.sql(f"select 'u' as user, 'i' as item, {sql} as t").write.parquet(str(tmp_path / "t"))
+    source = FileSource(format="parquet", path=str(tmp_path / "t"), columns=Columns(timestamp="t"))
+    assert clean_ratings(read_source(spark, source).ratings, RULES).first()["reason"] == "unparsable"
+
+
+def test_typed_text_that_is_no_utf_8_is_undecodable(spark, tmp_path):
+    spark.sql("select cast(X'FFFE' as string) as user, 'i' as item").write.parquet(str(tmp_path / "t"))
+    source = FileSource(format="parquet", path=str(tmp_path / "t"), columns=Columns())
+    assert clean_ratings(read_source(spark, source).ratings, RULES).first()["reason"] == "undecodable_bytes"
+
+
+def test_folder_named_like_a_glob_is_read_as_it_stands(spark, tmp_path):
+    folder = tmp_path / "in [x] {a,b}?"
+    folder.mkdir()
+    assert cleaned(spark, write(folder, b"u,i,3,1000000000")).first()["user"] == "u"
+
+
+def test_side_table_in_json_lines(spark, tmp_path):
+    (tmp_path / "items.json").write_text(
+        '{"id": "a", "t": "A (1999)", "g": ["X", "Y|Z"], "y": 25.0}\n{"id": "b", "t": "B", "g": "X|Y"}\n'
+    )
+    (tmp_path / "r.csv").write_text("user,item\nu,a\n")
+    items = SideTable(
+        path=str(tmp_path / "items.json"), format="json", id="id", columns={"title": "t", "genres": "g", "year": "y"}
+    )
+    inputs = read_source(spark, FileSource(format="csv", path=str(tmp_path / "r.csv"), columns=Columns(), items=items))
+    types = {"title": "string", "year": "int", "genres": "array<string>"}
+    rows = {row["item"]: row for row in clean_side_table(inputs.items, "item", "string", types).collect()}
+    assert (rows["a"]["title"], rows["a"]["year"], rows["a"]["genres"]) == ("A (1999)", 25, ["X", "Y|Z"])
+    assert rows["b"]["genres"] == ["X", "Y"]

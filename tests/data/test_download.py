@@ -142,8 +142,21 @@ def test_link_in_an_archive_is_refused(tmp_path):
         extract(archive, tmp_path / "target")
 
 
-def test_damaged_archive_is_named(tmp_path):
+def spoilt(where: int, change: bytes) -> bytes:
+    return RELEASE[:where] + change + RELEASE[where + len(change) :]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RELEASE[: len(RELEASE) // 2],
+        spoilt(70, b"\xff" * 8),
+        spoilt(6, b"\x01").replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"),
+    ],
+    ids=["cut off", "bytes changed", "encrypted"],
+)
+def test_damaged_archive_is_named(tmp_path, content):
     archive = tmp_path / "a.zip"
-    archive.write_bytes(RELEASE[: len(RELEASE) // 2])
+    archive.write_bytes(content)
     with pytest.raises(DownloadError, match=r"a\.zip: cannot be unpacked"):
         extract(archive, tmp_path / "target")

@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 from pyspark.sql import functions as F
 
-from recsys_spark.data.cleaning import Rules, clean_ratings, clean_side_table
+from recsys_spark.data.cleaning import HEADER_LINE, Rules, clean_ratings, clean_side_table
 from recsys_spark.data.movielens import movielens_inputs
 from recsys_spark.errors import SourceError
 from recsys_spark.lakehouse.tables import TABLES
@@ -58,7 +58,8 @@ def release(request, tmp_path):
 
 def side(frame, key):
     types = {name: kind for name, kind in TABLES[f"{key}s"].columns.items() if name != key}
-    rows = clean_side_table(frame, key, "integer", types).collect()
+    marked = clean_side_table(frame, key, "integer", types).collect()
+    rows = [row for row in marked if row["reason"] != HEADER_LINE]
     assert {row["reason"] for row in rows} == {None}
     return {row[key]: tuple(row[name] for name in types) for row in rows}
 
@@ -95,7 +96,8 @@ def side(frame, key):
 )
 def test_published_layout(spark, release, name, ratings, items, users):
     with movielens_inputs(spark, release(name)) as inputs:
-        rows = clean_ratings(inputs.ratings, RULES).withColumn("s", F.unix_seconds("timestamp")).collect()
+        marked = clean_ratings(inputs.ratings, RULES).withColumn("s", F.unix_seconds("timestamp"))
+        rows = [row for row in marked.collect() if row["reason"] != HEADER_LINE]
         assert {(r["user"], r["item"], r["rating"], r["s"]) for r in rows} == ratings
         assert {r["reason"] for r in rows} == {None}
         assert rows[0]["source_file"].endswith(next(f for f in RELEASES[name] if f.startswith(("u.data", "ratings"))))

@@ -200,12 +200,14 @@ def test_too_many_refused_rows_stop_the_step_before_ratings(shop):
     shop.ingested("a,x,3,1000")
     version = shop.night().lake.version("ratings")
     shop.receive("b,x,3,1000", "c,x,9,1000", "d,,3,1000", "e,x,10,1000")
-    with pytest.raises(RejectedShareError, match=r"3 of 4 rows.*75\.0%.*rating_out_of_scale 2, missing_item 1"):
+    with pytest.raises(
+        RejectedShareError, match=r"3 of 4 rows of ratings were refused.*75\.0%.*rating_out_of_scale 2, missing_item 1"
+    ):
         ingest(shop.night())
     assert shop.night().lake.version("ratings") == version
     assert len(shop.rows("rejected_ratings", "raw")) == 3
     failed = shop.night().lake.read("runs").where("state = 'failed'").first()
-    assert "3 of 4 rows were refused" in failed["error"]
+    assert "3 of 4 rows of ratings were refused" in failed["error"]
 
 
 def test_files_with_different_headers_stop_the_step(shop):
@@ -292,3 +294,9 @@ def test_no_relevant_row_is_an_error_with_a_sentence(shop):
     shop.receive(*CHECKERBOARD)
     with pytest.raises(ModelError, match=r"no held-out row is relevant.*evaluate\.min_rating"):
         nightly(shop.night(evaluate={"k": [3], "champion": "ndcg@3", "min_rating": 99.0}))
+
+
+def test_input_without_a_row_is_no_success(shop):
+    shop.receive()
+    with pytest.raises(SourceError, match="the input of ratings holds not one row"):
+        ingest(shop.night())
