@@ -266,7 +266,7 @@ def test_old_date_run_again_gives_its_own_rows_again(shop):
     shop.receive(*CHECKERBOARD)
     nightly(shop.night(DAY))
     before = shop.rows("recommendations", "user", "rank", "item", "score")
-    shop.receive(*(f"user {u},item 99,5,1700000000" for u in range(8)))
+    shop.receive(*(f"user {u},item 99,5,1700000000" for u in range(12)))
     nightly(shop.night(NEXT))
     shop.receive(*CHECKERBOARD)
     nightly(shop.night(DAY))
