@@ -152,7 +152,7 @@ def local_settings(settings: Session) -> Mapping[str, str]:
         "spark.python.sql.dataFrameDebugging.enabled": "false",  # or each error is logged twice more, as JSON
         "spark.sql.shuffle.partitions": str(max(2, cores)),
         "spark.default.parallelism": str(max(2, cores)),
-        # Delta's default of 50 makes a small MERGE take twice as long
+        # Delta's default of 50 slows every small commit down
         "spark.databricks.delta.snapshotPartitions": "2",
         **NEEDED,
         **settings.spark,

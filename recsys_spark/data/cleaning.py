@@ -127,7 +127,7 @@ def latest_per_pair(rows: DataFrame) -> DataFrame:
     """
     good = F.col(REASON).isNull()
     keyed = rows.select(F.when(good, F.col(USER)).alias(USER), F.when(good, F.col(ITEM)).alias(ITEM), REASON, RATING, TIMESTAMP)
-    # min and max keep the aggregation on hashes; max(struct(timestamp, rating)) would sort twice and take twice as long
+    # min and max keep the aggregation on hashes; max(struct(timestamp, rating)) would sort twice
     grouped = keyed.groupBy(USER, ITEM, REASON).agg(
         F.count("*").alias("rows"),
         F.count(TIMESTAMP).alias("timed"),
@@ -223,7 +223,7 @@ def clean_side_table(raw: DataFrame, key: str, id_type: IdType, types: Mapping[s
 def _computed_once(rows: DataFrame) -> DataFrame:
     """The same rows behind a generator, through which the optimizer does not push a filter.
 
-    Pushed down, a filter on ``reason`` holds all of the parsing again, once for every mention: ten times the seconds.
+    Pushed down, a filter on ``reason`` holds all of the parsing again, once for every mention.
     """
     return rows.select(F.inline(F.array(F.struct("*"))))
 

@@ -151,7 +151,7 @@ def _odd_quotes(quote: str) -> Column:
 def _fields(lines: DataFrame, text: Delimited, count: int) -> DataFrame:
     """Add ``fields``, the array of a line's fields; null where a quoted line does not have ``count`` of them.
 
-    Only lines that hold a quote go through Spark's CSV parser; splitting the others takes a third less time.
+    Only lines that hold a quote go through Spark's CSV parser; splitting the others is faster.
     """
     plain = F.split(RAW, re.escape(text.delimiter), -1)
     if not text.quote:

@@ -228,7 +228,7 @@ def _csr(ids: pa.Array, seen: list[pa.Table]) -> Any:
         known = pc.is_valid(row)
         row, positions = row.filter(known), positions.filter(known)
     rows = row.to_numpy()
-    # numpy sorts 16-bit keys by radix, several times as fast
+    # numpy sorts 16-bit keys by radix
     order = np.argsort(rows.astype(np.uint16) if len(ids) < 2**16 else rows, kind="stable")
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(ids)))])
     return indptr.astype(np.int64), positions.to_numpy()[order].astype(np.int32)
