@@ -227,12 +227,29 @@ class Evaluate(Section):
         return self
 
 
+class Blocks(Section):
+    """What bounds the memory of a task that makes lists, in rows."""
+
+    users_per_task: Count = 8_192
+    """Users whose vectors and seen pairs a task holds: about ``users_per_task * (4 * rank + 16)`` bytes, and 16 bytes for each of
+    their seen pairs."""
+    pairs_per_task: Count = 4_000_000
+    """Seen pairs that a task holds on average at most, whatever the number of its users."""
+    user_block: Count = 64
+    item_block: Count = 32_768
+    """The scores held at a time take ``4 * user_block * item_block`` bytes; an item block itself takes
+    ``4 * item_block * (rank + 1)`` bytes, in a mapped file that the system may page out."""
+    pack_rows: Count = 1_000_000
+    """Rows that a packing task holds before it hands them on."""
+
+
 class Recommend(Section):
     """The nightly lists."""
 
     n: Annotated[int, Field(ge=1, le=1_000)] = 10
     refit: bool = True
     """Fit the champion again on all ratings, held-out ones included, before making the lists."""
+    blocks: Blocks = Blocks()
 
 
 class Config(Section):

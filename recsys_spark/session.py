@@ -35,7 +35,9 @@ NEEDED = {
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "20000",
+    # any smaller limit makes Spark add up the batch's size for each row, which takes longer than handing the row over
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1),
     "spark.sql.adaptive.enabled": "true",
     # one BLAS and numba thread per Python worker: Spark owns the parallelism
     **{f"spark.executorEnv.{name}": "1" for name in THREAD_VARIABLES},

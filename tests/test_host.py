@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from recsys_spark.config import Blocks
 from recsys_spark.errors import ModelError
-from recsys_spark.recommend.host import Sizes, explode_lists, recommend_lists
+from recsys_spark.recommend.host import explode_lists, recommend_lists
 
 RANK, USERS, ITEMS = 5, 60, 130
 
@@ -45,7 +46,7 @@ def collected(lists):
 
 
 @pytest.mark.parametrize(
-    "sizes", [Sizes(), Sizes(users_per_task=7, user_block=3, item_block=40, pack_rows=11)], ids=["one block", "many blocks"]
+    "sizes", [Blocks(), Blocks(users_per_task=7, user_block=3, item_block=40, pack_rows=11)], ids=["one block", "many blocks"]
 )
 def test_lists_equal_a_full_sort_whatever_the_blocks(spark, sides, sizes):
     users, items, seen = frames(spark, sides, int)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import reduce
+from operator import or_
 from typing import Literal
 
 from pyspark.sql import Column, DataFrame, Window
@@ -258,8 +260,9 @@ def _feature(name: str, kind: str) -> Column:
 def _number(cell: Column, kind: T.DataType) -> Column:
     if not isinstance(kind, T.StringType):
         return cell.cast("double")
-    # Java would also read "4d", "4f" and "0x1p3" as numbers
-    javas_own = cell.rlike(r"(?i)(?<!in)[df]\s*$|x")
+    # Java would also read "4d", "4f" and "0x1p3" as numbers; the expression is slow, so the few letters are looked for first
+    suspect = reduce(or_, (F.contains(cell, F.lit(letter)) for letter in "dDfFxX"))
+    javas_own = suspect & cell.rlike(r"(?i)(?<!in)[df]\s*$|x")
     return F.when(~javas_own, cell.try_cast("double"))
 
 

@@ -145,7 +145,8 @@ def _odd_quotes(quote: str) -> Column:
     """Whether a quoted field is not closed on its line, so that the line is half a row."""
     if not quote:
         return F.lit(False)
-    return (F.length(RAW) - F.length(F.replace(F.col(RAW), F.lit(quote), F.lit("")))) % 2 == 1
+    quotes = F.length(RAW) - F.length(F.replace(F.col(RAW), F.lit(quote), F.lit("")))
+    return F.contains(F.col(RAW), F.lit(quote)) & (quotes % 2 == 1)
 
 
 def _fields(lines: DataFrame, text: Delimited, count: int) -> DataFrame:

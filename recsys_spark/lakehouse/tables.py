@@ -222,7 +222,7 @@ class Lakehouse:
             There is no such table.
         """
         self._require(name)
-        return int(self._last_commit(name)["version"])
+        return int(self._delta(name).history(1).collect()[0]["version"])
 
     def read(self, name: str, version: int | None = None) -> DataFrame:
         """The table at ``version``, or as it is now.
@@ -240,16 +240,14 @@ class Lakehouse:
 
     def append(self, name: str, rows: DataFrame) -> int:
         """Add ``rows`` in one commit; gives the new version."""
-        self._write(name, rows, "append")
-        return self.version(name)
+        return self._write(name, rows, "append")
 
     def replace(self, name: str, rows: DataFrame, where: str) -> int:
         """Put ``rows`` in the place of those that satisfy ``where``, in one commit; gives the new version.
 
         All of ``rows`` must satisfy ``where``, or nothing is written.
         """
-        self._write(name, rows, "overwrite", replaceWhere=where)
-        return self.version(name)
+        return self._write(name, rows, "overwrite", replaceWhere=where)
 
     def upsert(self, name: str, rows: DataFrame, keys: Sequence[str], newer: Column, updates: Mapping[str, str]) -> Upserted:
         """Insert the rows with new keys, update those that are ``newer`` than what is there, leave the others.
@@ -277,9 +275,8 @@ class Lakehouse:
             if rows.isEmpty():
                 return Upserted(0, 0, 0, before)
             # of two first loads at once Delta lets one through
-            self._write(name, rows, "append", txnAppId=f"first load of {name}", txnVersion=str(before))
-            first = self._last_commit(name)
-            return Upserted(int(first["operationMetrics"]["numOutputRows"]), 0, 0, int(first["version"]))
+            version = self._write(name, rows, "append", txnAppId=f"first load of {name}", txnVersion=str(before))
+            return Upserted(int(self._commit(name, version)["operationMetrics"]["numOutputRows"]), 0, 0, version)
         marked = rows.alias("new").join(old, F.expr(same), "left").select("new.*", action.alias("_action")).persist()
         try:
             counts = {row["_action"]: row["count"] for row in marked.groupBy("_action").count().collect()}
@@ -291,7 +288,7 @@ class Lakehouse:
             merge.whenMatchedUpdate(newer, dict(updates)).whenNotMatchedInsertAll().execute()
         finally:
             marked.unpersist()
-        commit = self._last_commit(name)
+        commit = self._commit(name, self._committed())
         reported = [int(commit["operationMetrics"].get(f"numTargetRows{what}", -1)) for what in ("Inserted", "Updated")]
         if reported != [inserted, updated]:
             raise LakeError(
@@ -300,20 +297,26 @@ class Lakehouse:
             )
         return Upserted(inserted, updated, counts.get("same", 0), int(commit["version"]))
 
-    def _write(self, name: str, rows: DataFrame, mode: str, **options: str) -> None:
+    def _write(self, name: str, rows: DataFrame, mode: str, **options: str) -> int:
+        """Write in one commit; gives its version."""
         writer = rows.write.format("delta").mode(mode).options(**options)
         if self.where.root:
             writer.save(self._path(name))
         else:
             writer.saveAsTable(self._identifier(name))
+        return self._committed()
 
     def _delta(self, name: str) -> DeltaTable:
         if self.where.root:
             return DeltaTable.forPath(self.spark, self._path(name))
         return DeltaTable.forName(self.spark, self._identifier(name))
 
-    def _last_commit(self, name: str) -> Any:
-        return self._delta(name).history(1).collect()[0]
+    def _committed(self) -> int:
+        """Version of this session's last commit, which another writer's commit does not change."""
+        return int(str(self.spark.conf.get("spark.databricks.delta.lastCommitVersionInSession")))
+
+    def _commit(self, name: str, version: int) -> Any:
+        return self._delta(name).history().where(F.col("version") == version).collect()[0]
 
     def _path(self, name: str) -> str:
         return f"{located(str(self.where.root))}/{name}"

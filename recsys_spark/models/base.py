@@ -31,7 +31,8 @@ from pyspark.ml.param.shared import HasPredictionCol
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.recommend.host import RECOMMENDATIONS, explode_lists
+from recsys_spark.config import Blocks
+from recsys_spark.recommend.host import DEFAULT_BLOCKS, RECOMMENDATIONS, explode_lists
 from recsys_spark.schema import ITEM, RATING, SCORE, USER
 
 __all__ = ["InteractionColumns", "RecommenderEstimator", "RecommenderModel", "keyword_only"]
@@ -78,7 +79,7 @@ class RecommenderModel(Model):
         """One row per user of the training data: ``user``."""
 
     @abstractmethod
-    def lists(self, users: DataFrame, n: int, seen: DataFrame | None = None) -> DataFrame:
+    def lists(self, users: DataFrame, n: int, seen: DataFrame | None = None, sizes: Blocks = DEFAULT_BLOCKS) -> DataFrame:
         """Best ``n`` items of each user, none of them in ``seen``.
 
         Parameters
@@ -86,6 +87,7 @@ class RecommenderModel(Model):
         users : ``user``, unique
         n : at least 1
         seen : ``user``, ``item`` pairs never to return, or None
+        sizes : bounds of a task's memory
 
         Returns
         -------
@@ -93,9 +95,9 @@ class RecommenderModel(Model):
             One row per user: ``id`` and ``recommendations``, array<struct<item, score: float>>, best first.
         """
 
-    def recommend(self, users: DataFrame, n: int, seen: DataFrame | None = None) -> DataFrame:
+    def recommend(self, users: DataFrame, n: int, seen: DataFrame | None = None, sizes: Blocks = DEFAULT_BLOCKS) -> DataFrame:
         """:meth:`lists` as rows ``user, item, score, rank`` (rank from 1), one per recommendation."""
-        return explode_lists(self.lists(users, n, seen))
+        return explode_lists(self.lists(users, n, seen, sizes))
 
     def recommendForAllUsers(self, numItems: int) -> DataFrame:
         """Top ``numItems`` items of every known user, in Spark's shape.

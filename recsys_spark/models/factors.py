@@ -11,9 +11,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from recsys_spark.config import Blocks
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.persistence import FramesModel
-from recsys_spark.recommend.host import recommend_lists
+from recsys_spark.recommend.host import DEFAULT_BLOCKS, recommend_lists
 from recsys_spark.schema import USER
 
 
@@ -40,11 +41,11 @@ class FactorModel(FramesModel, RecommenderModel):
         """One row per user of the training data: ``user``."""
         return self.userFactors.select(F.col("id").alias(USER))
 
-    def lists(self, users: DataFrame, n: int, seen: DataFrame | None = None) -> DataFrame:
+    def lists(self, users: DataFrame, n: int, seen: DataFrame | None = None, sizes: Blocks = DEFAULT_BLOCKS) -> DataFrame:
         """Best ``n`` items of each known user; see :meth:`RecommenderModel.lists`. A join, then the top-N host."""
         id_type = self.userFactors.schema["id"].dataType
         wanted = users.select(F.col(USER).try_cast(id_type).alias("id")).distinct()
-        return recommend_lists(self.userFactors.join(wanted, "id", "left_semi"), self.itemFactors, n, seen)
+        return recommend_lists(self.userFactors.join(wanted, "id", "left_semi"), self.itemFactors, n, seen, sizes)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         user, item = self.getOrDefault("userCol"), self.getOrDefault("itemCol")

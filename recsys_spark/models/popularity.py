@@ -10,9 +10,10 @@ from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.config import Blocks
 from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, RecommenderModel
 from recsys_spark.models.persistence import FramesModel
-from recsys_spark.recommend.host import recommend_lists
+from recsys_spark.recommend.host import DEFAULT_BLOCKS, recommend_lists
 from recsys_spark.schema import USER
 
 
@@ -100,11 +101,11 @@ class PopularityModel(FramesModel, RecommenderModel, _PopularityParams):
         """One row per user of the training data: ``user``."""
         return self.users.select(F.col("id").alias(USER))
 
-    def lists(self, users: DataFrame, n: int, seen: DataFrame | None = None) -> DataFrame:
+    def lists(self, users: DataFrame, n: int, seen: DataFrame | None = None, sizes: Blocks = DEFAULT_BLOCKS) -> DataFrame:
         """Most popular ``n`` unseen items of each user, known or not; see :meth:`RecommenderModel.lists`."""
         nothing = F.array().cast("array<float>").alias("features")
         items = self.scores.select("id", nothing, F.col("score").cast("float").alias("bias"))
-        return recommend_lists(users.select(F.col(USER).alias("id"), nothing).distinct(), items, n, seen)
+        return recommend_lists(users.select(F.col(USER).alias("id"), nothing).distinct(), items, n, seen, sizes)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         """Add the item's score as float; 0 for an item that nobody has."""

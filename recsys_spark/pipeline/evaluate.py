@@ -59,7 +59,9 @@ def _ranking(night: Night, entry: Entry, models: dict[str, RecommenderModel]) ->
     if settings.min_rating is not None:
         relevant = relevant.where(F.col(RATING) >= settings.min_rating)
     users = relevant.select(USER).distinct().persist()
-    lists = {name: model.lists(users, max(settings.k), night.known()) for name, model in models.items()}
+    lists = {
+        name: model.lists(users, max(settings.k), night.known(), night.config.recommend.blocks) for name, model in models.items()
+    }
     items = None
     if lake.exists("items"):
         entry.versions_read["items"] = lake.version("items")

@@ -49,6 +49,7 @@ class _Cleaned:
     rows : all rows, with their reasons
     read : how many there are
     rejected : reason → refused rows
+    headers : header lines, which are no rows
     latest : one good row per key
     distinct : how many keys there are
     kept : the persisted frame behind it all, to be let go when the tables are written
@@ -57,6 +58,7 @@ class _Cleaned:
     rows: DataFrame
     read: int
     rejected: Mapping[str, int]
+    headers: int
     latest: DataFrame
     distinct: int
     kept: DataFrame
@@ -135,12 +137,13 @@ def _clean(raw: DataFrame, rules: Rules) -> _Cleaned:
     pairs = latest_per_pair(rows).persist(StorageLevel.MEMORY_AND_DISK)
     sums = (F.sum("rows").alias("rows"), F.count("*").alias("keys"), F.count_if(F.col("disputed")).alias("disputed"))
     counted = {row[REASON]: row for row in pairs.groupBy(REASON).agg(*sums).collect()}
-    counted.pop(HEADER_LINE, None)
+    headers = counted.pop(HEADER_LINE, None)
     read, good = sum(row["rows"] for row in counted.values()), counted.pop(None, None)
     rejected = {reason: row["rows"] for reason, row in counted.items()}
     settled = settle(pairs, rows) if good is not None and good["disputed"] else pairs
     latest = settled.where(F.col(REASON).isNull()).select(USER, ITEM, RATING, TIMESTAMP)
-    return _Cleaned(rows, read, rejected, latest, good["keys"] if good is not None else 0, pairs)
+    distinct = good["keys"] if good is not None else 0
+    return _Cleaned(rows, read, rejected, headers["rows"] if headers is not None else 0, latest, distinct, pairs)
 
 
 def _side(raw: DataFrame | None, key: str, id_type: IdType) -> _Cleaned | None:
@@ -150,13 +153,14 @@ def _side(raw: DataFrame | None, key: str, id_type: IdType) -> _Cleaned | None:
     features = {name: kind for name, kind in table.columns.items() if name != key}
     rows = clean_side_table(raw, key, id_type, features).persist()
     counted = rows.groupBy(REASON).agg(F.count("*").alias("rows"), F.count_distinct(key).alias("keys")).collect()
+    headers = sum(row["rows"] for row in counted if row[REASON] == HEADER_LINE)
     counted = [row for row in counted if row[REASON] != HEADER_LINE]
     rejected = {row[REASON]: row["rows"] for row in counted if row[REASON] is not None}
     distinct = sum(row["keys"] for row in counted if row[REASON] is None)
     # of several rows of an id the largest stays: any rule would do that does not depend on the order of rows
     whole = F.max(F.struct(*features)).alias("features")
     latest = rows.where(F.col(REASON).isNull()).groupBy(key).agg(whole).select(key, "features.*")
-    return _Cleaned(rows, sum(row["rows"] for row in counted), rejected, latest, distinct, rows)
+    return _Cleaned(rows, sum(row["rows"] for row in counted), rejected, headers, latest, distinct, rows)
 
 
 def _keep_rejected(night: Night, entry: Entry, cleaned: Mapping[str, _Cleaned]) -> None:
@@ -224,7 +228,7 @@ def _account(entry: Entry, name: str, cleaned: _Cleaned, upserted: Upserted) -> 
     }
     if cleaned.read != sum(counts.values()):
         raise AccountingError(f"{name}: rows do not add up: {counts}")
-    counts["read"] = cleaned.read
+    counts |= {"read": cleaned.read, "header_lines": cleaned.headers}
     prefix = "" if name == "ratings" else f"{name}_"
     entry.counts |= {f"{prefix}{what}": count for what, count in counts.items()}
     entry.counts |= {f"{prefix}rejected_{reason}": count for reason, count in cleaned.rejected.items()}

@@ -1,12 +1,15 @@
-"""Step five: the lists of every user, written as this date's partition of ``recommendations``."""
+"""Step five: the lists of every user, checked, then written as this date's partition of ``recommendations``."""
 
 from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.console import note
-from recsys_spark.errors import LakeError
+from recsys_spark.errors import LakeError, PublishError
 from recsys_spark.lakehouse.ledger import Entry
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.registry import REGISTRY
@@ -21,30 +24,37 @@ FALLBACK = "popularity"
 def recommend(night: Night) -> None:
     """Write the champion's best ``n`` unseen items of every user; popular items fill lists that are shorter.
 
+    The lists are checked before they are written: a table never holds a list that breaks an invariant.
+
     Raises
     ------
     LakeError
         The evaluation has not been done for this date.
+    PublishError
+        A list breaks an invariant of :func:`check_lists`; the table is as it was.
     """
-    n = night.config.recommend.n
-    with night.step("recommend") as entry:
+    n, sizes = night.config.recommend.n, night.config.recommend.blocks
+    with night.step("recommend") as entry, ExitStack() as kept:
+
+        def keep(frame: DataFrame) -> DataFrame:
+            kept.callback(frame.persist().unpersist)
+            return frame
+
         entry.versions_read["ratings"] = night.ratings_version()
         champion = night.ledger.last_done("evaluate")["details"]["champion"]
         if champion not in night.config.models:
             raise LakeError(f"the champion {champion!r} is no longer among models: evaluate {night.run_date} again")
         model, fallback = _models(night, champion, entry)
         ratings = night.ratings()
-        users = ratings.select(USER).distinct().persist()
-        rows = _labelled(model.recommend(users, n, ratings), champion, "model").persist()
-        filled = _labelled(_fill(rows, users, ratings, fallback, n), FALLBACK, "fallback") if fallback else None
-        everything = rows if filled is None else rows.unionByName(filled)
-        _write(night, entry, everything.withColumn("run_date", F.lit(night.run_date)))
-        written = night.lake.read("recommendations", entry.versions_written["recommendations"])
-        of_today = written.where(F.col("run_date") == F.lit(night.run_date)).groupBy("reason").count().collect()
-        by_reason = {row["reason"]: row["count"] for row in of_today}
-        entry.counts |= {"users": users.count(), "rows": sum(by_reason.values()), "fallback_rows": by_reason.get("fallback", 0)}
-        rows.unpersist()
-        users.unpersist()
+        users = keep(ratings.select(USER).distinct())
+        rows = keep(_labelled(model.recommend(users, n, ratings, sizes), champion, "model"))
+        if fallback is not None:
+            short = keep(_short(rows, users, n))
+            more = _fill(rows, short, fallback, n, ratings)
+            rows = rows.unionByName(keep(_labelled(more, FALLBACK, "fallback")))
+        entry.counts |= check_lists(rows, ratings)
+        entry.counts |= {"users": users.count(), "fallback_rows": rows.where("reason = 'fallback'").count()}
+        _write(night, entry, rows.withColumn("run_date", F.lit(night.run_date)))
         entry.details["champion"] = champion
         note(f"  {entry.counts['rows']:,} rows for {entry.counts['users']:,} users, by {champion}")
 
@@ -62,17 +72,58 @@ def _models(night: Night, champion: str, entry: Entry) -> tuple[RecommenderModel
     return model, fitted.get("fallback")
 
 
-def _fill(rows: DataFrame, users: DataFrame, ratings: DataFrame, fallback: RecommenderModel, n: int) -> DataFrame:
-    """Popular items, unseen and not yet listed, for users whose lists are shorter than ``n``; ranks go on from the list's end."""
+def _short(rows: DataFrame, users: DataFrame, n: int) -> DataFrame:
+    """Users whose lists are shorter than ``n``, and how many items they ``have``."""
     have = rows.groupBy(USER).agg(F.count("*").cast("int").alias("have"))
-    short = users.join(have, USER, "left").fillna(0, ["have"]).where(F.col("have") < n).persist()
+    return users.join(have, USER, "left").fillna(0, ["have"]).where(F.col("have") < n)
+
+
+def _fill(rows: DataFrame, short: DataFrame, fallback: RecommenderModel, n: int, ratings: DataFrame) -> DataFrame:
+    """Popular items, unseen and not yet listed, for the users of ``short``; ranks go on from the list's end."""
     taken = ratings.select(USER, ITEM).unionByName(rows.select(USER, ITEM)).join(short, USER, "left_semi")
-    more = fallback.recommend(short, n, taken).join(short, USER)
+    more = fallback.recommend(short.select(USER), n, taken).join(short, USER)
     return more.where(F.col(RANK) + F.col("have") <= n).select(USER, ITEM, SCORE, (F.col(RANK) + F.col("have")).alias(RANK))
 
 
 def _labelled(rows: DataFrame, model: str, reason: str) -> DataFrame:
     return rows.withColumns({"model": F.lit(model), "reason": F.lit(reason)})
+
+
+def check_lists(rows: DataFrame, ratings: DataFrame) -> dict[str, int]:
+    """Number of rows and of lists among a date's recommendations.
+
+    Raises
+    ------
+    PublishError
+        A list has a gap in its ranks, an item twice or one that the user has seen; or there is no list at all.
+    """
+    marked = rows.join(ratings.select(USER, ITEM, F.lit(True).alias("seen")), [USER, ITEM], "left")
+    per_user = marked.groupBy(USER).agg(
+        F.count("*").alias("rows"),
+        F.count_distinct(RANK).alias("ranks"),
+        F.max(RANK).alias("last"),
+        F.count_distinct(ITEM).alias("items"),
+        F.count("seen").alias("seen"),
+    )
+    gap = (F.col("ranks") != F.col("rows")) | (F.col("last") != F.col("rows"))
+    totals: Any = per_user.agg(
+        F.count("*").alias("lists"),
+        F.coalesce(F.sum("rows"), F.lit(0)).alias("rows"),
+        F.count_if(gap).alias("gaps"),
+        F.count_if(F.col("items") != F.col("rows")).alias("repeated"),
+        F.count_if(F.col("seen") > 0).alias("seen"),
+    ).first()
+    problems = {
+        "have gaps in their ranks": "gaps",
+        "hold an item twice": "repeated",
+        "hold an item already seen": "seen",
+    }
+    for what, column in problems.items():
+        if totals[column]:
+            raise PublishError(f"{totals[column]:,} of {totals['lists']:,} users' lists {what}; nothing was written")
+    if not totals["lists"]:
+        raise PublishError("there is not one list to publish")
+    return {"rows": totals["rows"], "lists": totals["lists"]}
 
 
 def _write(night: Night, entry: Entry, rows: DataFrame) -> None:

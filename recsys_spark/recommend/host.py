@@ -18,7 +18,7 @@ import math
 import mmap
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from recsys_spark.config import Blocks
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.topn import Floats, ItemBlock, top_n
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
@@ -37,30 +38,11 @@ RECOMMENDATIONS = "recommendations"
 _PACKED = "bucket int, is_seen boolean, payload binary"
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What bounds the memory of a task, in rows.
-
-    Attributes
-    ----------
-    users_per_task : users whose vectors and seen pairs a task holds: about ``users_per_task * (4 * rank + 16)`` bytes, and 16
-        bytes for each of their seen pairs
-    user_block, item_block : the scores held at a time take ``4 * user_block * item_block`` bytes; an item block itself takes
-        ``4 * item_block * (rank + 1)`` bytes, in a mapped file that the system may page out
-    pack_rows : rows that a packing task holds before it hands them on
-    """
-
-    users_per_task: int = 8_192
-    user_block: int = 128
-    item_block: int = 32_768
-    pack_rows: int = 1_000_000
-
-
-DEFAULT_SIZES = Sizes()
+DEFAULT_BLOCKS = Blocks()
 
 
 def recommend_lists(
-    users: DataFrame, items: DataFrame, n: int, seen: DataFrame | None = None, sizes: Sizes = DEFAULT_SIZES
+    users: DataFrame, items: DataFrame, n: int, seen: DataFrame | None = None, sizes: Blocks = DEFAULT_BLOCKS
 ) -> DataFrame:
     """Best ``n`` items of every user that he has not seen.
 
@@ -70,7 +52,7 @@ def recommend_lists(
     items : the same; features of the same length, which may be 0 where the biases are all
     n : length of the lists, at least 1
     seen : ``user``, ``item`` pairs never to return; unknown ids and duplicates do no harm
-    sizes : bounds of a task's memory
+    sizes : bounds of a task's memory; :class:`recsys_spark.config.Blocks` states them
 
     Returns
     -------
@@ -85,7 +67,7 @@ def recommend_lists(
 
     Notes
     -----
-    A count of the users and the collection of the items run at once; the rest when the result is used: one shuffle. The
+    Counts of users and seen pairs and the collection of the items run at once; the rest when the result is used: one shuffle. The
     items' factors pass through the driver and are broadcast: ``n_items * (4 * rank + 4 + id)`` bytes. The same users
     give the same bits on any partitioning.
     """
@@ -96,6 +78,8 @@ def recommend_lists(
     ids = spark.sparkContext.broadcast(catalogue)
     item_blocks = [spark.sparkContext.broadcast(_Mapped(block)) for block in blocks]
     buckets = max(1, math.ceil(users.count() / sizes.users_per_task))
+    if seen is not None:
+        buckets = max(buckets, math.ceil(seen.count() / sizes.pairs_per_task))
     id_type, item_type = users.schema["id"].dataType, items.schema["id"].dataType
     vectors = users.select(_bucket(F.col("id"), buckets), "id", "features", _bias(users))
     packed = vectors.mapInArrow(_packing(False, sizes.pack_rows, lambda batch: batch), _PACKED)

@@ -14,6 +14,8 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+from pyspark.sql import functions as F
+
 from recsys_spark.config import load_config
 from recsys_spark.data.synthetic import synthetic_inputs, world_of
 from recsys_spark.models.registry import REGISTRY
@@ -38,7 +40,7 @@ REPEATS = 3
 
 
 def one_way(way: str, folder: Path) -> list[float]:
-    """Seconds of ``REPEATS`` runs of ``plain``, ``inferred`` or ``ingest``, in this process; each into a new table."""
+    """Seconds of ``REPEATS`` runs of ``plain``, ``inferred``, ``deduplicated`` or ``ingest``, in this process; each into a new table."""
     spark = get_session()
     taken = []
     for number in range(REPEATS):
@@ -48,6 +50,11 @@ def one_way(way: str, folder: Path) -> list[float]:
             file.write_text(CONFIG.format(lake=target, csv=folder / "csv"))
             night = Night(spark, load_config(file, REGISTRY), date(2026, 1, 31))
             taken.append(seconds(lambda night=night: ingest(night)))
+        elif way == "deduplicated":
+            read = spark.read.csv(str(folder / "csv"), header=True, schema=SCHEMA)
+            last = F.max(F.struct("timestamp", "rating")).alias("last")
+            rows = read.groupBy("userId", "movieId").agg(last).select("userId", "movieId", "last.*")
+            taken.append(seconds(lambda rows=rows, target=target: rows.write.format("delta").save(target)))
         else:
             reading = {"inferSchema": True} if way == "inferred" else {"schema": SCHEMA}
             taken.append(
@@ -79,12 +86,13 @@ def main() -> None:
         rows = spark.read.csv(str(folder / "csv"), header=True, schema=SCHEMA).count()
         spark.stop()
         results = {}
-        for way in ("plain", "inferred", "ingest"):
+        for way in ("plain", "inferred", "deduplicated", "ingest"):
             command = [sys.executable, "-m", "tests.benchmarks.ingest", "--way", way, "--folder", str(folder)]
             results[way] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
         labels = {
             "plain": "plain Spark read with a schema, written to Delta",
             "inferred": "plain Spark read with inferSchema, written to Delta",
+            "deduplicated": "plain Spark read with a schema, one row per pair by groupBy, written to Delta",
             "ingest": "recsys ingest: the whole step, ledger row included",
         }
         table = [

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from threadpoolctl import threadpool_info
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("recsys-spark", "pyspark", "delta-spark", "numpy", "pyarrow", "implicit")
+PACKAGES = ("recsys-spark", "pyspark", "delta-spark", "numpy", "pyarrow", "numba", "implicit")
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -39,6 +40,7 @@ def machine() -> dict[str, str]:
     names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     found = {"cpu": names[0] if names else platform.processor(), "cores": str(os.cpu_count())}
     found["memory"] = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
+    found["BLAS kernels"] = next((pool["architecture"] for pool in threadpool_info() if "architecture" in pool), "unknown")
     found["python"] = platform.python_version()
     for package in PACKAGES:
         try:

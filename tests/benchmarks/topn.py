@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,9 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from recsys_spark.kernels import topn as kernel
-from recsys_spark.recommend.host import DEFAULT_SIZES, explode_lists, recommend_lists
+from recsys_spark.recommend.host import DEFAULT_BLOCKS, explode_lists, recommend_lists
 from recsys_spark.session import get_session
-from tests.benchmarks.report import best, publish, seconds
+from tests.benchmarks.report import best, publish
 
 ITEMS, RANK, SEEN_PER_USER, N = 27_000, 64, 145, 10
 
@@ -71,22 +72,26 @@ def mllib_model(spark: SparkSession, folder: Path) -> ALSModel:
 
 def kernel_seconds(user_factors: np.ndarray, item_factors: np.ndarray, seen: csr_matrix, sample: int) -> dict[str, float]:
     """Seconds of product, masking and selection on one core, over ``sample`` users, scaled to all of them on all cores."""
-    sizes, total = DEFAULT_SIZES, {"product": 0.0, "masking": 0.0, "selection": 0.0}
+    sizes, total = DEFAULT_BLOCKS, {"product": 0.0, "masking": 0.0, "selection": 0.0}
     blocks = [
         kernel.ItemBlock.build(item_factors[s : s + sizes.item_block], np.zeros(len(item_factors[s : s + sizes.item_block])), s)
         for s in range(0, len(item_factors), sizes.item_block)
     ]
+    buffer = np.empty(sizes.user_block * max(len(block.biases) for block in blocks), np.float32)
     for start in range(0, sample, sizes.user_block):
         part = seen[start : start + sizes.user_block]
         rows = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
         for block in blocks:
-            held: list[np.ndarray] = []
             users = user_factors[start : start + sizes.user_block]
-            total["product"] += seconds(lambda held=held, users=users, block=block: held.append(kernel.score_block(users, block)))
-            total["masking"] += seconds(
-                lambda held=held, block=block, rows=rows, part=part: kernel.mask_seen(held[0], block, rows, part.indices)
-            )
-            total["selection"] += seconds(lambda held=held, block=block: kernel.select(held[0], block, N))
+            begun = time.perf_counter()
+            scores = kernel.score_block(users, block, buffer)
+            multiplied = time.perf_counter()
+            kernel.mask_seen(scores, block, rows, part.indices)
+            masked = time.perf_counter()
+            kernel.select(scores, block, N)
+            total["product"] += multiplied - begun
+            total["masking"] += masked - multiplied
+            total["selection"] += time.perf_counter() - masked
     scale = len(user_factors) / sample / (os.cpu_count() or 1)
     return {name: value * scale for name, value in total.items()}
 
@@ -128,6 +133,18 @@ def main() -> None:
         with threadpool_limits(1):
             implicit = best(lambda: peer.recommend(everybody, seen, N, filter_already_liked_items=True), options.repeats)
         rows.append({"what": f"implicit recommend, {os.cpu_count()} threads, seen left out, not written", "seconds": implicit})
+
+        def whole_peer() -> None:
+            table = pq.read_table(folder / "seen.parquet")
+            pair = (table["user"].to_numpy(), table["item"].to_numpy())
+            matrix = csr_matrix((np.ones(len(pair[0]), np.float32), pair), (options.users, ITEMS))
+            ids, scores = peer.recommend(everybody, matrix, N, filter_already_liked_items=True)
+            columns = {"user": np.repeat(everybody, N), "item": ids.ravel(), "score": scores.ravel()}
+            pq.write_table(pa.table(columns), folder / "implicit.parquet")
+
+        with threadpool_limits(1):
+            whole = best(whole_peer, options.repeats)
+        rows.append({"what": "  the same from Parquet to Parquet, in one process without Spark", "seconds": whole})
         if not options.skip_mllib:
             model = mllib_model(spark, folder)
             lists = folder / "mllib-lists"

@@ -11,12 +11,15 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import load_config
 from recsys_spark.errors import ConfigError, LakeError, ModelError, PublishError, RejectedShareError, SourceError
+from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.night import Night, redacted
 from recsys_spark.pipeline.nightly import STEPS, nightly
-from recsys_spark.pipeline.publish import check_lists, published
+from recsys_spark.pipeline.publish import published
+from recsys_spark.pipeline.recommend import check_lists
 from recsys_spark.pipeline.show import sample_users, show_runs, show_user
+from recsys_spark.recommend.host import explode_lists
 
 DAY, NEXT = date(2024, 6, 30), date(2024, 7, 1)
 COLUMNS = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
@@ -254,11 +257,34 @@ def test_strong_generalisation_needs_models_that_score_new_users(shop):
         ([], "not one list"),
     ],
 )
-def test_lists_that_break_an_invariant_are_not_published(spark, rows, said):
+def test_lists_that_break_an_invariant_are_not_written(spark, rows, said):
     frame = spark.createDataFrame(rows, "user string, rank int, item string")
     ratings = spark.createDataFrame([("u", "seen"), ("v", "a")], "user string, item string")
     with pytest.raises(PublishError, match=said):
         check_lists(frame, ratings)
+
+
+def test_bad_lists_leave_the_table_as_it_was(shop, monkeypatch):
+    shop.tree["models"] = ["popularity"]
+    shop.receive(*CHECKERBOARD)
+    nightly(shop.night())
+    before = shop.night().lake.version("recommendations")
+
+    def blind(self, users, n, seen=None, sizes=None):
+        return explode_lists(self.lists(users, n))
+
+    monkeypatch.setattr(PopularityModel, "recommend", blind)
+    with pytest.raises(PublishError, match="hold an item already seen"):
+        STEPS["recommend"](shop.night())
+    assert shop.night().lake.version("recommendations") == before
+
+
+def test_header_lines_are_counted_apart(shop):
+    shop.receive("a,x,3,1600000000", "u,i,r,t", "b,x,4,1600000001")
+    night = shop.night()
+    ingest(night)
+    counts = night.ledger.last_done("ingest")["counts"]
+    assert (counts["read"], counts["header_lines"]) == (2, 2)
 
 
 def test_old_date_run_again_gives_its_own_rows_again(shop):
