@@ -40,7 +40,7 @@ REPEATS = 3
 
 
 def one_way(way: str, folder: Path) -> list[float]:
-    """Seconds of ``REPEATS`` runs of ``plain``, ``inferred``, ``deduplicated`` or ``ingest``, in this process; each into a new table."""
+    """Seconds of ``REPEATS`` runs of ``plain``, ``inferred``, ``deduplicated`` or ``ingest`` here; each into a new table."""
     spark = get_session()
     taken = []
     for number in range(REPEATS):
