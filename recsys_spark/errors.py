@@ -56,3 +56,7 @@ def summary(error: BaseException) -> str:
     if lines[0].startswith("An error occurred while calling") and len(lines) > 1:
         return lines[1].removeprefix(": ")
     return lines[0]
+
+
+class GroupError(RecsysError):
+    """The tasks of a training stage cannot form a group, or one of them was lost."""

@@ -1,6 +1,7 @@
 """Spark ML estimators for recommendation: fit a model on ratings, get lists and predictions out."""
 
+from recsys_spark.models.als import ALS, ALSModel
 from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
 from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
 
-__all__ = ["MLlibALS", "MLlibALSModel", "PopularityModel", "PopularityRecommender"]
+__all__ = ["ALS", "ALSModel", "MLlibALS", "MLlibALSModel", "PopularityModel", "PopularityRecommender"]

@@ -114,10 +114,10 @@ class RecommenderModel(Model):
         users = dataset.select(F.col(self.getOrDefault("userCol")).alias(USER)).where(F.col(USER).isNotNull()).distinct()
         return self._in_sparks_shape(self.lists(users, numItems))
 
-    def _in_sparks_shape(self, lists: DataFrame) -> DataFrame:
-        item = self.getOrDefault("itemCol")
-        renamed = F.transform(RECOMMENDATIONS, lambda entry: F.struct(entry[ITEM].alias(item), entry[SCORE].alias(RATING)))
-        return lists.select(F.col("id").alias(self.getOrDefault("userCol")), renamed.alias(RECOMMENDATIONS))
+    def _in_sparks_shape(self, lists: DataFrame, own: str | None = None, other: str | None = None) -> DataFrame:
+        own, other = own or self.getOrDefault("userCol"), other or self.getOrDefault("itemCol")
+        renamed = F.transform(RECOMMENDATIONS, lambda entry: F.struct(entry[ITEM].alias(other), entry[SCORE].alias(RATING)))
+        return lists.select(F.col("id").alias(own), renamed.alias(RECOMMENDATIONS))
 
     @abstractmethod
     def write(self) -> Any:

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 import pyarrow as pa
+from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -15,7 +16,7 @@ from recsys_spark.config import Blocks
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.persistence import FramesModel
 from recsys_spark.recommend.host import DEFAULT_BLOCKS, recommend_lists
-from recsys_spark.schema import USER
+from recsys_spark.schema import ITEM, USER
 
 
 class FactorModel(FramesModel, RecommenderModel):
@@ -23,13 +24,19 @@ class FactorModel(FramesModel, RecommenderModel):
 
     Attributes
     ----------
-    userFactors, itemFactors : one row per id: ``id``, ``features`` array<float> of length ``rank``
+    userFactors, itemFactors : one row per id: ``id``, ``features`` array<float> of length ``rank``, and where the model has
+        biases ``bias`` float; a score is the dot product, plus both biases and ``globalMean``
     """
+
+    globalMean: Param[float] = Param(
+        Params._dummy(), "globalMean", "what is added to every score", typeConverter=TypeConverters.toFloat
+    )
 
     def __init__(self, user_factors: DataFrame, item_factors: DataFrame) -> None:
         super().__init__()
         self.userFactors = user_factors
         self.itemFactors = item_factors
+        self._setDefault(globalMean=0.0)
 
     @property
     def rank(self) -> int:
@@ -41,16 +48,98 @@ class FactorModel(FramesModel, RecommenderModel):
         """One row per user of the training data: ``user``."""
         return self.userFactors.select(F.col("id").alias(USER))
 
-    def lists(self, users: DataFrame, n: int, seen: DataFrame | None = None, sizes: Blocks = DEFAULT_BLOCKS) -> DataFrame:
-        """Best ``n`` items of each known user; see :meth:`RecommenderModel.lists`. A join, then the top-N host."""
-        id_type = self.userFactors.schema["id"].dataType
-        wanted = users.select(F.col(USER).try_cast(id_type).alias("id")).distinct()
-        return recommend_lists(self.userFactors.join(wanted, "id", "left_semi"), self.itemFactors, n, seen, sizes)
+    def lists(
+        self,
+        users: DataFrame,
+        n: int,
+        seen: DataFrame | None = None,
+        sizes: Blocks = DEFAULT_BLOCKS,
+        allowedItems: DataFrame | None = None,
+        deniedItems: DataFrame | None = None,
+    ) -> DataFrame:
+        """Best ``n`` items of each known user; see :meth:`RecommenderModel.lists`. A join, then the top-N host.
+
+        Parameters
+        ----------
+        allowedItems, deniedItems : ``item``; nothing but these, and none of those, is recommended to anybody
+        """
+        items = self.itemFactors
+        if allowedItems is not None:
+            items = items.join(_ids(allowedItems, ITEM, items), "id", "left_semi")
+        if deniedItems is not None:
+            items = items.join(_ids(deniedItems, ITEM, items), "id", "left_anti")
+        wanted = self._scored_users().join(_ids(users, USER, self.userFactors), "id", "left_semi")
+        return recommend_lists(wanted, items, n, seen, sizes)
+
+    def recommendForAllUsers(
+        self,
+        numItems: int,
+        excludeSeen: DataFrame | None = None,
+        allowedItems: DataFrame | None = None,
+        deniedItems: DataFrame | None = None,
+    ) -> DataFrame:
+        """Top ``numItems`` items of every known user, in Spark's shape.
+
+        Parameters
+        ----------
+        excludeSeen : ``userCol``, ``itemCol`` pairs never to return; absent: none, as in Spark
+        allowedItems, deniedItems : ``itemCol``; nothing but these, and none of those, is recommended
+
+        Returns
+        -------
+        DataFrame
+            ``userCol`` and ``recommendations``, array<struct<itemCol, rating: float>>.
+        """
+        return self._recommended(self.known_users(), numItems, excludeSeen, allowedItems, deniedItems)
+
+    def recommendForUserSubset(
+        self,
+        dataset: DataFrame,
+        numItems: int,
+        excludeSeen: DataFrame | None = None,
+        allowedItems: DataFrame | None = None,
+        deniedItems: DataFrame | None = None,
+    ) -> DataFrame:
+        """The same for the distinct users in ``dataset``'s ``userCol``."""
+        users = dataset.select(F.col(self.getOrDefault("userCol")).alias(USER)).where(F.col(USER).isNotNull())
+        return self._recommended(users, numItems, excludeSeen, allowedItems, deniedItems)
+
+    def recommendForAllItems(self, numUsers: int) -> DataFrame:
+        """Top ``numUsers`` users of every item: ``itemCol`` and ``recommendations``, array<struct<userCol, rating: float>>."""
+        return self._users_for(self.itemFactors, numUsers)
+
+    def recommendForItemSubset(self, dataset: DataFrame, numUsers: int) -> DataFrame:
+        """The same for the distinct items in ``dataset``'s ``itemCol``."""
+        items = dataset.select(F.col(self.getOrDefault("itemCol")).alias(ITEM))
+        return self._users_for(self.itemFactors.join(_ids(items, ITEM, self.itemFactors), "id", "left_semi"), numUsers)
+
+    def _recommended(
+        self,
+        users: DataFrame,
+        n: int,
+        seen: DataFrame | None,
+        allowed: DataFrame | None,
+        denied: DataFrame | None,
+    ) -> DataFrame:
+        user, item = self.getOrDefault("userCol"), self.getOrDefault("itemCol")
+        pairs = None if seen is None else seen.select(F.col(user).alias(USER), F.col(item).alias(ITEM))
+        items = [None if some is None else some.select(F.col(item).alias(ITEM)) for some in (allowed, denied)]
+        return self._in_sparks_shape(self.lists(users, n, pairs, allowedItems=items[0], deniedItems=items[1]))
+
+    def _users_for(self, items: DataFrame, n: int) -> DataFrame:
+        lists = recommend_lists(items, self._scored_users(), n)
+        return self._in_sparks_shape(lists, self.getOrDefault("itemCol"), self.getOrDefault("userCol"))
+
+    def _scored_users(self) -> DataFrame:
+        """User factors whose biases hold the global mean, so that scores are whole."""
+        if "bias" not in self.userFactors.columns:
+            return self.userFactors
+        return self.userFactors.withColumn("bias", (F.col("bias") + self.getOrDefault("globalMean")).cast("float"))
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         user, item = self.getOrDefault("userCol"), self.getOrDefault("itemCol")
         joined = (
-            dataset.join(_keyed(self.userFactors, "_user"), _same(dataset, user, self.userFactors, "_user"), "left")
+            dataset.join(_keyed(self._scored_users(), "_user"), _same(dataset, user, self.userFactors, "_user"), "left")
             .join(_keyed(self.itemFactors, "_item"), _same(dataset, item, self.itemFactors, "_item"), "left")
             .drop("_user", "_item")
         )
@@ -76,8 +165,16 @@ class FactorModel(FramesModel, RecommenderModel):
         return cls(frames["userFactors"], frames["itemFactors"])
 
 
+def _ids(some: DataFrame, column: str, factors: DataFrame) -> DataFrame:
+    """Distinct ids in ``column``, as the type that ``factors`` has; those that cannot be are null, and match nothing."""
+    return some.select(F.col(column).try_cast(factors.schema["id"].dataType).alias("id")).distinct()
+
+
 def _keyed(factors: DataFrame, name: str) -> DataFrame:
-    return factors.select(F.col("id").alias(name), F.col("features").alias(f"{name}_features"))
+    bias = F.col("bias") if "bias" in factors.columns else F.lit(0.0)
+    return factors.select(
+        F.col("id").alias(name), F.col("features").alias(f"{name}_features"), bias.cast("float").alias(f"{name}_bias")
+    )
 
 
 def _same(dataset: DataFrame, column: str, factors: DataFrame, key: str) -> Column:
@@ -85,7 +182,7 @@ def _same(dataset: DataFrame, column: str, factors: DataFrame, key: str) -> Colu
 
 
 def _dot_products(name: str):  # type: ignore[no-untyped-def]
-    """Replace the two vectors of each row by their product, float32; NaN where one is missing."""
+    """Replace the two vectors of each row by their product plus the two biases, float32; NaN where one is missing."""
 
     def multiply(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -98,7 +195,8 @@ def _dot_products(name: str):  # type: ignore[no-untyped-def]
                 left, right = (np.asarray(side.filter(mask).flatten(), np.float32) for side in (users, items))
                 shape = (int(known.sum()), -1)
                 products[known] = np.einsum("ij,ij->i", left.reshape(shape), right.reshape(shape))
-            kept = table.drop_columns(["_user_features", "_item_features"])
+                products[known] += table["_user_bias"].to_numpy()[known] + table["_item_bias"].to_numpy()[known]
+            kept = table.drop_columns(["_user_features", "_item_features", "_user_bias", "_item_bias"])
             yield from kept.append_column(name, pa.array(products)).to_batches()
 
     return multiply

@@ -11,6 +11,7 @@ from pyspark.ml.param import Params
 
 from recsys_spark.config import config_problem
 from recsys_spark.errors import ConfigError
+from recsys_spark.models.als import ALS, ALSModel
 from recsys_spark.models.base import RecommenderEstimator, RecommenderModel
 from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
 from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
@@ -27,7 +28,8 @@ class Entry:
 
 REGISTRY: dict[str, Entry] = {
     "popularity": Entry(PopularityRecommender, PopularityModel),
-    "als": Entry(MLlibALS, MLlibALSModel),
+    "als": Entry(ALS, ALSModel),
+    "mllib_als": Entry(MLlibALS, MLlibALSModel),
 }
 """Name → entry. A new model joins by one line here and by a test class that inherits the contract suite."""
 

@@ -110,11 +110,22 @@ def _bucket(user: Column, buckets: int) -> Column:
 
 def _collect_items(items: DataFrame, item_block: int) -> tuple[pa.Array, list[ItemBlock]]:
     """Ids of the catalogue in ascending order, and its blocks, cut at multiples of ``item_block``."""
-    table = items.select("id", "features", _bias(items)).toArrow().combine_chunks().sort_by("id")
-    factors, biases = _matrix(table["features"]), table["bias"].to_numpy()
-    starts = range(0, max(table.num_rows, 1), item_block)
+    ids, factors, biases = collect_factors(items)
+    starts = range(0, max(len(ids), 1), item_block)
     blocks = [ItemBlock.build(factors[s : s + item_block], biases[s : s + item_block], s) for s in starts]
-    return _single(table["id"]), blocks
+    return ids, blocks
+
+
+def collect_factors(items: DataFrame) -> tuple[pa.Array, Floats, Floats]:
+    """The whole catalogue on the driver: ids in ascending order, factors (n_items, rank) and biases (n_items,), float32.
+
+    Raises
+    ------
+    ModelError
+        Features are not finite or not all of one length.
+    """
+    table = items.select("id", "features", _bias(items)).toArrow().combine_chunks().sort_by("id")
+    return _single(table["id"]), _matrix(table["features"]), table["bias"].to_numpy()
 
 
 def _single(column: pa.ChunkedArray) -> pa.Array:

@@ -1,0 +1,401 @@
+"""The normal equations of alternating least squares, solved row by row in compiled code.
+
+Every user (and, with the sides exchanged, every item) minimises, over its own vector ``x``,
+
+    f(x) = Σ_j [ a_j (x·y_j)² − 2 b_j (x·y_j) + c_j ]  +  xᵀ G x  +  s |x|²
+
+over its events ``j``: the solution of ``(Σ a y yᵀ + G + s I) x = Σ b y``. The modes differ only in the numbers:
+
+=========  =============  ====================  ====
+mode       a              b                     c
+=========  =============  ====================  ====
+explicit   1              r − μ − offset        b²
+implicit   alpha·abs(r)   1 + a where r > 0     b
+=========  =============  ====================  ====
+
+where ``G`` is the weight of all pairs times YᵀY, and ``s`` the row's regularisation (Hu, Koren & Volinsky 2008; Rendle et al.
+2022).
+
+``conjugate_gradient`` takes a few steps from where ``x`` is (Takács, Pilászy & Tikk 2011); ``exact`` solves by Cholesky
+factorisation, ``nonnegative`` by coordinate descent. The conjugate gradients of a block of rows advance together, so that
+``P G`` is one matrix product, and the block's factors lie gathered in a buffer that stays in the processor's cache.
+A kernel is compiled once for each rank, which is a constant to the compiler.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+Floats = npt.NDArray[np.float32]
+Longs = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
+
+BLOCK_ROWS = 128
+BUFFER_BYTES = 2**21
+"""Factors that the conjugate gradients of a block of rows hold."""
+CHUNK_BYTES = 2**17
+"""Factors that the exact solvers add to a normal equation at a time."""
+PIVOT = np.float32(1e-7)
+"""A pivot below this share of its diagonal entry counts as zero: that component of the solution is left at zero."""
+MAX_SWEEPS = 200
+SWEEP_TOLERANCE = np.float32(1e-6)
+
+_ZERO, _ONE = np.float32(0), np.float32(1)
+
+
+class Weights(NamedTuple):
+    """The numbers that make the mode: ``implicit``, ``alpha``, and the mean ``μ`` of explicit ratings."""
+
+    implicit: bool
+    alpha: np.float32
+    mean: np.float32
+
+
+def _rows_within(size: int, rank: int) -> int:
+    return max(64, size // (4 * rank))
+
+
+def solve(
+    solver: str,
+    indptr: Longs,
+    columns: Ints,
+    ratings: Floats,
+    offsets: Floats,
+    factors: Floats,
+    gram: Floats,
+    ridge: Floats,
+    weights: Weights,
+    steps: int,
+    solution: Floats,
+) -> float:
+    """Solve every row in place.
+
+    Parameters
+    ----------
+    solver : ``cg``, ``cholesky`` or ``nonnegative``
+    indptr : int64 array, shape (n_rows + 1,); events of row u are ``indptr[u]`` to ``indptr[u + 1]`` of the next two
+    columns : int32 array, shape (≥ indptr[-1],); rows of ``factors``
+    ratings : float32 array, as long as ``columns``
+    offsets : float32 array, shape (n_columns,), subtracted from the explicit ratings of a column, or empty
+    factors : float32 array, shape (n_columns, rank)
+    gram : float32 array, shape (rank, rank), symmetric: ``G``
+    ridge : float32 array, shape (n_rows,): ``s``
+    weights : the mode
+    steps : conjugate-gradient steps; unused by the others
+    solution : float32 array, shape (n_rows, rank): the start of ``cg`` and ``nonnegative``; overwritten
+
+    Returns
+    -------
+    float
+        Σ f over the rows, at the solution.
+
+    Rows are independent and each one's sums run over its events in their order, so the bits of a row depend only on its events,
+    ``factors``, and its neighbours in these arrays. Memory: about ``BUFFER_BYTES`` and ``3 * BLOCK_ROWS * rank`` floats.
+    """
+    kernel = _kernels(factors.shape[1])[solver]
+    return float(kernel(indptr, columns, ratings, offsets, factors, gram, ridge, *weights, steps, solution))
+
+
+def _jit(function: Any) -> Any:
+    return njit(fastmath=True, nogil=True, error_model="numpy")(function)
+
+
+@_jit
+def _terms(rating: Any, offset: Any, implicit: Any, alpha: Any, mean: Any) -> Any:
+    """``a``, ``b`` and ``c`` of one event."""
+    if implicit:
+        a = alpha * abs(rating)
+        b = _ONE + a if rating > _ZERO else _ZERO
+        return a, b, b
+    b = rating - mean - offset
+    return _ONE, b, b * b
+
+
+@lru_cache(maxsize=8)
+def _kernels(rank: int) -> dict[str, Any]:
+    """The compiled solvers of ``rank``; each compiles when first called, in about a second."""
+    d, capacity, chunk = rank, _rows_within(BUFFER_BYTES, rank), _rows_within(CHUNK_BYTES, rank)
+
+    @_jit
+    def gather(columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, k, buffer, a, b):  # type: ignore[no-untyped-def]
+        """Copy events j0 to j1 to the buffer's rows from k on; gives Σ c."""
+        constant = 0.0
+        for j in range(j0, j1):
+            y = factors[columns[j]]
+            for i in range(d):
+                buffer[k, i] = y[i]
+            offset = offsets[columns[j]] if len(offsets) else _ZERO
+            a[k], b[k], c = _terms(ratings[j], offset, implicit, alpha, mean)
+            constant += c
+            k += 1
+        return constant
+
+    @_jit
+    def residual(columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, keep, first, buffer, a, x, r):  # type: ignore[no-untyped-def]
+        """Add Σ (b − a x·y) y of events j0 to j1 to r, keep their rows in the buffer if so asked; gives their part of f."""
+        value = _ZERO
+        for j in range(j0, j1):
+            y = factors[columns[j]]
+            offset = offsets[columns[j]] if len(offsets) else _ZERO
+            weight, b, c = _terms(ratings[j], offset, implicit, alpha, mean)
+            t = _ZERO
+            for i in range(d):
+                t += y[i] * x[i]
+            value += (weight * t - 2 * b) * t + c
+            g = b - weight * t
+            if keep:
+                a[j - first] = weight
+                for i in range(d):
+                    yi = y[i]
+                    buffer[j - first, i] = yi
+                    r[i] += g * yi
+            else:
+                for i in range(d):
+                    r[i] += g * y[i]
+        return value
+
+    @_jit
+    def apply(buffer, a, k0, k1, p, out):  # type: ignore[no-untyped-def]
+        """Add Σ a (p·y) y over the buffer's rows k0 to k1 to out, four rows at a time."""
+        fours = k1 - (k1 - k0) % 4
+        for k in range(k0, fours, 4):
+            t0, t1, t2, t3 = _ZERO, _ZERO, _ZERO, _ZERO
+            for i in range(d):
+                pi = p[i]
+                t0 += buffer[k, i] * pi
+                t1 += buffer[k + 1, i] * pi
+                t2 += buffer[k + 2, i] * pi
+                t3 += buffer[k + 3, i] * pi
+            t0 *= a[k]
+            t1 *= a[k + 1]
+            t2 *= a[k + 2]
+            t3 *= a[k + 3]
+            for i in range(d):
+                out[i] += t0 * buffer[k, i] + t1 * buffer[k + 1, i] + t2 * buffer[k + 2, i] + t3 * buffer[k + 3, i]
+        for k in range(fours, k1):
+            t = _ZERO
+            for i in range(d):
+                t += buffer[k, i] * p[i]
+            t *= a[k]
+            for i in range(d):
+                out[i] += t * buffer[k, i]
+
+    @_jit
+    def apply_afar(columns, ratings, factors, implicit, alpha, mean, j0, j1, p, out):  # type: ignore[no-untyped-def]
+        """The same over events j0 to j1, whose rows are too many for the buffer."""
+        fours = j1 - (j1 - j0) % 4
+        for j in range(j0, fours, 4):
+            y0, y1, y2, y3 = factors[columns[j]], factors[columns[j + 1]], factors[columns[j + 2]], factors[columns[j + 3]]
+            t0, t1, t2, t3 = _ZERO, _ZERO, _ZERO, _ZERO
+            for i in range(d):
+                pi = p[i]
+                t0 += y0[i] * pi
+                t1 += y1[i] * pi
+                t2 += y2[i] * pi
+                t3 += y3[i] * pi
+            t0 *= _terms(ratings[j], _ZERO, implicit, alpha, mean)[0]
+            t1 *= _terms(ratings[j + 1], _ZERO, implicit, alpha, mean)[0]
+            t2 *= _terms(ratings[j + 2], _ZERO, implicit, alpha, mean)[0]
+            t3 *= _terms(ratings[j + 3], _ZERO, implicit, alpha, mean)[0]
+            for i in range(d):
+                out[i] += t0 * y0[i] + t1 * y1[i] + t2 * y2[i] + t3 * y3[i]
+        for j in range(fours, j1):
+            y = factors[columns[j]]
+            t = _ZERO
+            for i in range(d):
+                t += y[i] * p[i]
+            t *= _terms(ratings[j], _ZERO, implicit, alpha, mean)[0]
+            for i in range(d):
+                out[i] += t * y[i]
+
+    @_jit
+    def conjugate_gradient(  # type: ignore[no-untyped-def]
+        indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, steps, X
+    ):
+        n_rows = len(indptr) - 1
+        buffer, a = np.empty((capacity, d), np.float32), np.empty(capacity, np.float32)
+        R, P = np.empty((BLOCK_ROWS, d), np.float32), np.empty((BLOCK_ROWS, d), np.float32)
+        AP, rr = np.empty((BLOCK_ROWS, d), np.float32), np.empty(BLOCK_ROWS, np.float32)
+        r, p = np.empty(d, np.float32), np.empty(d, np.float32)  # of one row: the compiler knows that they do not overlap
+        value: Any = 0.0
+        low = 0
+        while low < n_rows:
+            high = low + 1
+            while high < n_rows and high - low < BLOCK_ROWS and indptr[high + 1] - indptr[low] <= capacity:
+                high += 1
+            first, size = indptr[low], high - low
+            fits = indptr[high] - first <= capacity
+            np.dot(X[low:high], gram, R[:size])
+            for u in range(size):
+                x, s = X[low + u], ridge[low + u]
+                quadratic = _ZERO
+                for i in range(d):
+                    g = R[u, i] + s * x[i]
+                    quadratic += x[i] * g
+                    r[i] = -g
+                value += quadratic
+                j0, j1 = indptr[low + u], indptr[low + u + 1]
+                value += residual(columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, fits, first, buffer, a, x, r)
+                square = _ZERO
+                for i in range(d):
+                    P[u, i] = r[i]
+                    R[u, i] = r[i]
+                    square += r[i] * r[i]
+                rr[u] = square
+            for _ in range(steps):
+                np.dot(P[:size], gram, AP[:size])
+                for u in range(size):
+                    if rr[u] <= _ZERO:
+                        continue
+                    s = ridge[low + u]
+                    for i in range(d):
+                        p[i] = P[u, i]
+                        r[i] = AP[u, i] + s * p[i]
+                    j0, j1 = indptr[low + u], indptr[low + u + 1]
+                    if fits:
+                        apply(buffer, a, j0 - first, j1 - first, p, r)
+                    else:
+                        apply_afar(columns, ratings, factors, implicit, alpha, mean, j0, j1, p, r)
+                    curvature = _ZERO
+                    for i in range(d):
+                        curvature += p[i] * r[i]
+                    if curvature <= _ZERO:
+                        rr[u] = _ZERO
+                        continue
+                    length = rr[u] / curvature
+                    x = X[low + u]
+                    square = _ZERO
+                    for i in range(d):
+                        x[i] += length * p[i]
+                        R[u, i] -= length * r[i]
+                        square += R[u, i] * R[u, i]
+                    value -= length * rr[u]
+                    momentum = square / rr[u]
+                    rr[u] = square
+                    for i in range(d):
+                        P[u, i] = R[u, i] + momentum * p[i]
+            low = high
+        return value
+
+    @_jit
+    def assemble(  # type: ignore[no-untyped-def]
+        indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, u, buffer, a, b, A, g
+    ):
+        """The whole normal equation of row u, in A and g; gives Σ c."""
+        A[:] = gram
+        g[:] = _ZERO
+        constant = 0.0
+        for j0 in range(indptr[u], indptr[u + 1], chunk):
+            size = min(chunk, indptr[u + 1] - j0)
+            constant += gather(columns, ratings, offsets, factors, implicit, alpha, mean, j0, j0 + size, 0, buffer, a, b)
+            for k in range(size):
+                for i in range(d):
+                    g[i] += b[k] * buffer[k, i]
+                if implicit:
+                    root = np.sqrt(a[k])
+                    for i in range(d):
+                        buffer[k, i] *= root
+            A += np.dot(buffer[:size].T, buffer[:size])
+        for i in range(d):
+            A[i, i] += ridge[u]
+        return constant
+
+    @_jit
+    def factorise_and_solve(A, g, x):  # type: ignore[no-untyped-def]
+        """Solve ``A x = g`` by ``A = UᵀU``; the upper half of ``A`` and ``g`` are overwritten."""
+        for k in range(d):
+            floor = PIVOT * abs(x[k])  # the caller leaves the diagonal of A in x
+            pivot = A[k, k]
+            if pivot > floor:
+                root = _ONE / np.sqrt(pivot)
+                for j in range(k, d):
+                    A[k, j] *= root
+            else:
+                for j in range(k, d):
+                    A[k, j] = _ZERO
+            for i in range(k + 1, d):
+                factor = A[k, i]
+                for j in range(i, d):
+                    A[i, j] -= factor * A[k, j]
+        for k in range(d):
+            if A[k, k] > _ZERO:
+                g[k] /= A[k, k]
+                for j in range(k + 1, d):
+                    g[j] -= A[k, j] * g[k]
+            else:
+                g[k] = _ZERO
+        for k in range(d - 1, -1, -1):
+            total = g[k]
+            for j in range(k + 1, d):
+                total -= A[k, j] * x[j]
+            x[k] = total / A[k, k] if A[k, k] > _ZERO else _ZERO
+
+    @_jit
+    def descend(A, g, x):  # type: ignore[no-untyped-def]
+        """Minimise ``xᵀAx − 2 gᵀx`` over ``x ≥ 0`` by coordinate descent from ``x``, with the full matrix ``A``."""
+        for k in range(d):
+            x[k] = max(x[k], _ZERO)
+        for _ in range(MAX_SWEEPS):
+            largest, moved = _ZERO, _ZERO
+            for k in range(d):
+                if A[k, k] <= _ZERO:
+                    x[k] = _ZERO
+                    continue
+                gradient = g[k]
+                for j in range(d):
+                    gradient -= A[k, j] * x[j]
+                new = max(_ZERO, x[k] + gradient / A[k, k])
+                moved = max(moved, abs(new - x[k]))
+                largest = max(largest, abs(new))
+                x[k] = new
+            if moved <= SWEEP_TOLERANCE * largest:
+                break
+
+    @_jit
+    def cholesky(  # type: ignore[no-untyped-def]
+        indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, _steps, X
+    ):
+        buffer, a, b = np.empty((chunk, d), np.float32), np.empty(chunk, np.float32), np.empty(chunk, np.float32)
+        A, g, right = np.empty((d, d), np.float32), np.empty(d, np.float32), np.empty(d, np.float32)
+        value = 0.0
+        for u in range(len(indptr) - 1):
+            value += assemble(
+                indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, u, buffer, a, b, A, g
+            )
+            x = X[u]
+            for i in range(d):
+                right[i] = g[i]
+                x[i] = A[i, i]
+            factorise_and_solve(A, g, x)
+            gain = _ZERO
+            for i in range(d):
+                gain += x[i] * right[i]
+            value -= gain
+        return value
+
+    @_jit
+    def nonnegative(  # type: ignore[no-untyped-def]
+        indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, _steps, X
+    ):
+        buffer, a, b = np.empty((chunk, d), np.float32), np.empty(chunk, np.float32), np.empty(chunk, np.float32)
+        A, g = np.empty((d, d), np.float32), np.empty(d, np.float32)
+        value = 0.0
+        for u in range(len(indptr) - 1):
+            value += assemble(
+                indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, u, buffer, a, b, A, g
+            )
+            x = X[u]
+            descend(A, g, x)
+            for i in range(d):
+                row = _ZERO
+                for j in range(d):
+                    row += A[i, j] * x[j]
+                value += x[i] * (row - 2 * g[i])
+        return value
+
+    return {"cg": conjugate_gradient, "cholesky": cholesky, "nonnegative": nonnegative}
