@@ -252,6 +252,7 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         model = self._copyValues(ALSModel(fitted.users, fitted.items))
         model._set(globalMean=fitted.mean, pairWeight=fitted.pairs)
         model.summary = ALSSummary(fitted.history, fitted.converged)
+        model._kept = fitted.kept
         return model
 
     def _problem(self) -> Problem:
@@ -305,7 +306,13 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
     def __init__(self, user_factors: DataFrame, item_factors: DataFrame) -> None:
         super().__init__(user_factors, item_factors)
         self.summary: ALSSummary | None = None
+        self._kept: DataFrame | None = None
         self._setDefault(pairWeight=0.0, coldStartStrategy="nan", userCol="user", itemCol="item")
+
+    def unpersist(self) -> None:
+        """Let go of the factors that the fit keeps in Spark's storage; used again, they would be trained again."""
+        if self._kept is not None:
+            self._kept.unpersist()
 
     def foldIn(self, histories: DataFrame, ratingCol: str | None = None) -> ALSModel:
         """A model of users this one has never seen, from their histories: same items, same normal equation.

@@ -23,6 +23,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recsys_spark.collectives import Group, barrier_group, group_size, new_key
+from recsys_spark.console import note
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.events import sort_events
 from recsys_spark.kernels.least_squares import Weights, solve
@@ -48,6 +49,7 @@ class Fitted:
     pairs : w₀, the weight of all pairs
     history : the iterations
     converged : whether the objective stalled within the tolerance
+    kept : the persisted frame that ``users`` and ``items`` are read from
     """
 
     users: DataFrame
@@ -56,6 +58,7 @@ class Fitted:
     pairs: float
     history: list[Iteration]
     converged: bool
+    kept: DataFrame
 
 
 def fit_factors(
@@ -93,12 +96,13 @@ def fit_factors(
             job = replace(problem, iterations=min(per_job, problem.iterations - len(history)))
             result = _job(packed, ratings, frames, job, tasks).persist(level)
             done = _summary(result)
+            _say(done["history"], len(history))
             if before is not None:
                 before.unpersist()
             before, frames = result, (_factors(result, USER, problem), _factors(result, ITEM, problem))
             history += [Iteration(**one) for one in done["history"]]
             if done["converged"] or len(history) >= problem.iterations:
-                return Fitted(*frames, done["mean"], done["pairs"], history, done["converged"])
+                return Fitted(*frames, done["mean"], done["pairs"], history, done["converged"], result)
     finally:
         packed.unpersist()
 
@@ -142,6 +146,14 @@ def _summary(result: DataFrame) -> dict[str, Any]:
     if not note["rows"]:
         raise ModelError("there is not one rating to train on")
     return note
+
+
+def _say(history: list[dict[str, float]], before: int) -> None:
+    """A line for the iterations of a job."""
+    if history:
+        seconds = sum(one["seconds"] for one in history)
+        last, number = history[-1]["objective"], before + len(history)
+        note(f"  ALS iterations {before + 1} to {number}: {seconds:.1f} s, objective {last:.6g}")
 
 
 def _arrow_type(kind: T.DataType) -> pa.DataType:

@@ -10,6 +10,7 @@ A **model** is a :class:`RecommenderModel`:
 * ``transform(df)`` adds ``predictionCol`` (float) to (user, item) rows;
 * ``lists(users, n, seen)`` and ``recommend(users, n, seen)`` give the best n unseen items of each user, nested or as rows;
 * ``recommendForAllUsers(n)`` and ``recommendForUserSubset(df, n)`` give Spark's nested shape, seen items included, as Spark's do;
+* ``unpersist()`` lets go of what a fit keeps in Spark's storage;
 * ``write().save(path)`` and ``load(path)``: JSON and Parquet, never pickle; a loaded model gives the same rows;
 * ids go in and come out as they are: int, long or string;
 * a user the model does not know gets no row from ``lists``, unless :attr:`RecommenderModel.scores_new_users`;
@@ -118,6 +119,9 @@ class RecommenderModel(Model):
         own, other = own or self.getOrDefault("userCol"), other or self.getOrDefault("itemCol")
         renamed = F.transform(RECOMMENDATIONS, lambda entry: F.struct(entry[ITEM].alias(other), entry[SCORE].alias(RATING)))
         return lists.select(F.col("id").alias(own), renamed.alias(RECOMMENDATIONS))
+
+    def unpersist(self) -> None:
+        """Let go of what the fit keeps in Spark's storage; a saved model is to be loaded before it is used again."""
 
     @abstractmethod
     def write(self) -> Any:

@@ -40,6 +40,7 @@ def fit_and_save(night: Night, name: str, purpose: str, rows: DataFrame) -> dict
     model: Any = estimator.fit(rows)
     path = f"{located(night.config.lake.model_store)}/{night.run_id}/{purpose}/{name}"
     model.write().overwrite().save(path)
+    model.unpersist()
     seconds = time.monotonic() - started
     params = {param.name: value for param, value in estimator.extractParamMap().items()}
     note(f"  {name} fitted and saved in {seconds:.1f} s")

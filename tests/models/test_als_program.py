@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -158,7 +159,7 @@ def test_fit_stops_when_the_objective_stalls():
     values = [one.objective for one in trained.history]
     assert trained.converged
     assert values[-2] - values[-1] <= 1e-3 * values[-2]
-    assert all(a - b > 1e-3 * a for a, b in zip(values[:-2], values[1:-1], strict=True))
+    assert all(a - b > 1e-3 * a for a, b in pairwise(values[:-1]))
 
 
 def test_item_with_almost_all_events_and_tasks_with_none():

@@ -41,7 +41,7 @@ class Shop:
                 "max_rejected_share": 0.5,
             },
             "models": ["popularity", "als"],
-            "als": {"rank": 4, "maxIter": 3, "implicitPrefs": True, "numUserBlocks": 2, "numItemBlocks": 2},
+            "als": {"rank": 4, "maxIter": 3, "implicitPrefs": True},
             "evaluate": {"k": [3], "champion": "ndcg@3", "bootstrap": 20},
             "recommend": {"n": 4},
         }

@@ -1,0 +1,296 @@
+"""Our ALS behind the contract, as a drop-in for Spark's, and what it has beyond it."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+from pyspark.ml import recommendation as spark_recommendation
+from pyspark.ml.evaluation import RegressionEvaluator
+from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
+
+from recsys_spark.errors import GroupError, ModelError
+from recsys_spark.models import ALS, ALSModel
+from tests.models.model_contract import ModelContract, checkerboard
+
+SMALL = {"rank": 4, "maxIter": 8, "regParam": 0.01}
+TWO_COLOURS = {"rank": 2, "maxIter": 8, "regParam": 0.05}  # a larger rank learns what is lacking by heart
+
+
+class TestImplicit(ModelContract):
+    def estimator(self):
+        return ALS(implicitPrefs=True, alpha=10.0, seed=3, **TWO_COLOURS)
+
+
+class TestBiases(ModelContract):
+    """Explicit ratings that are all 1 tell nothing of taste: what is tested here is the bookkeeping of biases."""
+
+    learns_taste = False
+
+    def estimator(self):
+        return ALS(useBiases=True, seed=3, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def ratings(spark):
+    """Sparse ratings of rank two with noise, made by hand."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 2)), rng.normal(size=(40, 2))
+    rows = [(u, i, float(np.clip(np.round(3 + x[u] @ y[i]), 1, 5))) for u in range(60) for i in range(40) if rng.random() < 0.3]
+    return spark.createDataFrame(rows, "user int, item int, rating float").coalesce(1).cache()
+
+
+def objective(model, rows, implicit, alpha, reg):
+    """The objective that MLlib minimises, from the factors alone, in double precision."""
+    x = {row["id"]: np.array(row["features"], float) for row in model.userFactors.collect()}
+    y = {row["id"]: np.array(row["features"], float) for row in model.itemFactors.collect()}
+    total, n = 0.0, {}
+    for row in rows:
+        score = x[row["user"]] @ y[row["item"]]
+        c = alpha * abs(row["rating"])
+        total += (1 + c) * (1 - score) ** 2 - score**2 if implicit else (row["rating"] - score) ** 2
+        n[row["user"], 0], n[row["item"], 1] = n.get((row["user"], 0), 0) + 1, n.get((row["item"], 1), 0) + 1
+    if implicit:
+        total += np.sum((np.array(list(x.values())) @ np.array(list(y.values())).T) ** 2)
+    return total + reg * sum(n[key, side] * (v @ v) for side, vs in enumerate((x, y)) for key, v in vs.items())
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+@pytest.mark.parametrize("implicit", [False, True], ids=["explicit", "implicit"])
+def test_reaches_sparks_objective(ratings, implicit, solver):
+    params = {"rank": 3, "maxIter": 40, "regParam": 0.05, "alpha": 2.0, "implicitPrefs": implicit, "seed": 1}
+    rows = ratings.collect()
+    # more iterations without a checkpoint directory overflow the stack of Spark's own
+    theirs = objective(spark_recommendation.ALS(**{**params, "maxIter": 10}).fit(ratings), rows, implicit, 2.0, 0.05)
+    model = ALS(solver=solver, checkpointInterval=-1, **params).fit(ratings)
+    ours = objective(model, rows, implicit, 2.0, 0.05)
+    assert ours <= 1.001 * theirs
+    assert model.summary.objectiveHistory[-1] == pytest.approx(ours, rel=1e-5)
+
+
+def test_has_every_param_setter_and_getter_of_sparks():
+    theirs, ours = spark_recommendation.ALS(), ALS()
+    defaults = {param.name: theirs.getOrDefault(param) for param in theirs.params if param.name != "seed"}
+    assert {name: ours.getOrDefault(name) for name in defaults} == defaults
+    for kind, other in ((theirs, ours), (spark_recommendation.ALSModel, ALSModel)):
+        names = {name for name in dir(kind) if name.startswith(("get", "set", "recommend"))}
+        assert {name for name in names if not hasattr(other, name)} == set()
+
+
+def test_sparks_own_doctest_with_the_import_changed(spark, tmp_path):
+    """The doctest of ``pyspark.ml.recommendation.ALS``, line by line; its numbers hang on its own starting factors."""
+    df = spark.createDataFrame(
+        [(0, 0, 4.0), (0, 1, 2.0), (1, 1, 3.0), (1, 2, 4.0), (2, 1, 1.0), (2, 2, 5.0)], ["user", "item", "rating"]
+    )
+    als = ALS(rank=10, seed=0)
+    assert isinstance(als.setMaxIter(5), ALS)
+    assert als.getMaxIter() == 5
+    als.setRegParam(0.1)
+    assert als.getRegParam() == 0.1
+    als.clear(als.regParam)
+    model = als.fit(df)
+    assert model.getBlockSize() == 4096
+    assert model.getUserCol() == "user"
+    assert isinstance(model.setUserCol("user"), ALSModel)
+    assert model.getItemCol() == "item"
+    model.setPredictionCol("newPrediction")
+    assert model.rank == 10
+    assert [row["id"] for row in model.userFactors.orderBy("id").collect()] == [0, 1, 2]
+    test = spark.createDataFrame([(0, 2), (1, 0), (2, 0)], ["user", "item"])
+    predictions = sorted(model.transform(test).collect(), key=lambda row: row[0])
+    assert [(row.user, row.item) for row in predictions] == [(0, 2), (1, 0), (2, 0)]
+    assert all(math.isfinite(row.newPrediction) for row in predictions)
+    user_recs = model.recommendForAllUsers(3)
+    first = user_recs.where(user_recs.user == 0).select("recommendations.item", "recommendations.rating").first()
+    assert first.item[:2] == [0, 1]
+    assert first.rating == sorted(first.rating, reverse=True)
+    item_recs = model.recommendForAllItems(3)
+    (row,) = item_recs.where(item_recs.item == 2).select("recommendations.user", "recommendations.rating").collect()
+    assert row.user[:2] == [2, 1]
+    subset = model.recommendForUserSubset(df.where(df.user == 2), 3).select("recommendations.item").collect()
+    assert [row.item[0] for row in subset] == [2]
+    subset = model.recommendForItemSubset(df.where(df.item == 0), 3).select("recommendations.user").collect()
+    assert [row.user[0] for row in subset] == [0]
+    als.save(str(tmp_path / "als"))
+    assert ALS.load(str(tmp_path / "als")).getMaxIter() == 5
+    model.save(str(tmp_path / "model"))
+    again = ALSModel.load(str(tmp_path / "model"))
+    assert again.rank == model.rank
+    assert sorted(again.userFactors.collect()) == sorted(model.userFactors.collect())
+    assert again.transform(test).take(1) == model.transform(test).take(1)
+
+
+def test_cross_validator_finds_the_regularisation_that_generalises(ratings):
+    als = ALS(rank=2, maxIter=8, useBiases=True, coldStartStrategy="drop", seed=1)
+    grid = ParamGridBuilder().addGrid(als.regParam, [0.1, 20.0]).build()
+    evaluator = RegressionEvaluator(labelCol="rating", metricName="rmse")
+    found = CrossValidator(estimator=als, estimatorParamMaps=grid, evaluator=evaluator, numFolds=2, seed=1).fit(ratings)
+    assert found.avgMetrics[0] < found.avgMetrics[1]
+    assert found.bestModel.rank == 2
+
+
+def test_jobs_of_a_few_iterations_give_what_one_job_gives(ratings):
+    models = [ALS(rank=3, maxIter=5, checkpointInterval=interval, seed=1).fit(ratings) for interval in (-1, 2)]
+    one, two = ({row["id"]: row["features"] for row in model.userFactors.collect()} for model in models)
+    assert one == two
+    assert models[0].summary.objectiveHistory == models[1].summary.objectiveHistory
+
+
+def test_initial_model_is_gone_on_from(ratings):
+    half = ALS(rank=3, maxIter=3, seed=1).fit(ratings)
+    whole = ALS(rank=3, maxIter=6, seed=1).fit(ratings)
+    on = ALS(rank=3, maxIter=3, seed=99, initialModel=half).fit(ratings)
+    assert on.summary.objectiveHistory == whole.summary.objectiveHistory[3:]
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"rank": 0}, "rank must be at least 1"),
+        ({"regExponent": 1.6}, r"regExponent must be from 0 to 1\.5"),
+        ({"gravity": 1.0, "implicitPrefs": True}, "gravity is for explicit feedback"),
+        ({"useBiases": True, "implicitPrefs": True}, "useBiases is for explicit feedback"),
+        ({"unobservedWeight": 0.1}, "unobservedWeight is for implicit feedback"),
+        ({"unobservedWeight": 0.1, "implicitPrefs": True, "alpha": 2.0}, "alpha has no meaning"),
+        ({"nonnegative": True, "useBiases": True}, "fits negative biases"),
+        ({"nonnegative": True, "solver": "cg"}, "nonnegative has a solver of its own"),
+        ({"solver": "lu"}, "solver must be one of cholesky, cg"),
+        ({"cgSteps": 0}, "cgSteps must be at least 1"),
+        ({"regParam": math.nan}, "regParam must be at least 0"),
+        ({"checkpointInterval": 0}, "checkpointInterval must be at least 1, or -1"),
+    ],
+)
+def test_contradictions_are_refused_with_a_sentence(params, said):
+    with pytest.raises(ValueError, match=said):
+        ALS(**params).check()
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([(1, 1, 1.0), (None, 2, 1.0), (2, None, 1.0)], r"2 rows cannot be trained on.*example.*null"),
+        ([(1, 1, 1.0), (1, 2, None)], '1 rows cannot be trained on.*"rating": null'),
+        ([(1, 1, 1.0), (1, 2, math.nan)], "1 rows cannot be trained on.*NaN"),
+        ([(1, 1, 1.0), (1, 2, math.inf)], "1 rows cannot be trained on.*Infinity"),
+        ([], "not one rating"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on_are_counted_and_shown(spark, rows, said):
+    with pytest.raises(ModelError, match=said):
+        ALS(**SMALL).fit(spark.createDataFrame(rows, "user int, item int, rating double"))
+
+
+def test_ids_of_no_known_kind_are_refused(spark):
+    with pytest.raises(ModelError, match="column 'user' is boolean: ids must be integers, longs or strings"):
+        ALS().fit(spark.createDataFrame([(True, 1, 1.0)], "user boolean, item int, rating double"))
+
+
+def test_whole_numbers_of_other_types_are_ids_and_fractions_are_refused(spark):
+    data = spark.createDataFrame([(1.0, 2.0, 1.0)], "user double, item double, rating double")
+    model = ALS(**SMALL).fit(data)
+    assert [row["id"] for row in model.userFactors.collect()] == [1]
+    with pytest.raises(ModelError, match="1 rows cannot be trained on"):
+        ALS(**SMALL).fit(data.selectExpr("user + 0.5 user", "item", "rating"))
+
+
+def test_only_allowed_items_and_never_denied_or_seen_ones(spark):
+    data = checkerboard(spark)
+    model = ALS(implicitPrefs=True, seed=3, **SMALL).fit(data)
+    some = spark.createDataFrame([(2,), (3,), (4,), (77,)], "item int")
+    few = spark.createDataFrame([(3,)], "item int")
+    for row in model.recommendForAllUsers(10, excludeSeen=data, allowedItems=some, deniedItems=few).collect():
+        items = {entry["item"] for entry in row["recommendations"]}
+        assert items <= {2, 4}
+        assert not items & {r["item"] for r in data.where(f"user = {row['user']}").collect()}
+
+
+def test_nonnegative_factors_are_not_negative(ratings):
+    model = ALS(rank=3, maxIter=5, nonnegative=True, seed=1).fit(ratings)
+    factors = [row["features"] for side in (model.userFactors, model.itemFactors) for row in side.collect()]
+    assert min(map(min, factors)) >= 0
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"implicitPrefs": True, "alpha": 3.0},
+        {"implicitPrefs": True, "unobservedWeight": 0.2},
+        {"useBiases": True},
+        {"gravity": 0.1},
+    ],
+)
+def test_known_users_fold_in_to_their_own_factors(spark, ratings, params):
+    model = ALS(rank=3, maxIter=4, seed=1, **params).fit(ratings)
+    folded = model.foldIn(ratings.selectExpr("user + 1000 user", "item", "rating"), ratingCol="rating")
+    expected = {row["id"] + 1000: row["features"] for row in model.userFactors.collect()}
+    found = {row["id"]: row["features"] for row in folded.userFactors.collect()}
+    assert set(found) == set(expected)
+    for user, features in found.items():
+        np.testing.assert_allclose(features, expected[user], rtol=1e-3, atol=1e-4)
+    assert folded.recommendForAllUsers(2).count() == len(expected)
+
+
+def test_new_users_with_unknown_items_only_are_left_out(spark, ratings):
+    model = ALS(rank=3, maxIter=2, seed=1).fit(ratings)
+    histories = spark.createDataFrame([("new", 1), ("new", 999), ("lost", 999)], "user string, item int")
+    assert [row["id"] for row in model.foldIn(histories).userFactors.collect()] == ["new"]
+
+
+@pytest.mark.parametrize(("measure", "power"), [("dot", 0.0), ("cosine", 1.0), ("tempered", 0.5)])
+def test_similar_items_by_any_measure(ratings, measure, power):
+    model = ALS(rank=3, maxIter=3, seed=1).fit(ratings)
+    vectors = {row["id"]: np.array(row["features"]) for row in model.itemFactors.collect()}
+    for row in model.similarItems(3, measure).where("item < 5 and rank = 1").collect():
+        mine = vectors[row["item"]]
+        scores = {
+            i: (mine @ v) / (np.linalg.norm(mine) * np.linalg.norm(v)) ** power for i, v in vectors.items() if i != row["item"]
+        }
+        assert row["similar_item"] == max(scores, key=scores.get)
+        assert row["score"] == pytest.approx(max(scores.values()), rel=1e-4)
+    with pytest.raises(ValueError, match="measure must be one of dot, cosine, tempered"):
+        model.similarItems(3, "euclid")
+
+
+def test_worker_killed_in_mid_fit_costs_a_retry_and_no_bit(spark, ratings):
+    params = {"rank": 30, "maxIter": 3000, "checkpointInterval": -1, "seed": 1}
+    expected = {row["id"]: row["features"] for row in ALS(**params).fit(ratings).userFactors.collect()}
+    killed = []
+
+    def kill_a_busy_worker():
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not killed:
+            for process in psutil.Process(os.getpid()).children(recursive=True):
+                try:
+                    if "pyspark.daemon" in " ".join(process.cmdline()) and process.cpu_percent(0.2) > 50:
+                        process.send_signal(signal.SIGKILL)
+                        killed.append(process.pid)
+                        return
+                except psutil.Error:
+                    continue
+
+    killer = threading.Thread(target=kill_a_busy_worker)
+    killer.start()
+    model = ALS(**params).fit(ratings)
+    killer.join()
+    assert killed
+    assert {row["id"]: row["features"] for row in model.userFactors.collect()} == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("spark.dynamicAllocation.enabled", "spark.dynamicAllocation.enabled=false"),
+        ("spark.network.crypto.enabled", "not encrypted"),
+    ],
+)
+def test_session_that_allows_no_group_is_told_what_to_set(spark, ratings, monkeypatch, setting, said):
+    settings = spark.sparkContext.getConf().set(setting, "true")
+    monkeypatch.setattr(spark.sparkContext, "getConf", lambda: settings)
+    with pytest.raises(GroupError, match=said):
+        ALS(**SMALL).fit(ratings)
