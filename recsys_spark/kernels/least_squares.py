@@ -38,6 +38,8 @@ Ints = npt.NDArray[np.int32]
 BLOCK_ROWS = 128
 BUFFER_BYTES = 2**21
 """Factors that the conjugate gradients of a block of rows hold."""
+BUFFER_EVENTS = 4096
+"""Events that they hold at least."""
 CHUNK_BYTES = 2**17
 """Factors that the exact solvers add to a normal equation at a time."""
 PIVOT = np.float32(1e-7)
@@ -95,7 +97,8 @@ def solve(
         Σ f over the rows, at the solution.
 
     Rows are independent and each one's sums run over its events in their order, so the bits of a row depend only on its events,
-    ``factors``, and its neighbours in these arrays. Memory: about ``BUFFER_BYTES`` and ``3 * BLOCK_ROWS * rank`` floats.
+    ``factors``, and its neighbours in these arrays. Memory: about
+    ``max(BUFFER_BYTES, 4 * BUFFER_EVENTS * rank)`` bytes and ``3 * BLOCK_ROWS * rank`` floats.
     """
     kernel = _kernels(factors.shape[1])[solver]
     return float(kernel(indptr, columns, ratings, offsets, factors, gram, ridge, *weights, steps, solution))
@@ -119,7 +122,9 @@ def _terms(rating: Any, offset: Any, implicit: Any, alpha: Any, mean: Any) -> An
 @lru_cache(maxsize=8)
 def _kernels(rank: int) -> dict[str, Any]:
     """The compiled solvers of ``rank``; each compiles when first called, in about a second."""
-    d, capacity, chunk = rank, _rows_within(BUFFER_BYTES, rank), _rows_within(CHUNK_BYTES, rank)
+    d, chunk = rank, _rows_within(CHUNK_BYTES, rank)
+    # at high ranks a cache would hold the events of too few rows to make P G a product worth the name
+    capacity = max(BUFFER_EVENTS, _rows_within(BUFFER_BYTES, rank))
 
     @_jit
     def gather(columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, k, buffer, a, b):  # type: ignore[no-untyped-def]
@@ -284,11 +289,14 @@ def _kernels(rank: int) -> dict[str, Any]:
 
     @_jit
     def assemble(  # type: ignore[no-untyped-def]
-        indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, u, buffer, a, b, A, g
+        indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, u, buffer, a, b, product, A, g
     ):
         """The whole normal equation of row u, in A and g; gives Σ c."""
-        A[:] = gram
-        g[:] = _ZERO
+        # loops, not array expressions, which take seconds to compile
+        for i in range(d):
+            g[i] = _ZERO
+            for j in range(d):
+                A[i, j] = gram[i, j]
         constant = 0.0
         for j0 in range(indptr[u], indptr[u + 1], chunk):
             size = min(chunk, indptr[u + 1] - j0)
@@ -300,7 +308,10 @@ def _kernels(rank: int) -> dict[str, Any]:
                     root = np.sqrt(a[k])
                     for i in range(d):
                         buffer[k, i] *= root
-            A += np.dot(buffer[:size].T, buffer[:size])
+            np.dot(buffer[:size].T, buffer[:size], product)
+            for i in range(d):
+                for j in range(d):
+                    A[i, j] += product[i, j]
         for i in range(d):
             A[i, i] += ridge[u]
         return constant
@@ -361,11 +372,12 @@ def _kernels(rank: int) -> dict[str, Any]:
         indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, _steps, X
     ):
         buffer, a, b = np.empty((chunk, d), np.float32), np.empty(chunk, np.float32), np.empty(chunk, np.float32)
-        A, g, right = np.empty((d, d), np.float32), np.empty(d, np.float32), np.empty(d, np.float32)
+        product, A = np.empty((d, d), np.float32), np.empty((d, d), np.float32)
+        g, right = np.empty(d, np.float32), np.empty(d, np.float32)
         value = 0.0
         for u in range(len(indptr) - 1):
             value += assemble(
-                indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, u, buffer, a, b, A, g
+                indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, u, buffer, a, b, product, A, g
             )
             x = X[u]
             for i in range(d):
@@ -383,11 +395,11 @@ def _kernels(rank: int) -> dict[str, Any]:
         indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, _steps, X
     ):
         buffer, a, b = np.empty((chunk, d), np.float32), np.empty(chunk, np.float32), np.empty(chunk, np.float32)
-        A, g = np.empty((d, d), np.float32), np.empty(d, np.float32)
+        product, A, g = np.empty((d, d), np.float32), np.empty((d, d), np.float32), np.empty(d, np.float32)
         value = 0.0
         for u in range(len(indptr) - 1):
             value += assemble(
-                indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, u, buffer, a, b, A, g
+                indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, u, buffer, a, b, product, A, g
             )
             x = X[u]
             descend(A, g, x)

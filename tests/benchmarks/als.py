@@ -108,14 +108,15 @@ def sparks(data: DataFrame, rank: int, implicit: bool, iterations: int) -> dict[
     return {"what": "MLlib", "iteration, s": each, "10 iterations, s": first + 9 * each}
 
 
-def peers(path: Path, rank: int, users: int, items: int) -> list[dict[str, object]]:
+def peers(path: Path, rank: int, users: int, items: int, solvers: list[str]) -> list[dict[str, object]]:
     """``implicit``, by conjugate gradients and exactly, from a matrix in memory."""
     from implicit.cpu.als import AlternatingLeastSquares
 
     matrix = matrix_of(path, users, items)
     rows: list[dict[str, object]] = []
     with threadpool_limits(1):
-        for name, use_cg, iterations in (("3 conjugate-gradient steps", True, 4), ("exact", False, 2)):
+        ways = {"cg": ("3 conjugate-gradient steps", True, 4), "cholesky": ("exact", False, 2)}
+        for name, use_cg, iterations in (ways[solver] for solver in solvers):
 
             def fit(count: int, use_cg: bool = use_cg) -> float:
                 model = AlternatingLeastSquares(
@@ -164,7 +165,7 @@ def main() -> None:
                 )
                 measured[0]["peak of workers, GiB"] = memory
                 if not options.explicit:
-                    measured += peers(path, rank, users, items)
+                    measured += peers(path, rank, users, items, options.solvers)
                 if options.mllib_iterations:
                     measured.append(sparks(data, rank, not options.explicit, options.mllib_iterations))
                 rows += [{**shape, **row} for row in measured]

@@ -94,6 +94,7 @@ def test_row_larger_than_the_buffers_is_solved_alike(monkeypatch, solver):
     for size in (2**20, 1):  # one byte: the least buffer, 64 rows
         monkeypatch.setattr(least_squares, "BUFFER_BYTES", size)
         monkeypatch.setattr(least_squares, "CHUNK_BYTES", size)
+        monkeypatch.setattr(least_squares, "BUFFER_EVENTS", 1)
         least_squares._kernels.cache_clear()
         results.append(np.zeros((3, 5), np.float32))
         solve(solver, *problem[:3], *problem[3:], EXPLICIT, 8, results[-1])
