@@ -163,7 +163,7 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
     Parameters
     ----------
     initialModel : ALSModel, optional
-        Continue from its factors; users and items it does not know start fresh.
+        Continue from its factors; users and items it does not know start fresh. It is not saved with the estimator.
     **params
         Params by name.
 
