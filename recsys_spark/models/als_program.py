@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -224,7 +224,7 @@ def _bucketed(side: Side, values: npt.NDArray[np.float64]) -> npt.NDArray[np.flo
 
 
 def _binary(side: Side) -> Side:
-    return Side(**{**side.__dict__, "ratings": (side.ratings > 0).astype(np.float32)})
+    return replace(side, ratings=(side.ratings > 0).astype(np.float32))
 
 
 def _pair_weight(group: Group, data: Interactions, problem: Problem) -> float:

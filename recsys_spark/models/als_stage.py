@@ -29,7 +29,7 @@ from recsys_spark.kernels.events import sort_events
 from recsys_spark.kernels.least_squares import Weights, solve
 from recsys_spark.models.als_program import Factors, Iteration, Problem, Trained, ridge_of, train
 from recsys_spark.models.interactions import numbered, prepare, split_by_task
-from recsys_spark.recommend.host import collect_factors
+from recsys_spark.recommend.host import collect_factors, in_chunks
 from recsys_spark.schema import ITEM, RATING, USER
 
 PACK_ROWS = 1_000_000
@@ -95,7 +95,11 @@ def fit_factors(
         while True:
             job = replace(problem, iterations=min(per_job, problem.iterations - len(history)))
             result = _job(packed, ratings, frames, job, tasks).persist(level)
-            done = _summary(result)
+            try:
+                done = _summary(result)
+            except BaseException:
+                result.unpersist()
+                raise
             _say(done["history"], len(history))
             if before is not None:
                 before.unpersist()
@@ -224,16 +228,8 @@ def _packing(tasks: int) -> Any:
     """Stage one: rows into payloads for the tasks of their users; rows that cannot be trained on are counted."""
 
     def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        held: list[pa.RecordBatch] = []
-        rows = 0
-        for batch in batches:
-            held.append(batch)
-            rows += batch.num_rows
-            if rows >= PACK_ROWS:
-                yield _payloads(pa.Table.from_batches(held), tasks)
-                held, rows = [], 0
-        if rows:
-            yield _payloads(pa.Table.from_batches(held), tasks)
+        for table in in_chunks(batches, PACK_ROWS):
+            yield _payloads(table, tasks)
 
     return pack
 

@@ -148,18 +148,24 @@ def _packing(is_seen: bool, pack_rows: int, change: Callable[[pa.Table], pa.Tabl
     """Stage one: rows into binary payloads, one for each bucket and ``pack_rows`` rows. Column ``bucket`` comes first."""
 
     def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        held: list[pa.RecordBatch] = []
-        rows = 0
-        for batch in batches:
-            held.append(batch)
-            rows += batch.num_rows
-            if rows >= pack_rows:
-                yield _payloads(change(pa.Table.from_batches(held)), is_seen)
-                held, rows = [], 0
-        if rows:
-            yield _payloads(change(pa.Table.from_batches(held)), is_seen)
+        for table in in_chunks(batches, pack_rows):
+            yield _payloads(change(table), is_seen)
 
     return pack
+
+
+def in_chunks(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+    """The batches as tables of at least ``rows`` rows, the last one smaller; nothing where there are none."""
+    held: list[pa.RecordBatch] = []
+    count = 0
+    for batch in batches:
+        held.append(batch)
+        count += batch.num_rows
+        if count >= rows:
+            yield pa.Table.from_batches(held)
+            held, count = [], 0
+    if count:
+        yield pa.Table.from_batches(held)
 
 
 def _payloads(rows: pa.Table, is_seen: bool) -> pa.RecordBatch:
