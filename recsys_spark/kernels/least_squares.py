@@ -104,6 +104,41 @@ def solve(
     return float(kernel(indptr, columns, ratings, offsets, factors, gram, ridge, *weights, steps, solution))
 
 
+def equation(columns: Ints, ratings: Floats, offsets: Floats, factors: Floats, weights: Weights) -> Floats:
+    """One row's events as a normal equation: ``Σ a y yᵀ`` (rank² numbers), ``Σ b y`` (rank) and ``Σ c``, in one float32 array.
+
+    Parameters as in :func:`solve`; they may be a part of the row's events: equations add up.
+    """
+    rank = factors.shape[1]
+    matrix, right = np.empty((rank, rank), np.float32), np.empty(rank, np.float32)
+    chunk = _rows_within(CHUNK_BYTES, rank)
+    buffer, a, b = np.empty((chunk, rank), np.float32), np.empty(chunk, np.float32), np.empty(chunk, np.float32)
+    indptr, nothing = np.array([0, len(columns)]), np.zeros((rank, rank), np.float32)
+    constant = _kernels(rank)["assemble"](
+        indptr, columns, ratings, offsets, factors, nothing, nothing[0], *weights, 0, buffer, a, b, nothing.copy(), matrix, right
+    )
+    return np.concatenate([matrix.ravel(), right, np.array([constant], np.float32)])
+
+
+def solve_equation(solver: str, matrix: npt.NDArray[np.float64], right: npt.NDArray[np.float64], solution: Floats) -> float:
+    """Minimise ``xᵀ matrix x − 2 rightᵀ x`` exactly, ``nonnegative`` over x ≥ 0; gives the minimum.
+
+    Parameters
+    ----------
+    matrix : shape (rank, rank), symmetric
+    right : shape (rank,)
+    solution : float32 array, shape (rank,): the start of ``nonnegative``; overwritten
+    """
+    kernels, A, g = _kernels(len(solution)), matrix.astype(np.float32), right.astype(np.float32)
+    if solver == "nonnegative":
+        kernels["descend"](A, g, solution)
+    else:
+        solution[:] = A.diagonal()
+        kernels["factorise_and_solve"](A, g, solution)
+    x = solution.astype(np.float64)
+    return float(x @ matrix @ x - 2 * right @ x)
+
+
 def _jit(function: Any) -> Any:
     return njit(fastmath=True, nogil=True, error_model="numpy")(function)
 
@@ -121,7 +156,7 @@ def _terms(rating: Any, offset: Any, implicit: Any, alpha: Any, mean: Any) -> An
 
 @lru_cache(maxsize=8)
 def _kernels(rank: int) -> dict[str, Any]:
-    """The compiled solvers of ``rank``; each compiles when first called, in about a second."""
+    """The compiled solvers of ``rank``, and their parts; each compiles when first called, in about a second."""
     d, chunk = rank, _rows_within(CHUNK_BYTES, rank)
     # at high ranks a cache would hold the events of too few rows to make P G a product worth the name
     capacity = max(BUFFER_EVENTS, _rows_within(BUFFER_BYTES, rank))
@@ -410,4 +445,11 @@ def _kernels(rank: int) -> dict[str, Any]:
                 value += x[i] * (row - 2 * g[i])
         return value
 
-    return {"cg": conjugate_gradient, "cholesky": cholesky, "nonnegative": nonnegative}
+    return {
+        "cg": conjugate_gradient,
+        "cholesky": cholesky,
+        "nonnegative": nonnegative,
+        "assemble": assemble,
+        "descend": descend,
+        "factorise_and_solve": factorise_and_solve,
+    }

@@ -6,7 +6,8 @@ It minimises
 
 by turns: items from users, users from items. Between the halves only factor rows travel, each to the tasks that need it. Gram
 matrices and the objective are summed over a fixed number of logical buckets, and a row's own sums run over its events in
-order, so the factors are the same to the last bit on any number of tasks.
+order, so the factors are the same to the last bit on any number of tasks. Rows with very many events are solved by all tasks
+together: the normal equation of each is summed, bucket by bucket, where its columns' vectors are.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_spark.collectives import Group
-from recsys_spark.kernels.least_squares import Floats, Longs, Weights, solve
+from recsys_spark.kernels.least_squares import Floats, Longs, Weights, equation, solve, solve_equation
 from recsys_spark.kernels.randomness import normal
 from recsys_spark.models.interactions import Interactions, Side, from_bytes, owner_of_ids, to_bytes
 
@@ -125,18 +126,18 @@ def train(
     Memory of a task, in bytes: ``16 * own events + 4 * width * (own users + own items + users its items need + items its
     users need)``, and ``4 * width² * 128 / tasks`` for Gram matrices; while a half is exchanged once more what it sends.
     """
-    users, items, mean = data.users, data.items, 0.0
-    if problem.biases:
-        mean = _mean(group, users)
+    users, items = data.users, data.items
+    mean = data.mean if problem.biases else 0.0
     if problem.binary:
         users, items = _binary(users), _binary(items)
     x, y = _starting(users, problem), np.zeros((len(items.ids), problem.width), np.float32)
     if start is not None:
         _place(group, users, start[0], x)
         _place(group, items, start[1], y)
-    pairs = _pair_weight(group, data, problem)
-    users_ridge = ridge_of(users.indptr, users.ratings, items.total, problem, pairs)
-    items_ridge = ridge_of(items.indptr, items.ratings, users.total, problem, pairs)
+    pairs = problem.gravity * data.events / users.total / items.total if problem.gravity else problem.all_pairs
+    only_positive = problem.implicit or problem.binary
+    users_ridge = ridge_of(users.positive if only_positive else users.counts, items.total, problem, pairs)
+    items_ridge = ridge_of(items.positive if only_positive else items.counts, users.total, problem, pairs)
     weights = Weights(problem.implicit, np.float32(problem.alpha), np.float32(mean))
     history: list[Iteration] = []
     converged = False
@@ -174,12 +175,10 @@ def solve_side(
         The rows' part of the objective, for each own bucket.
     """
     gram = _gram(group, other, other_vectors, pairs, problem)
-    seen = np.concatenate(group.all_to_all([other_vectors[rows] for rows in other.give]))
-    offsets = np.zeros(0, np.float32)
-    if problem.biases:
-        offsets = seen[:, -1].copy()
-        seen[:, -1] = 1.0
+    shared = _solve_heavy(group, side, other, other_vectors, gram, ridge, weights, problem)
+    seen, offsets = _with_offsets(np.concatenate(group.all_to_all([other_vectors[rows] for rows in other.give])), problem)
     losses = np.zeros((len(side.bucket_rows) - 1, 1))
+    vectors[list(shared)] = 0.0  # without events here, they stay at zero and cost nothing
     for bucket in range(len(losses)):
         rows = slice(side.bucket_rows[bucket], side.bucket_rows[bucket + 1])
         losses[bucket] = solve(
@@ -195,7 +194,51 @@ def solve_side(
             problem.steps,
             vectors[rows],
         )
+    for row, (vector, loss) in shared.items():
+        vectors[row] = vector
+        losses[np.searchsorted(side.bucket_rows, row, side="right") - 1] += loss
     return losses
+
+
+def _solve_heavy(
+    group: Group,
+    side: Side,
+    other: Side,
+    other_vectors: Floats,
+    gram: Floats,
+    ridge: Floats,
+    weights: Weights,
+    problem: Problem,
+) -> dict[int, tuple[Floats, float]]:
+    """Vector and part of the objective of each own row that all tasks share: exact, whatever the solver."""
+    solved: dict[int, tuple[Floats, float]] = {}
+    heavy, width = side.heavy, problem.width
+    if not len(heavy.positions):
+        return solved
+    own, offsets = _with_offsets(other_vectors.copy(), problem)
+    parts = np.empty((len(other.bucket_rows) - 1, width * width + width + 1), np.float32)
+    for row, position in enumerate(heavy.positions.tolist()):
+        begin, end = heavy.indptr[row : row + 2]
+        cuts = begin + np.searchsorted(heavy.columns[begin:end], other.bucket_rows)
+        for part, (low, high) in zip(parts, pairwise(cuts), strict=True):
+            part[:] = equation(heavy.columns[low:high], heavy.ratings[low:high], offsets, own, weights)
+        total: npt.NDArray[np.float64] = group.ordered_sum(parts)
+        place = position - side.start
+        if 0 <= place < len(side.ids):
+            matrix = total[: width * width].reshape(width, width)
+            matrix += gram + ridge[place] * np.eye(width)
+            vector = np.zeros(width, np.float32)
+            solved[place] = vector, total[-1] + solve_equation(problem.solver, matrix, total[width * width : -1], vector)
+    return solved
+
+
+def _with_offsets(vectors: Floats, problem: Problem) -> tuple[Floats, Floats]:
+    """Vectors as an equation takes them, and the columns' biases, in whose place ``vectors`` now hold 1; none without biases."""
+    if not problem.biases:
+        return vectors, np.zeros(0, np.float32)
+    offsets = vectors[:, -1].copy()
+    vectors[:, -1] = 1.0
+    return vectors, offsets
 
 
 def _gram(group: Group, side: Side, vectors: Floats, pairs: float, problem: Problem) -> Floats:
@@ -211,12 +254,6 @@ def _gram(group: Group, side: Side, vectors: Floats, pairs: float, problem: Prob
     return gram
 
 
-def _mean(group: Group, users: Side) -> float:
-    sums = np.add.reduceat(np.append(users.ratings.astype(np.float64), 0.0), users.indptr[:-1]) if len(users.ids) else np.zeros(0)
-    total, events = group.ordered_sum(_bucketed(users, sums))[0], group.all_reduce(users.indptr[-1:])[0]
-    return float(total / events)
-
-
 def _bucketed(side: Side, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Sum of the own rows' ``values`` for each own bucket, shape (own buckets, 1)."""
     bounds = side.bucket_rows
@@ -224,23 +261,16 @@ def _bucketed(side: Side, values: npt.NDArray[np.float64]) -> npt.NDArray[np.flo
 
 
 def _binary(side: Side) -> Side:
-    return replace(side, ratings=(side.ratings > 0).astype(np.float32))
+    heavy = replace(side.heavy, ratings=(side.heavy.ratings > 0).astype(np.float32))
+    return replace(side, ratings=(side.ratings > 0).astype(np.float32), heavy=heavy)
 
 
-def _pair_weight(group: Group, data: Interactions, problem: Problem) -> float:
-    """w₀."""
-    if not problem.gravity:
-        return problem.all_pairs
-    events = int(group.all_reduce(data.users.indptr[-1:])[0])
-    return problem.gravity * events / data.users.total / data.items.total
-
-
-def ridge_of(indptr: Longs, ratings: Floats, other_rows: int, problem: Problem, pairs: float) -> Floats:
-    """λ s of each row: of its number of events (in implicit modes the positive ones), and of the ``other_rows`` in iALS.
+def ridge_of(counts: Longs, other_rows: int, problem: Problem, pairs: float) -> Floats:
+    """λ s of each row: of its number of events, and of the ``other_rows`` in iALS.
 
     Parameters
     ----------
-    indptr, ratings : events as compressed rows
+    counts : events of each row, in implicit modes the positive ones
     other_rows : number of rows of the other side
     pairs : w₀
 
@@ -248,9 +278,7 @@ def ridge_of(indptr: Longs, ratings: Floats, other_rows: int, problem: Problem, 
     -------
     float32 array, shape (n_rows,)
     """
-    counted = ratings > 0 if problem.implicit or problem.binary else np.ones(len(ratings), bool)
-    counts = np.diff(np.concatenate([[0], np.cumsum(counted)])[indptr]).astype(np.float64)
-    base = counts + pairs * other_rows if problem.pairs_in_ridge else counts
+    base = counts + pairs * other_rows if problem.pairs_in_ridge else counts.astype(np.float64)
     return (problem.regularization * base**problem.exponent).astype(np.float32)
 
 

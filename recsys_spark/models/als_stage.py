@@ -206,12 +206,12 @@ def fold_in(ratings: DataFrame, items: DataFrame, problem: Problem, mean: float,
         names, codes = numbered(events[ITEM])
         place = pc.fill_null(pc.index_in(names.cast(catalogue.type), value_set=catalogue), -1).to_numpy()[codes]
         known = place >= 0
-        ratings_of = events[RATING].to_numpy()[known]
-        if problem.binary:
-            ratings_of = (ratings_of > 0).astype(np.float32)
-        indptr, columns, values = sort_events(rows[known], place[known].astype(np.int32), ratings_of, len(users), len(catalogue))
+        values = events[RATING].to_numpy()
+        given = ((values > 0).astype(np.float32) if problem.binary else values)[known]
+        indptr, columns, values = sort_events(rows[known], place[known].astype(np.int32), given, len(users), len(catalogue))
         solution = np.zeros((len(users), problem.width), np.float32)
-        ridge = ridge_of(indptr, values, len(catalogue), problem, pairs)
+        counted = known & (events[RATING].to_numpy() > 0) if problem.implicit or problem.binary else known
+        ridge = ridge_of(np.bincount(rows[counted], minlength=len(users)), len(catalogue), problem, pairs)
         solve(problem.solver, indptr, columns, values, shifts, vectors, all_pairs, ridge, weights, 0, solution)
         served = np.flatnonzero(np.diff(indptr))
         yield from _rows(USER, (users.take(pa.array(served)), solution[served]), problem, id_types)

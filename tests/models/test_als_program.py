@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from recsys_spark.models.als_program import Problem, train
-from recsys_spark.models.interactions import prepare, split_by_task
+from recsys_spark.models.interactions import HEAVY_EVENTS, prepare, split_by_task
 from tests.groups import run_group
 
 MLLIB = Problem(
@@ -37,7 +37,7 @@ def events(n=600, users=60, items=37, seed=0, name=int):
     return pa.table([pa.array(ids[0]), pa.array(ids[1]), pa.array(columns[2], pa.float32())], names=["user", "item", "rating"])
 
 
-def fit(table, size, problem, start=None):
+def fit(table, size, problem, start=None, heavy_events=HEAVY_EVENTS):
     """Vectors by id, and what task 0 says, of a fit on ``size`` tasks whose events come in chunks."""
     nothing = table.slice(0, 0)
     shares = [[pa.table([nothing[c].combine_chunks().dictionary_encode() for c in ("user", "item")] + [nothing["rating"]],
@@ -48,7 +48,7 @@ def fit(table, size, problem, start=None):
 
     def program(group):
         given = start if group.rank == 0 or start is None else tuple((ids.slice(0, 0), rows[:0]) for ids, rows in start)
-        return train(group, prepare(group, pa.concat_tables(shares[group.rank])), problem, given)
+        return train(group, prepare(group, pa.concat_tables(shares[group.rank]), heavy_events), problem, given)
 
     trained = run_group(size, program)
     sides = []
@@ -72,6 +72,44 @@ def test_factors_are_the_same_to_the_last_bit_on_any_number_of_tasks(mode):
         assert bits(other_users) == bits(users)
         assert bits(other_items) == bits(items)
         assert [one.objective for one in other.history] == [one.objective for one in trained.history]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_that_all_tasks_share_have_the_same_bits_on_any_number_of_tasks(mode):
+    table = events()
+    users, items, trained = fit(table, 1, MODES[mode], heavy_events=12)
+    for size in (2, 3, 7):
+        other_users, other_items, other = fit(table, size, MODES[mode], heavy_events=12)
+        assert bits(other_users) == bits(users)
+        assert bits(other_items) == bits(items)
+        assert [one.objective for one in other.history] == [one.objective for one in trained.history]
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if MODES[mode].solver != "cg"])
+def test_rows_that_all_tasks_share_get_the_solution_of_one_task(mode):
+    table, problem = events(), replace(MODES[mode], iterations=1)
+    users, items, trained = fit(table, 3, problem, heavy_events=12)
+    alone_users, alone_items, alone = fit(table, 3, problem)
+    for shared, own in ((users, alone_users), (items, alone_items)):
+        assert all(shared[name] == pytest.approx(own[name], rel=1e-3, abs=1e-4) for name in own)
+    assert trained.history[0].objective == pytest.approx(alone.history[0].objective, rel=1e-5)
+
+
+def test_row_that_all_tasks_share_stands_in_no_task_alone():
+    table = events()
+    counts = np.unique(table["user"].to_numpy(), return_counts=True)
+    heavy = set(counts[0][counts[1] > 12].tolist())
+
+    def program(group):
+        parts = [part for task, part in split_by_task(table, group.size) if task == group.rank]
+        users = prepare(group, pa.concat_tables(parts), 12).users
+        lonely = dict(zip(users.ids.to_pylist(), np.diff(users.indptr).tolist(), strict=True))
+        return {name for name, events in lonely.items() if not events}, len(users.heavy.columns)
+
+    lonely, shared = zip(*run_group(3, program), strict=True)
+    assert set.union(*lonely) == heavy
+    assert sum(shared) == counts[1][counts[1] > 12].sum()
+    assert min(shared) > 0
 
 
 def objective(table, users, items, problem, mean):
