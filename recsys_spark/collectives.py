@@ -207,6 +207,59 @@ def barrier_group(key: bytes) -> Iterator[Group]:
         yield group
 
 
+@contextmanager
+def listening(key: bytes, host: str, receive: Callable[[Array], None]) -> Iterator[str]:
+    """Hear from a stage while it runs: gives the address that its tasks :func:`report <reporting>` to.
+
+    Parameters
+    ----------
+    key : shared secret of this fit
+    host : address of this process that the tasks can reach
+    receive : called with each array, in a thread of its own for each task that reports
+    """
+    closed = threading.Event()
+
+    def hear(connection: socket.socket) -> None:
+        accepted: dict[int, socket.socket] = {}
+        _admit(connection, key, 0, 2, accepted, closed)
+        with suppress(OSError):
+            while accepted and not closed.is_set():
+                receive(_receive(connection))
+        connection.close()
+
+    def accept() -> None:
+        while not closed.is_set():
+            with suppress(TimeoutError):
+                threading.Thread(target=hear, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server((host, 0), family=_family(host)) as listener:
+        listener.settimeout(0.05)
+        accepting = threading.Thread(target=accept, daemon=True)
+        accepting.start()
+        try:
+            yield f"{host}|{listener.getsockname()[1]}"
+        finally:
+            closed.set()
+            accepting.join()
+
+
+@contextmanager
+def reporting(key: bytes, address: str) -> Iterator[Callable[[Array], None]]:
+    """A function that sends an array to who is :func:`listening`; where nobody can be reached, it does nothing."""
+    try:
+        connection = _dial(address, key, 1, 0, time.monotonic() + HANDSHAKE_SECONDS)
+    except GroupError:
+        yield lambda _: None
+        return
+
+    def report(array: Array) -> None:
+        with suppress(OSError):
+            _send(connection, array)
+
+    with connection:
+        yield report
+
+
 def group_size(spark: Any) -> int:
     """How many tasks a group in this session has: one for each slot, at most ``MAX_TASKS``.
 

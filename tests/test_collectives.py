@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from recsys_spark import collectives
-from recsys_spark.collectives import connect
+from recsys_spark.collectives import connect, listening, reporting
 from recsys_spark.errors import GroupError
 from tests.groups import run_group
 
@@ -117,6 +117,33 @@ def test_strangers_learn_nothing_and_disturb_nothing():
     assert results == {0: 2, 1: 2}
     (answer,) = heard
     assert len(answer) <= 32  # a random challenge, and no more
+
+
+def test_reports_arrive_in_order_while_their_tasks_run_and_those_of_strangers_do_not():
+    heard, arrived = [], threading.Semaphore(0)
+
+    def receive(array):
+        heard.append(array.tolist())
+        arrived.release()
+
+    with listening(b"k" * 32, "127.0.0.1", receive) as address:
+        with reporting(b"x" * 32, address) as report:
+            report(np.array([-1.0]))
+        with reporting(b"k" * 32, address) as report:
+            for number in range(3):
+                report(np.array([number, 0.5]))
+            for _ in range(3):
+                assert arrived.acquire(timeout=10)
+    assert heard == [[0, 0.5], [1, 0.5], [2, 0.5]]
+
+
+def test_report_to_nobody_or_to_one_who_has_gone_is_lost():
+    heard = []
+    with listening(b"k" * 32, "127.0.0.1", heard.append) as address:
+        pass
+    with reporting(b"k" * 32, address) as report:
+        report(np.zeros(3))
+    assert heard == []
 
 
 def test_task_with_another_key_is_not_let_in(monkeypatch):

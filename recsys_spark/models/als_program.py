@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_spark.collectives import Group
+from recsys_spark.collectives import Array, Group
 from recsys_spark.kernels.least_squares import Floats, Longs, Weights, equation, solve, solve_equation
 from recsys_spark.kernels.randomness import normal
 from recsys_spark.models.interactions import Interactions, Side, from_bytes, owner_of_ids, to_bytes
@@ -109,7 +109,7 @@ def train(
     data: Interactions,
     problem: Problem,
     start: tuple[Factors, Factors] | None = None,
-    report: Callable[[int, Iteration], None] | None = None,
+    report: Callable[[Array], None] | None = None,
 ) -> Trained:
     """Fit the factors.
 
@@ -119,7 +119,7 @@ def train(
     data : this task's share
     problem : the same in every task
     start : vectors of users and of items to begin with, any share of them in any task; rows without one start fresh
-    report : called in task 0 after each iteration, with its number from 1
+    report : called after each iteration with its number from 1, the objective and its seconds; in one task, or none
 
     Notes
     -----
@@ -148,8 +148,8 @@ def train(
         penalty = _bucketed(items, items_ridge.astype(np.float64) * (y.astype(np.float64) ** 2).sum(axis=1))
         objective = float((group.ordered_sum(losses) + group.ordered_sum(penalty))[0])
         history.append(Iteration(objective, time.perf_counter() - started))
-        if report is not None and group.rank == 0:
-            report(len(history), history[-1])
+        if report is not None:
+            report(np.array([len(history), history[-1].objective, history[-1].seconds]))
         if len(history) > 1 and problem.tolerance > 0:
             before = history[-2].objective
             converged = before - objective <= problem.tolerance * abs(before)

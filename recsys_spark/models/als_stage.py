@@ -10,7 +10,9 @@ The second shuffle is there because Spark runs a lost barrier stage again only w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys_spark.collectives import Group, barrier_group, group_size, new_key
+from recsys_spark.collectives import Array, Group, barrier_group, group_size, listening, new_key, reporting
 from recsys_spark.console import note
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.events import sort_events
@@ -36,6 +38,7 @@ PACK_ROWS = 1_000_000
 _PACKED = "task int, kind string, payload binary, refused bigint"
 _EVENTS, _REFUSED = "events", "refused"
 _RESULT_ROWS = 10_000
+_LINE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -94,13 +97,14 @@ def fit_factors(
     try:
         while True:
             job = replace(problem, iterations=min(per_job, problem.iterations - len(history)))
-            result = _job(packed, ratings, frames, job, tasks).persist(level)
-            try:
-                done = _summary(result)
-            except BaseException:
-                result.unpersist()
-                raise
-            _say(done["history"], len(history))
+            key, say = new_key(), _progress(len(history), problem.iterations)
+            with listening(key, _driver_host(ratings.sparkSession), say) as address:
+                result = _job(packed, ratings, frames, job, tasks, key, address).persist(level)
+                try:
+                    done = _summary(result)
+                except BaseException:
+                    result.unpersist()
+                    raise
             if before is not None:
                 before.unpersist()
             before, frames = result, (_factors(result, USER, problem), _factors(result, ITEM, problem))
@@ -112,12 +116,18 @@ def fit_factors(
 
 
 def _job(
-    packed: DataFrame, ratings: DataFrame, start: tuple[DataFrame, DataFrame] | None, problem: Problem, tasks: int
+    packed: DataFrame,
+    ratings: DataFrame,
+    start: tuple[DataFrame, DataFrame] | None,
+    problem: Problem,
+    tasks: int,
+    key: bytes,
+    address: str,
 ) -> DataFrame:
     """One barrier stage: rows of :func:`_result_schema`."""
     inputs = packed if start is None else packed.unionAll(_packed_factors(start, tasks))
     id_types = tuple(_arrow_type(ratings.schema[name].dataType) for name in (USER, ITEM))
-    train_share = _training(new_key(), problem, id_types)
+    train_share = _training(key, address, problem, id_types)
     trained = inputs.repartitionById(tasks, F.col("task")).mapInArrow(train_share, _result_schema(ratings), barrier=True)
     return trained.repartition(tasks)
 
@@ -152,12 +162,24 @@ def _summary(result: DataFrame) -> dict[str, Any]:
     return note
 
 
-def _say(history: list[dict[str, float]], before: int) -> None:
-    """A line for the iterations of a job."""
-    if history:
-        seconds = sum(one["seconds"] for one in history)
-        last, number = history[-1]["objective"], before + len(history)
-        note(f"  ALS iterations {before + 1} to {number}: {seconds:.1f} s, objective {last:.6g}")
+def _progress(before: int, iterations: int) -> Callable[[Array], None]:
+    """What shows the iterations of a job that follows ``before`` others: a line each, at most one in ``_LINE_SECONDS``."""
+    shown = 0.0
+
+    def say(report: Array) -> None:
+        nonlocal shown
+        number, objective, seconds = report.tolist()
+        if time.monotonic() - shown >= _LINE_SECONDS or before + number == iterations:
+            note(f"  ALS iteration {before + number:.0f} of {iterations}: {seconds:.2f} s, objective {objective:.6g}")
+            shown = time.monotonic()
+
+    return say
+
+
+def _driver_host(spark: SparkSession) -> str:
+    """Address of the driver that its executors know."""
+    host: str = spark.sparkContext.getConf().get("spark.driver.host") or "127.0.0.1"
+    return host.strip("[]")
 
 
 def _arrow_type(kind: T.DataType) -> pa.DataType:
@@ -271,7 +293,7 @@ def _with_bias(frame: DataFrame) -> DataFrame:
     return frame.select("id", "features", bias.cast("float").alias("bias"))
 
 
-def _training(key: bytes, problem: Problem, id_types: tuple[pa.DataType, ...]) -> Any:
+def _training(key: bytes, address: str, problem: Problem, id_types: tuple[pa.DataType, ...]) -> Any:
     """Stage two: every task's payloads into its share of the factors."""
 
     def train_share(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -283,11 +305,11 @@ def _training(key: bytes, problem: Problem, id_types: tuple[pa.DataType, ...]) -
                     refused, example = refused + bad, payload.as_buffer().to_pybytes().decode()
                 else:
                     payloads[kind].append(pa.ipc.open_stream(payload.as_buffer()).read_all())
-        with barrier_group(key) as group:
+        with barrier_group(key) as group, reporting(key, address) if group.rank == 0 else nullcontext() as report:
             rows = sum(table.num_rows for table in payloads[_EVENTS])
             refused_rows, all_rows = group.all_reduce(np.array([refused, rows], np.int64)).tolist()
             note: dict[str, Any] = {"refused": refused_rows, "example": example, "rows": all_rows}
-            trained = _train_payloads(group, payloads, problem, id_types) if all_rows and not refused_rows else None
+            trained = _train_payloads(group, payloads, problem, id_types, report) if all_rows and not refused_rows else None
             first = group.rank == 0
         if trained is not None:
             yield from _rows(USER, trained.users, problem, id_types)
@@ -301,7 +323,11 @@ def _training(key: bytes, problem: Problem, id_types: tuple[pa.DataType, ...]) -
 
 
 def _train_payloads(
-    group: Group, payloads: dict[str, list[pa.Table]], problem: Problem, id_types: tuple[pa.DataType, ...]
+    group: Group,
+    payloads: dict[str, list[pa.Table]],
+    problem: Problem,
+    id_types: tuple[pa.DataType, ...],
+    report: Callable[[Array], None] | None,
 ) -> Trained:
     ids = [pa.array([], kind).dictionary_encode() for kind in id_types]
     nothing = pa.table([*ids, pa.array([], pa.float32())], names=[USER, ITEM, RATING])
@@ -310,7 +336,7 @@ def _train_payloads(
     start = None
     if given:
         start = (_start(payloads[USER], id_types[0], problem), _start(payloads[ITEM], id_types[1], problem))
-    return train(group, data, problem, start)
+    return train(group, data, problem, start, report)
 
 
 def _start(tables: list[pa.Table], id_type: pa.DataType, problem: Problem) -> Factors:

@@ -259,6 +259,16 @@ def test_similar_items_by_any_measure(ratings, measure, power):
         model.similarItems(3, "euclid")
 
 
+def test_long_fit_says_how_far_it_is(ratings, capsys):
+    model = ALS(rank=30, maxIter=1000, checkpointInterval=-1, seed=1).fit(ratings)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "ALS iteration" in line]
+    shown = [int(line.split()[2]) for line in lines]
+    assert len(shown) > 1
+    assert shown == sorted(set(shown))
+    assert shown[-1] == 1000
+    assert lines[-1].endswith(f"objective {model.summary.objectiveHistory[-1]:.6g}")
+
+
 def test_worker_killed_in_mid_fit_costs_a_retry_and_no_bit(spark, ratings):
     params = {"rank": 30, "maxIter": 3000, "checkpointInterval": -1, "seed": 1}
     expected = {row["id"]: row["features"] for row in ALS(**params).fit(ratings).userFactors.collect()}
