@@ -208,15 +208,18 @@ def barrier_group(key: bytes) -> Iterator[Group]:
 
 
 @contextmanager
-def listening(key: bytes, host: str, receive: Callable[[Array], None]) -> Iterator[str]:
+def listening(key: bytes, spark: Any, receive: Callable[[Array], None]) -> Iterator[str]:
     """Hear from a stage while it runs: gives the address that its tasks :func:`report <reporting>` to.
 
     Parameters
     ----------
     key : shared secret of this fit
-    host : address of this process that the tasks can reach
+    spark : the session, whose executors know an address of this process
     receive : called with each array, in a thread of its own for each task that reports
     """
+    settings = spark.sparkContext.getConf()
+    host = (settings.get("spark.driver.host") or "127.0.0.1").strip("[]")
+    bound = (settings.get("spark.driver.bindAddress") or host).strip("[]")
     closed = threading.Event()
 
     def hear(connection: socket.socket) -> None:
@@ -232,7 +235,7 @@ def listening(key: bytes, host: str, receive: Callable[[Array], None]) -> Iterat
             with suppress(TimeoutError):
                 threading.Thread(target=hear, args=(listener.accept()[0],), daemon=True).start()
 
-    with socket.create_server((host, 0), family=_family(host)) as listener:
+    with socket.create_server((bound, 0), family=_family(bound)) as listener:
         listener.settimeout(0.05)
         accepting = threading.Thread(target=accept, daemon=True)
         accepting.start()

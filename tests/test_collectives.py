@@ -119,14 +119,14 @@ def test_strangers_learn_nothing_and_disturb_nothing():
     assert len(answer) <= 32  # a random challenge, and no more
 
 
-def test_reports_arrive_in_order_while_their_tasks_run_and_those_of_strangers_do_not():
+def test_reports_arrive_in_order_while_their_tasks_run_and_those_of_strangers_do_not(spark):
     heard, arrived = [], threading.Semaphore(0)
 
     def receive(array):
         heard.append(array.tolist())
         arrived.release()
 
-    with listening(b"k" * 32, "127.0.0.1", receive) as address:
+    with listening(b"k" * 32, spark, receive) as address:
         with reporting(b"x" * 32, address) as report:
             report(np.array([-1.0]))
         with reporting(b"k" * 32, address) as report:
@@ -137,9 +137,9 @@ def test_reports_arrive_in_order_while_their_tasks_run_and_those_of_strangers_do
     assert heard == [[0, 0.5], [1, 0.5], [2, 0.5]]
 
 
-def test_report_to_nobody_or_to_one_who_has_gone_is_lost():
+def test_report_to_one_who_has_gone_is_lost(spark):
     heard = []
-    with listening(b"k" * 32, "127.0.0.1", heard.append) as address:
+    with listening(b"k" * 32, spark, heard.append) as address:
         pass
     with reporting(b"k" * 32, address) as report:
         report(np.zeros(3))

@@ -297,14 +297,16 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
     ----------
     userFactors, itemFactors : one row per id: ``id``, ``features`` array<float>, and ``bias`` float with ``useBiases``
     summary : :class:`ALSSummary` of the fit; None for a loaded model
+
+    Without factors it can do nothing but ``load``, as Spark's own.
     """
 
     scores_new_users: ClassVar[bool] = False
 
     pairWeight: Param[float] = _param("pairWeight", "weight of all pairs that the fit worked with", TypeConverters.toFloat)
 
-    def __init__(self, user_factors: DataFrame, item_factors: DataFrame) -> None:
-        super().__init__(user_factors, item_factors)
+    def __init__(self, user_factors: DataFrame | None = None, item_factors: DataFrame | None = None) -> None:
+        super().__init__(user_factors, item_factors)  # type: ignore[arg-type]
         self.summary: ALSSummary | None = None
         self._kept: DataFrame | None = None
         self._setDefault(pairWeight=0.0, coldStartStrategy="nan", userCol="user", itemCol="item")

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -98,7 +98,7 @@ def fit_factors(
         while True:
             job = replace(problem, iterations=min(per_job, problem.iterations - len(history)))
             key, say = new_key(), _progress(len(history), problem.iterations)
-            with listening(key, _driver_host(ratings.sparkSession), say) as address:
+            with listening(key, ratings.sparkSession, say) as address:
                 result = _job(packed, ratings, frames, job, tasks, key, address).persist(level)
                 try:
                     done = _summary(result)
@@ -174,12 +174,6 @@ def _progress(before: int, iterations: int) -> Callable[[Array], None]:
             shown = time.monotonic()
 
     return say
-
-
-def _driver_host(spark: SparkSession) -> str:
-    """Address of the driver that its executors know."""
-    host: str = spark.sparkContext.getConf().get("spark.driver.host") or "127.0.0.1"
-    return host.strip("[]")
 
 
 def _arrow_type(kind: T.DataType) -> pa.DataType:

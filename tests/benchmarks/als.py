@@ -2,7 +2,8 @@
 
 The events are as many and as skewed as MovieLens 20M's (138,000 users x 27,000 items), drawn at random, and scaled down with
 ``--events``. An iteration's seconds are those of a fit of several iterations less one of fewer; whole fits are from the
-DataFrame (Parquet) to the factors. ``implicit`` weighs its regularisation otherwise, so only its seconds are compared.
+DataFrame (Parquet) to the factors. ``implicit`` regularises every row alike, so that ours runs once more with ``regExponent=0``
+to be compared with it.
 """
 
 from __future__ import annotations
@@ -16,19 +17,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.ml import recommendation as mllib
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
+from recsys_spark.config import Session
 from recsys_spark.models import ALS
 from recsys_spark.session import get_session
 from tests.benchmarks.report import best, publish, seconds
 
 USERS, ITEMS, EVENTS = 138_000, 27_000, 20_000_000
+REG = 0.1
+
+NOTES = [
+    "ours: best of repeated fits; an iteration: the median of ten",
+    "to a peer's objective: the first iteration within 0.1 % of what the peer has after ten",
+    "stated: the memory that the docstrings allow all tasks together, beside the interpreters (about 0.25 GiB each)",
+]
+
+Factors = npt.NDArray[np.float32]
+Targets = dict[str, float]
+"""Objective that a peer reached, by its name."""
 
 
 def make_events(path: Path, events: int, users: int, items: int) -> int:
@@ -78,100 +92,185 @@ def peak_of_workers(action: Callable[[], object]) -> float:
     return largest
 
 
-def ours(data: DataFrame, rank: int, implicit: bool, solver: str, repeats: int) -> dict[str, object]:
-    """Whole fit of ten iterations, seconds of one, and the objective."""
-    als = ALS(rank=rank, implicitPrefs=implicit, solver=solver, maxIter=10, seed=1)
+def objective(matrix: csr_matrix, x: Factors, y: Factors, implicit: bool, exponent: float) -> float:
+    """What a fit minimises, from its factors, in parts of a million events: alpha 1, regularisation ``REG``."""
+    total, (rows, columns) = 0.0, matrix.nonzero()
+    for begin in range(0, matrix.nnz, 1_000_000):
+        part = slice(begin, begin + 1_000_000)
+        r = matrix.data[part].astype(np.float64)
+        score = np.einsum("ij,ij->i", x[rows[part]], y[columns[part]], dtype=np.float64)
+        total += ((1 + r) * (1 - score) ** 2 - score**2).sum() if implicit else ((r - score) ** 2).sum()
+    if implicit:
+        total += float(((x.T.astype(np.float64) @ x) * (y.T.astype(np.float64) @ y)).sum())
+    for counts, vectors in ((np.diff(matrix.indptr), x), (np.bincount(matrix.indices, minlength=len(y)), y)):
+        total += REG * float((counts.astype(np.float64) ** exponent) @ (vectors.astype(np.float64) ** 2).sum(axis=1))
+    return float(total)
+
+
+def factors_of(frame: DataFrame, rows: int) -> Factors:
+    """Vectors of a model's frame by id."""
+    table = frame.toArrow()
+    vectors = np.zeros((rows, len(table["features"][0])), np.float32)
+    vectors[table["id"].to_numpy()] = table["features"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+    return vectors
+
+
+def stated_memory(events: int, users: int, items: int, rank: int, tasks: int) -> float:
+    """What the docstrings of ``prepare`` and ``train`` allow all tasks together, in GiB, beside the interpreters."""
+    training = 16 * events + 4 * rank * (tasks + 1) * (users + items) + 512 * rank**2
+    return max(80 * events, training) / 2**30
+
+
+def ours(
+    data: DataFrame, rank: int, implicit: bool, solver: str, repeats: int, exponent: float = 1.0, targets: Targets | None = None
+) -> dict[str, object]:
+    """Whole fit of ten iterations, seconds of one, and when it reaches the peers' objectives."""
+    als = ALS(rank=rank, implicitPrefs=implicit, solver=solver, maxIter=10, seed=1, regParam=REG, regExponent=exponent)
     models = []
     whole = best(lambda: models.append(als.fit(data)), repeats)
     summary = models[-1].summary
-    iterations = sorted(one.seconds for one in summary.iterations)
+    each = [one.seconds for one in summary.iterations]
     for model in models:
         model.unpersist()
-    return {
-        "what": f"recsys-spark, {solver}",
-        "iteration, s": iterations[len(iterations) // 2],
+    row: dict[str, object] = {
+        "what": f"recsys-spark, {solver}" + ("" if exponent == 1 else f", regExponent {exponent:g}"),
+        "iteration, s": sorted(each)[len(each) // 2],
         "10 iterations, s": whole,
-        "before the first and after the last, s": whole - sum(one.seconds for one in summary.iterations),
+        "before the first and after the last, s": whole - sum(each),
         "objective": summary.objectiveHistory[-1],
+    }
+    for peer, target in (targets or {}).items():
+        reached = next((k + 1 for k, value in enumerate(summary.objectiveHistory) if value <= 1.001 * target), None)
+        what = f"to {peer}'s objective: iterations, their s"
+        row[what] = "not in 10" if reached is None else f"{reached}, {sum(each[:reached]):.2f}"
+    return row
+
+
+def sparks(data: DataFrame, matrix: csr_matrix, rank: int, implicit: bool, iterations: int) -> tuple[dict[str, object], Targets]:
+    """Spark's own: a fit of one iteration and one of ``iterations``; its objective, where those are ten."""
+    models = []
+
+    def fit(count: int) -> None:
+        als = mllib.ALS(
+            rank=rank, implicitPrefs=implicit, maxIter=count, seed=1, regParam=REG, numUserBlocks=10, numItemBlocks=10
+        )
+        models.append(als.fit(data))
+        models[-1].userFactors.count()
+
+    first, last = seconds(lambda: fit(1)), seconds(lambda: fit(iterations))
+    each = (last - first) / (iterations - 1)
+    row: dict[str, object] = {"what": "MLlib", "iteration, s": each, "10 iterations, s": first + 9 * each}
+    if iterations != 10:
+        return row, {}
+    row["10 iterations, s"] = last
+    x, y = (
+        factors_of(frame, rows)
+        for frame, rows in zip((models[-1].userFactors, models[-1].itemFactors), matrix.shape, strict=True)
+    )
+    reached = row["objective"] = objective(matrix, x, y, implicit, 1.0)
+    return row, {"MLlib": reached}
+
+
+def peers(matrix: csr_matrix, rank: int, solvers: list[str]) -> tuple[list[dict[str, object]], Targets]:
+    """``implicit``, by conjugate gradients and exactly, from a matrix in memory; the objective of the first after ten iterations.
+
+    Its confidences are ours less 1; it regularises every row alike, as our ``regExponent=0``.
+    """
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    confidence = csr_matrix((matrix.data + 1, matrix.indices, matrix.indptr), matrix.shape)
+    rows: list[dict[str, object]] = []
+    targets: Targets = {}
+    with threadpool_limits(1):
+        ways = {"cg": ("3 conjugate-gradient steps", True, 10), "cholesky": ("exact", False, 2)}
+        for name, use_cg, iterations in (ways[solver] for solver in solvers):
+            models = []
+
+            def fit(count: int, use_cg: bool = use_cg, models: list[object] = models) -> None:
+                model = AlternatingLeastSquares(
+                    factors=rank, regularization=REG, iterations=count, use_cg=use_cg, random_state=1,
+                    num_threads=os.cpu_count() or 1,
+                )  # fmt: skip
+                model.fit(confidence, show_progress=False)
+                models.append(model)
+
+            first, last = seconds(lambda: fit(1)), seconds(lambda: fit(iterations))  # noqa: B023
+            each = (last - first) / (iterations - 1)
+            rows.append({"what": f"implicit, {name}", "iteration, s": each, "10 iterations, s": first + 9 * each})
+            if use_cg:
+                reached = objective(matrix, models[-1].user_factors, models[-1].item_factors, True, 0.0)
+                rows[-1]["objective"] = targets["implicit"] = reached
+    return rows, targets
+
+
+def bare_products(users: int, items: int, rank: int) -> dict[str, object]:
+    """What three conjugate-gradient steps multiply with Gram matrices (four products, and making them), and nothing else."""
+    rng = np.random.default_rng(0)
+    gram = rng.random((rank, rank), np.float32)
+    block = rng.random((1024, rank), np.float32)
+    flops = 2.0 * (users + items) * rank**2 * (4 + 1)
+    with threadpool_limits(os.cpu_count() or 1):
+        taken = min(seconds(lambda: [block @ gram for _ in range(50)]) for _ in range(3))
+    return {
+        "what": "five products of all rows with a Gram matrix, alone",
+        "iteration, s": taken * flops / (50 * 2.0 * 1024 * rank**2),
     }
 
 
-def sparks(data: DataFrame, rank: int, implicit: bool, iterations: int) -> dict[str, object]:
-    """Spark's own: a fit of one iteration and one of ``iterations``."""
-
-    def fit(count: int) -> float:
-        als = mllib.ALS(rank=rank, implicitPrefs=implicit, maxIter=count, seed=1, numUserBlocks=10, numItemBlocks=10)
-        return seconds(lambda: als.fit(data).userFactors.count())
-
-    first, last = fit(1), fit(iterations)
-    each = (last - first) / (iterations - 1)
-    return {"what": "MLlib", "iteration, s": each, "10 iterations, s": first + 9 * each}
-
-
-def peers(path: Path, rank: int, users: int, items: int, solvers: list[str]) -> list[dict[str, object]]:
-    """``implicit``, by conjugate gradients and exactly, from a matrix in memory."""
-    from implicit.cpu.als import AlternatingLeastSquares
-
-    matrix = matrix_of(path, users, items)
+def measure(spark: SparkSession, events: int, users: int, items: int, options: argparse.Namespace) -> list[dict[str, object]]:
+    """All rows of one size."""
     rows: list[dict[str, object]] = []
-    with threadpool_limits(1):
-        ways = {"cg": ("3 conjugate-gradient steps", True, 4), "cholesky": ("exact", False, 2)}
-        for name, use_cg, iterations in (ways[solver] for solver in solvers):
-
-            def fit(count: int, use_cg: bool = use_cg) -> float:
-                model = AlternatingLeastSquares(
-                    factors=rank,
-                    regularization=0.1,
-                    iterations=count,
-                    use_cg=use_cg,
-                    num_threads=os.cpu_count() or 1,
-                    random_state=1,
-                )
-                return seconds(lambda: model.fit(matrix, show_progress=False))
-
-            first, last = fit(1), fit(iterations)
-            each = (last - first) / (iterations - 1)
-            rows.append({"what": f"implicit, {name}", "iteration, s": each, "10 iterations, s": first + 9 * each})
+    implicit, tasks = not options.explicit, spark.sparkContext.defaultParallelism
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "events.parquet"
+        count = make_events(path, events, users, items)
+        data, matrix = spark.read.parquet(str(path)), matrix_of(path, users, items)
+        for rank in options.rank:
+            theirs, targets, same = [], {}, {}
+            if options.mllib_iterations:
+                row, targets = sparks(data, matrix, rank, implicit, options.mllib_iterations)
+                theirs.append(row)
+            if implicit and not options.no_implicit:
+                more, same = peers(matrix, rank, options.solvers)
+                theirs += more
+            measured = [ours(data, rank, implicit, solver, options.repeats, 1.0, targets) for solver in options.solvers]
+            if same:
+                measured.append(ours(data, rank, implicit, "cg", 1, 0.0, same))
+            als = ALS(rank=rank, implicitPrefs=implicit, solver="cg", maxIter=1, seed=1)
+            measured[0]["peak of workers, GiB"] = peak_of_workers(lambda als=als: als.fit(data))
+            measured[0]["stated, GiB"] = stated_memory(count, users, items, rank, tasks)
+            if rank >= 128:
+                theirs.append(bare_products(users, items, rank))
+            shape = {"events": f"{count:,}", "users x items": f"{users:,} x {items:,}", "rank": rank, "tasks": tasks}
+            rows += [{**shape, **row} for row in measured + theirs]
+            print(time.strftime("%H:%M:%S"), rows[-len(measured) - len(theirs) :], flush=True)
     return rows
 
 
 def main() -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, nargs="+", default=[1_000_000, 5_000_000, EVENTS])
+    parser.add_argument("--events", type=int, nargs="+", default=[100_000, 1_000_000, 5_000_000, EVENTS])
     parser.add_argument("--rank", type=int, nargs="+", default=[64])
     parser.add_argument("--explicit", action="store_true")
     parser.add_argument("--users", type=int)
     parser.add_argument("--items", type=int)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--mllib-iterations", type=int, default=3, help="0 leaves MLlib out")
+    parser.add_argument("--mllib-iterations", type=int, default=10, help="fewer than 10: no objective; 0 leaves MLlib out")
+    parser.add_argument("--no-implicit", action="store_true", help="leave implicit out")
     parser.add_argument("--solvers", nargs="+", default=["cg", "cholesky"])
+    parser.add_argument("--master", help="such as local-cluster[2,1,4096]: two executors of one core")
     parser.add_argument("--name", default="als")
     options = parser.parse_args()
-    spark = get_session()
+    further = {"spark.master": options.master, "spark.executor.memory": "3g"} if options.master else {}
+    spark = get_session(Session(spark=further))
     rows: list[dict[str, object]] = []
     for events in options.events:
         users = options.users or max(1000, USERS * events // EVENTS)
         items = options.items or (ITEMS if events == EVENTS else max(500, int(ITEMS * (events / EVENTS) ** 0.5)))
-        with tempfile.TemporaryDirectory() as name:
-            path = Path(name) / "events.parquet"
-            count = make_events(path, events, users, items)
-            data = spark.read.parquet(str(path))
-            for rank in options.rank:
-                shape = {"events": f"{count:,}", "users x items": f"{users:,} x {items:,}", "rank": rank}
-                measured = [ours(data, rank, not options.explicit, solver, options.repeats) for solver in options.solvers]
-                memory = peak_of_workers(
-                    lambda data=data, rank=rank: ALS(rank=rank, implicitPrefs=True, solver="cg", maxIter=1, seed=1).fit(data)
-                )
-                measured[0]["peak of workers, GiB"] = memory
-                if not options.explicit:
-                    measured += peers(path, rank, users, items, options.solvers)
-                if options.mllib_iterations:
-                    measured.append(sparks(data, rank, not options.explicit, options.mllib_iterations))
-                rows += [{**shape, **row} for row in measured]
-                print(time.strftime("%H:%M:%S"), rows[-len(measured) :], flush=True)
+        rows += measure(spark, events, users, items, options)
     mode = "explicit" if options.explicit else "implicit"
-    publish(options.name, f"ALS, {mode} feedback", rows, ["ours: best of repeated fits; an iteration: the median of ten"])
+    publish(options.name, f"ALS, {mode} feedback", rows, NOTES)
 
 
 if __name__ == "__main__":
