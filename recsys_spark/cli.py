@@ -21,7 +21,7 @@ from recsys_spark.errors import ConfigError, RecsysError, summary
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.night import Night, check_models
-from recsys_spark.pipeline.nightly import STEPS
+from recsys_spark.pipeline.nightly import STEPS, steps_of
 from recsys_spark.pipeline.nightly import nightly as run_nightly
 from recsys_spark.pipeline.show import sample_users, show_metrics, show_runs, show_user
 from recsys_spark.schema import SEEDED
@@ -78,10 +78,10 @@ def nightly(
     overrides: Overrides = None,
     show: Annotated[int, typer.Option(min=0, help="Print the lists of this many users.")] = 0,
 ) -> None:
-    """A whole night: ingest, split, train, evaluate, recommend, publish."""
+    """A whole night: ingest, split, negatives where configured, train, evaluate, recommend, publish."""
     night = _night(config, run_date, overrides)
     run_nightly(night)
-    show_runs(night.lake, run_date, len(STEPS))
+    show_runs(night.lake, run_date, len(steps_of(night.config)))
     show_metrics(night.lake, night.run_id, int(night.config.evaluate.champion.split("@")[1]))
     for user in sample_users(night.lake, show, run_date):
         show_user(night.lake, user, run_date)

@@ -209,6 +209,16 @@ class Split(Section):
     """Minimum counts within what is kept (k-core)."""
 
 
+class Negatives(Section):
+    """Negatives of the training part, as a table."""
+
+    strategy: Literal["uniform", "popularity", "in-batch"] = "popularity"
+    ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0
+    """Negatives of each positive."""
+    power: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.75
+    """Exponent of an item's count, for popularity."""
+
+
 class Evaluate(Section):
     """What is measured, at which cut-offs."""
 
@@ -259,6 +269,8 @@ class Config(Section):
     ingest: Ingest
     session: Session = Session()
     split: Split = Split()
+    negatives: Negatives | None = None
+    """Without this section no negatives are written."""
     models: list[str] = Field(["popularity", "als"], min_length=1)
     params: dict[str, dict[str, Any]] = {}
     evaluate: Evaluate = Evaluate()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 
@@ -22,9 +22,9 @@ Doubles = npt.NDArray[np.float64]
 def mix(seed: int, *keys: npt.ArrayLike) -> Words:
     """64 random bits for each combination of ``keys`` (integers or integer arrays that broadcast)."""
     with np.errstate(over="ignore"):
-        state = _finalise(np.uint64(seed & 0xFFFFFFFFFFFFFFFF) + _GOLDEN)
+        state = finalise(np.uint64(seed & 0xFFFFFFFFFFFFFFFF) + GOLDEN)
         for key in keys:
-            state = _finalise((state ^ np.asarray(key).astype(np.uint64)) + _GOLDEN)
+            state = finalise((state ^ np.asarray(key).astype(np.uint64)) + GOLDEN)
         return np.asarray(state)
 
 
@@ -39,7 +39,8 @@ def normal(seed: int, *keys: npt.ArrayLike) -> Doubles:
     return np.asarray(radius * np.cos(2.0 * np.pi * uniform(seed, *keys, 1)))
 
 
-def _finalise(word: Any) -> Any:
+def finalise(word: Any) -> Any:
+    """SplitMix64's finaliser of a 64-bit word, or of an array of them."""
     word = (word ^ (word >> np.uint64(30))) * _FIRST
     word = (word ^ (word >> np.uint64(27))) * _SECOND
     return word ^ (word >> np.uint64(31))

@@ -81,6 +81,13 @@ TABLES: dict[str, Table] = {
         {"item": "{item}", "title": "string", "year": "int", "genres": "array<string>"},
         required=("item",),
     ),
+    "negatives": Table(
+        "one row per (run_date, user, positive, item): an item the user has not taken, beside one that he has",
+        {"run_date": "date", "user": "{user}", "positive": "{item}", "item": "{item}", "log_q": "float"},
+        required=("run_date", "user", "positive", "item", "log_q"),
+        checks={"another_item": "item <> positive", "finite_log_q": FINITE.format("log_q")},
+        partition=("run_date",),
+    ),
     "models": Table(
         "one row per fitted model",
         {

@@ -31,7 +31,8 @@ from recsys_spark.kernels.events import sort_events
 from recsys_spark.kernels.least_squares import Weights, solve
 from recsys_spark.models.als_program import Factors, Iteration, Problem, Trained, ridge_of, train
 from recsys_spark.models.interactions import numbered, prepare, split_by_task
-from recsys_spark.recommend.host import collect_factors, in_chunks
+from recsys_spark.packing import in_chunks, table_bytes
+from recsys_spark.recommend.host import collect_factors
 from recsys_spark.schema import ITEM, RATING, USER
 
 PACK_ROWS = 1_000_000
@@ -257,7 +258,7 @@ def _payloads(rows: pa.Table, tasks: int) -> pa.RecordBatch:
     if refused:
         example = rows.filter(pc.invert(usable)).slice(0, 1).to_pylist()[0]
         return _packed_rows([(0, _REFUSED, json.dumps(example, default=str).encode(), refused)])
-    return _packed_rows([(task, _EVENTS, _table_bytes(part), 0) for task, part in split_by_task(rows, tasks)])
+    return _packed_rows([(task, _EVENTS, table_bytes(part), 0) for task, part in split_by_task(rows, tasks)])
 
 
 def _packed_rows(rows: list[tuple[int, str, bytes, int]]) -> pa.RecordBatch:
@@ -272,7 +273,7 @@ def _packed_factors(frames: tuple[DataFrame, DataFrame], tasks: int) -> DataFram
     def packing(kind: str) -> Any:
         def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for number, batch in enumerate(batches):
-                yield _packed_rows([(number % tasks, kind, _table_bytes(pa.Table.from_batches([batch])), 0)])
+                yield _packed_rows([(number % tasks, kind, table_bytes(pa.Table.from_batches([batch])), 0)])
 
         return pack
 
@@ -366,10 +367,3 @@ def _batch(
         pa.array([note] * rows, pa.string()),
     ]
     return pa.RecordBatch.from_arrays(columns, names=[USER, ITEM, "bias", "features", "note"])
-
-
-def _table_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()

@@ -24,13 +24,13 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_spark.collectives import Group
+from recsys_spark.ids import hash_ids
 from recsys_spark.kernels.events import Floats, Ints, Longs, group_events, sort_events
-from recsys_spark.kernels.randomness import Words, mix
+from recsys_spark.kernels.randomness import Words
 
 BUCKETS = 128
 """Logical buckets of users, and of items: what sums run over. A group has at most half as many tasks."""
@@ -96,14 +96,6 @@ class Interactions:
     items: Side
     events: int
     mean: float
-
-
-def hash_ids(ids: pa.Array) -> Words:
-    """64-bit hash of each id: the same for an integer as for a long."""
-    if pa.types.is_integer(ids.type):
-        return mix(0, ids.to_numpy(zero_copy_only=False).astype(np.int64))
-    texts = ids.to_numpy(zero_copy_only=False).astype(object)
-    return mix(0, pd.util.hash_array(texts, categorize=False))
 
 
 def buckets_of(words: Words) -> Longs:

@@ -8,8 +8,7 @@ How a call runs::
     seen  (user, item)    ──pack──┴── one shuffle of few, ┼─ bucket 1: ...
     items (id, features)  ──broadcast, block by block──   └─ large binary rows
 
-Packing first is what makes it fast: twenty million seen pairs cross the shuffle as some thousand binary rows, and are
-never sorted, grouped or turned into lists by Spark.
+Packing first is what makes it fast (:mod:`recsys_spark.packing`).
 """
 
 from __future__ import annotations
@@ -32,10 +31,11 @@ from pyspark.sql import types as T
 from recsys_spark.config import Blocks
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.topn import Floats, ItemBlock, top_n
+from recsys_spark.packing import PACKED, bucket_of, one_array, packing, unpacked
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
 RECOMMENDATIONS = "recommendations"
-_PACKED = "bucket int, is_seen boolean, payload binary"
+_USERS, _SEEN = "users", "seen"
 
 
 DEFAULT_BLOCKS = Blocks()
@@ -81,12 +81,12 @@ def recommend_lists(
     if seen is not None:
         buckets = max(buckets, math.ceil(seen.count() / sizes.pairs_per_task))
     id_type, item_type = users.schema["id"].dataType, items.schema["id"].dataType
-    vectors = users.select(_bucket(F.col("id"), buckets), "id", "features", _bias(users))
-    packed = vectors.mapInArrow(_packing(False, sizes.pack_rows, lambda batch: batch), _PACKED)
+    vectors = users.select(bucket_of(F.col("id"), buckets), "id", "features", _bias(users))
+    packed = vectors.mapInArrow(packing(_USERS, sizes.pack_rows), PACKED)
     if seen is not None:
         user, item = F.col(USER).try_cast(id_type), F.col(ITEM).try_cast(item_type)
-        pairs = seen.select(_bucket(user, buckets), user.alias("id"), item.alias(ITEM))
-        packed = packed.unionAll(pairs.mapInArrow(_packing(True, sizes.pack_rows, _positions(ids)), _PACKED))
+        pairs = seen.select(bucket_of(user, buckets), user.alias("id"), item.alias(ITEM))
+        packed = packed.unionAll(pairs.mapInArrow(packing(_SEEN, sizes.pack_rows, _positions(ids)), PACKED))
     lists = T.ArrayType(T.StructType([T.StructField(ITEM, item_type), T.StructField(SCORE, T.FloatType())]))
     result = T.StructType([T.StructField("id", id_type), T.StructField(RECOMMENDATIONS, lists)])
     fill = _filling(ids, item_blocks, n, sizes.user_block)
@@ -102,10 +102,6 @@ def explode_lists(lists: DataFrame, user: str = "id") -> DataFrame:
 
 def _bias(side: DataFrame) -> Column:
     return (F.col("bias") if "bias" in side.columns else F.lit(0.0)).cast("float").alias("bias")
-
-
-def _bucket(user: Column, buckets: int) -> Column:
-    return F.pmod(F.xxhash64(user), F.lit(buckets)).cast("int").alias("bucket")
 
 
 def _collect_items(items: DataFrame, item_block: int) -> tuple[pa.Array, list[ItemBlock]]:
@@ -125,16 +121,12 @@ def collect_factors(items: DataFrame) -> tuple[pa.Array, Floats, Floats]:
         Features are not finite or not all of one length.
     """
     table = items.select("id", "features", _bias(items)).toArrow().combine_chunks().sort_by("id")
-    return _single(table["id"]), _matrix(table["features"]), table["bias"].to_numpy()
-
-
-def _single(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    return one_array(table["id"]), _matrix(table["features"]), table["bias"].to_numpy()
 
 
 def _matrix(column: pa.ChunkedArray) -> Floats:
     """A column of equally long lists as a float32 matrix, shape (n_rows, rank)."""
-    lists = _single(column)
+    lists = one_array(column)
     lengths = pc.unique(pc.list_value_length(lists)).to_pylist() if len(lists) else [0]
     if len(lengths) != 1:
         raise ModelError(f"features must all have one length, found {sorted(map(str, lengths))}")
@@ -144,53 +136,11 @@ def _matrix(column: pa.ChunkedArray) -> Floats:
     return matrix
 
 
-def _packing(is_seen: bool, pack_rows: int, change: Callable[[pa.Table], pa.Table]) -> Any:
-    """Stage one: rows into binary payloads, one for each bucket and ``pack_rows`` rows. Column ``bucket`` comes first."""
-
-    def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for table in in_chunks(batches, pack_rows):
-            yield _payloads(change(table), is_seen)
-
-    return pack
-
-
-def in_chunks(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """The batches as tables of at least ``rows`` rows, the last one smaller; nothing where there are none."""
-    held: list[pa.RecordBatch] = []
-    count = 0
-    for batch in batches:
-        held.append(batch)
-        count += batch.num_rows
-        if count >= rows:
-            yield pa.Table.from_batches(held)
-            held, count = [], 0
-    if count:
-        yield pa.Table.from_batches(held)
-
-
-def _payloads(rows: pa.Table, is_seen: bool) -> pa.RecordBatch:
-    buckets = rows["bucket"].to_numpy()
-    order = np.argsort(buckets.astype(np.uint16) if buckets.max(initial=0) < 2**16 else buckets, kind="stable")
-    ordered = rows.drop_columns("bucket").take(pa.array(order)).combine_chunks()
-    found, starts = np.unique(buckets[order], return_index=True)
-    ends = np.append(starts[1:], len(buckets))[: len(starts)]  # none, where no pair is left
-    payloads = [_to_bytes(ordered.slice(start, end - start)) for start, end in zip(starts, ends, strict=True)]
-    columns = [pa.array(found, pa.int32()), pa.array(np.full(len(found), is_seen)), pa.array(payloads, pa.binary())]
-    return pa.RecordBatch.from_arrays(columns, names=["bucket", "is_seen", "payload"])
-
-
-def _to_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
 def _positions(catalogue: Broadcast[Any]) -> Callable[[pa.Table], pa.Table]:
     """Replace seen items by their catalogue positions (int32); pairs of unknown items are dropped."""
 
     def replaced(pairs: pa.Table) -> pa.Table:
-        position = pc.index_in(_single(pairs[ITEM]), value_set=catalogue.value)
+        position = pc.index_in(one_array(pairs[ITEM]), value_set=catalogue.value)
         known = pairs.select(["bucket", "id"]).append_column(ITEM, position)
         return known.filter(pc.is_valid(known[ITEM])) if position.null_count else known
 
@@ -201,17 +151,14 @@ def _filling(catalogue: Broadcast[Any], item_blocks: list[Broadcast[Any]], n: in
     """Stage two: a bucket's payloads into lists."""
 
     def fill(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        tables: dict[bool, list[pa.Table]] = {False: [], True: []}
-        for batch in batches:
-            for is_seen, payload in zip(batch["is_seen"].to_pylist(), batch["payload"], strict=True):
-                tables[is_seen].append(pa.ipc.open_stream(payload.as_buffer()).read_all())
-        if not tables[False]:
+        tables = unpacked(batches)
+        if _USERS not in tables:
             return
         # in the order of their ids, so that a user's bits do not depend on how the rows arrived
-        users = pa.concat_tables(tables[False]).combine_chunks().sort_by("id")
-        ids = _single(users["id"])
+        users = pa.concat_tables(tables[_USERS]).combine_chunks().sort_by("id")
+        ids = one_array(users["id"])
         blocks = [block.value.block for block in item_blocks]
-        items, scores = top_n(_matrix(users["features"]), blocks, _csr(ids, tables[True]), n, user_block)
+        items, scores = top_n(_matrix(users["features"]), blocks, _csr(ids, tables.get(_SEEN, [])), n, user_block)
         scores += users["bias"].to_numpy()[:, None]
         yield pa.RecordBatch.from_arrays([ids, _lists(items, scores, catalogue.value)], names=["id", RECOMMENDATIONS])
 
@@ -223,8 +170,8 @@ def _csr(ids: pa.Array, seen: list[pa.Table]) -> Any:
     if not seen:
         return np.zeros(len(ids) + 1, np.int64), np.zeros(0, np.int32)
     pairs = pa.concat_tables(seen)
-    row = pc.index_in(_single(pairs["id"]), value_set=ids)
-    positions = _single(pairs[ITEM])
+    row = pc.index_in(one_array(pairs["id"]), value_set=ids)
+    positions = one_array(pairs[ITEM])
     if row.null_count:
         known = pc.is_valid(row)
         row, positions = row.filter(known), positions.filter(known)

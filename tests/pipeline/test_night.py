@@ -15,7 +15,7 @@ from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.night import Night, redacted
-from recsys_spark.pipeline.nightly import STEPS, nightly
+from recsys_spark.pipeline.nightly import STEPS, nightly, steps_of
 from recsys_spark.pipeline.publish import published
 from recsys_spark.pipeline.recommend import check_lists
 from recsys_spark.pipeline.show import sample_users, show_runs, show_user
@@ -105,7 +105,7 @@ def test_same_night_twice_changes_no_rows(twice):
 
 def test_ledger_says_what_each_run_did(twice):
     rows = twice.night().lake.read("runs").orderBy("started").collect()
-    assert [row["step"] for row in rows] == list(STEPS) * 3
+    assert [row["step"] for row in rows] == steps_of(twice.night().config) * 3
     assert {row["state"] for row in rows} == {"done"}
     first, second = (row["counts"] for row in rows if row["step"] == "ingest" and row["run_date"] == DAY)
     assert (first["inserted"], first["unchanged"], first["rejected"]) == (len(CHECKERBOARD), 0, 1)
@@ -162,9 +162,28 @@ def test_show_prints_history_and_list(twice, capsys):
 
 def test_steps_run_alone_one_after_the_other(shop):
     shop.receive(*CHECKERBOARD)
-    for step in STEPS.values():
-        step(shop.night())  # each in a night of its own, as a job of its own would
+    for name in steps_of(shop.night().config):
+        STEPS[name](shop.night())  # each in a night of its own, as a job of its own would
     assert len(shop.rows("recommendations", "user")) > 0
+
+
+def test_negatives_are_written_where_they_are_configured(shop):
+    shop.receive(*CHECKERBOARD)
+    shop.tree["negatives"] = {"strategy": "uniform", "ratio": 2}
+    for name in ("ingest", "split", "sample_negatives", "sample_negatives"):
+        STEPS[name](shop.night())
+    rows = shop.rows("negatives", "run_date", "user", "positive", "item", "log_q")
+    known = {tuple(row) for row in shop.night().part("train").select("user", "item").collect()}
+    assert {row[0] for row in rows} == {DAY}
+    assert {(user, positive) for _, user, positive, _, _ in rows} == known
+    assert not {(user, item) for _, user, _, item, _ in rows} & known
+    counts = shop.night().ledger.last_done("sample_negatives")["counts"]
+    assert counts == {"positives": len(known), "negatives": len(rows), "lacking": 2 * len(known) - len(rows)}
+    assert "sample_negatives" in steps_of(shop.night().config)
+    shop.tree["negatives"] = None
+    assert "sample_negatives" not in steps_of(shop.night().config)
+    with pytest.raises(ConfigError, match="negatives: given 'nothing'"):
+        STEPS["sample_negatives"](shop.night())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,234 @@
+"""Negatives: items that a user has not taken, drawn from a distribution over the catalogue.
+
+Draws come from an alias table (Walker 1977; Vose 1991), and those that hit one of the user's positives, or an item that the same
+positive already has, are drawn again. Two cases would draw for ever, and are taken out: a user whose positives have nearly all of
+the distribution's mass draws from a list of the rest, and a positive that still lacks items after many draws gets them by
+an exponential race over that list (Efraimidis & Spirakis 2006). Both leave the distribution as it is: item after item, without
+replacement, each with a probability proportional to its weight among those that are left.
+
+Every draw is a pure function of the user's key and the number of his draws before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from recsys_spark.kernels.randomness import GOLDEN, Words, finalise
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+
+CROWDED = 15 / 16
+"""Mass of a user's positives from which on the rest of the catalogue is listed for him."""
+PATIENCE = 64, 8
+"""A positive races for what it lacks after so many draws, and so many more for each item wanted."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A distribution over catalogue positions, as an alias table.
+
+    Attributes
+    ----------
+    accept : float32 array, shape (n_items,): chance with which a position that was hit is kept
+    alias : int32 array, shape (n_items,): the position taken otherwise
+    log_q : float32 array, shape (n_items,): log probability of each position
+    """
+
+    accept: Floats
+    alias: Ints
+    log_q: Floats
+
+    @classmethod
+    def build(cls, weights: npt.NDArray[np.float64]) -> Proposal:
+        """The distribution proportional to ``weights``, shape (n_items,), all above 0. Linear time.
+
+        Raises
+        ------
+        ValueError
+            No weights, or one that is not a positive finite number.
+        """
+        weights = np.asarray(weights, np.float64)
+        if not len(weights) or not (np.isfinite(weights) & (weights > 0)).all():
+            raise ValueError("weights must be positive finite numbers, at least one")
+        share = weights / weights.sum()
+        accept, alias = _alias_table(share * len(share))
+        return cls(accept, alias, np.log(share).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Negatives of some positives.
+
+    Attributes
+    ----------
+    items : int32 array: positions, those of one positive together, in the order of the positives
+    counts : int32 array, shape (n_positives,): how many each has; fewer than wanted where no more are unseen
+    log_unseen : float64 array, shape (n_users,): log probability that a draw hits none of the user's positives
+    """
+
+    items: Ints
+    counts: Ints
+    log_unseen: npt.NDArray[np.float64]
+
+
+def draw_negatives(keys: Words, known: tuple[Longs, Ints], positives: Longs, wanted: Ints, proposal: Proposal) -> Drawn:
+    """Draw ``wanted`` negatives for each positive: none a known item of its user, none twice for the same positive.
+
+    Parameters
+    ----------
+    keys : uint64 array, shape (n_users,): what each user's draws depend on, beside the proposal
+    known : CSR pair (indptr int64 (n_users + 1,), positions int32), ascending and unique within a user
+    positives : int64 array, shape (n_users + 1,): positives of user u are ``positives[u]`` to ``positives[u + 1]``
+    wanted : int32 array, shape (n_positives,)
+    proposal : what is drawn from
+
+    Returns
+    -------
+    Drawn
+
+    Notes
+    -----
+    Memory: the result, and 12 bytes for each unseen item of one crowded user. About one draw, one look-up in the user's positives
+    by bisection and one in a small hash table for each negative.
+    """
+    starts = np.concatenate([[0], np.cumsum(wanted)]).astype(np.int64)
+    items = np.full(starts[-1], -1, np.int32)
+    log_unseen = np.empty(len(keys))
+    size = 2 ** int(2 * max(1, wanted.max(initial=1)) - 1).bit_length()
+    _draw(keys, *known, positives, starts, size, proposal.accept, proposal.alias, proposal.log_q, items, log_unseen)
+    drawn = items >= 0
+    if drawn.all():
+        return Drawn(items, wanted, log_unseen)
+    counts = np.diff(np.concatenate([[0], np.cumsum(drawn)])[starts]).astype(np.int32)
+    return Drawn(items[drawn], counts, log_unseen)
+
+
+def _jit(function: Any) -> Any:
+    return njit(nogil=True, error_model="numpy")(function)
+
+
+_finalise = njit(nogil=True, inline="always")(finalise)
+
+
+@_jit
+def _alias_table(scaled: Any) -> Any:
+    n = len(scaled)
+    accept, alias = np.ones(n, np.float32), np.arange(n).astype(np.int32)
+    small, large = np.empty(n, np.int32), np.empty(n, np.int32)
+    n_small, n_large = 0, 0
+    for i in range(n):
+        if scaled[i] < 1.0:
+            small[n_small] = i
+            n_small += 1
+        else:
+            large[n_large] = i
+            n_large += 1
+    while n_small and n_large:
+        n_small -= 1
+        i, j = small[n_small], large[n_large - 1]
+        accept[i], alias[i] = scaled[i], j
+        scaled[j] -= 1.0 - scaled[i]
+        if scaled[j] < 1.0:
+            n_large -= 1
+            small[n_small] = j
+            n_small += 1
+    return accept, alias
+
+
+@_jit
+def _uniform(key: Any, counter: Any) -> Any:
+    """A float64 in [0, 1): as ``randomness.uniform`` mixes a key in."""
+    return (_finalise((key ^ np.uint64(counter)) + GOLDEN) >> np.uint64(11)) * 2.0**-53
+
+
+@_jit
+def _holds(ascending: Any, item: Any) -> Any:
+    low, high = 0, len(ascending)
+    while low < high:
+        middle = (low + high) >> 1
+        if ascending[middle] < item:
+            low = middle + 1
+        else:
+            high = middle
+    return low < len(ascending) and ascending[low] == item
+
+
+@_jit
+def _place(table: Any, stamps: Any, stamp: Any, item: Any) -> Any:
+    """Where ``item`` stands in the hash table of the positive ``stamp``, or the free place for it."""
+    mask = len(table) - 1
+    at = (item * 0x9E3779B1 >> 7) & mask
+    while stamps[at] == stamp and table[at] != item:
+        at = (at + 1) & mask
+    return at
+
+
+@_jit
+def _rest(seen: Any, log_q: Any) -> Any:
+    """Items that are not in ``seen``, and the running sums of their probabilities."""
+    items, sums = np.empty(len(log_q) - len(seen), np.int32), np.empty(len(log_q) - len(seen), np.float64)
+    k, total, at = 0, 0.0, 0
+    for item in range(len(log_q)):
+        if at < len(seen) and seen[at] == item:
+            at += 1
+            continue
+        total += np.exp(np.float64(log_q[item]))
+        items[k], sums[k] = item, total
+        k += 1
+    return items, sums
+
+
+@_jit
+def _draw(keys, known_indptr, known, positives, starts, size, accept, alias, log_q, items, log_unseen):  # type: ignore[no-untyped-def]
+    n = len(accept)
+    table, stamps = np.empty(size, np.int64), np.full(size, -1, np.int64)
+    for u in range(len(keys)):
+        key, counter = keys[u], 0
+        seen = known[known_indptr[u] : known_indptr[u + 1]]
+        mass = 0.0
+        for item in seen:
+            mass += np.exp(np.float64(log_q[item]))
+        crowded = mass > CROWDED
+        rest, sums = _rest(seen if crowded else known[:0], log_q if crowded else log_q[:0])
+        log_unseen[u] = np.log(sums[-1]) if len(rest) else np.log(max(0.0, 1.0 - mass))
+        unseen = n - len(seen)
+        for positive in range(positives[u], positives[u + 1]):
+            at = starts[positive]
+            stop = min(starts[positive + 1], at + unseen)
+            last = counter + PATIENCE[0] + PATIENCE[1] * (stop - at)
+            while at < stop and counter < last:
+                chance = _uniform(key, counter)
+                counter += 1
+                if crowded:
+                    item = np.int64(rest[min(np.searchsorted(sums, chance * sums[-1], side="right"), len(rest) - 1)])
+                else:
+                    scaled = chance * n
+                    item = np.int64(scaled)
+                    if scaled - item >= accept[item]:
+                        item = np.int64(alias[item])
+                    if _holds(seen, item):
+                        continue
+                place = _place(table, stamps, positive, item)
+                if stamps[place] != positive:
+                    table[place], stamps[place] = item, positive
+                    items[at] = item
+                    at += 1
+            if at < stop:
+                if not len(rest):
+                    rest, sums = _rest(seen, log_q)
+                arrivals = np.full(len(rest), np.inf)
+                for k in range(len(rest)):
+                    place = _place(table, stamps, positive, np.int64(rest[k]))
+                    if stamps[place] != positive:
+                        arrivals[k] = -np.log(1.0 - _uniform(key, counter)) / np.exp(np.float64(log_q[rest[k]]))
+                    counter += 1
+                order = np.argsort(arrivals)
+                for k in range(stop - at):
+                    items[at + k] = rest[order[k]]

@@ -1,0 +1,50 @@
+"""A step between the split and the training, where the configuration asks for it: negatives of the training part, as a table."""
+
+from __future__ import annotations
+
+from pyspark.sql import functions as F
+
+from recsys_spark.config import config_problem
+from recsys_spark.console import note
+from recsys_spark.data.split import TRAIN
+from recsys_spark.errors import ConfigError
+from recsys_spark.pipeline.ingest import id_types
+from recsys_spark.pipeline.night import Night
+from recsys_spark.sampling import LABEL, LACKING, LOG_Q, NegativeSampler
+from recsys_spark.schema import ITEM, USER
+
+POSITIVE = "positive"
+
+
+def sample_negatives(night: Night) -> None:
+    """Write this date's partition of ``negatives``: other items each night, the same for the same date and seed.
+
+    Raises
+    ------
+    ConfigError
+        The configuration has no section ``negatives``.
+    LakeError
+        The split has not been done for this date.
+    """
+    settings = night.config.negatives
+    if settings is None:
+        allowed = "a section with strategy, ratio and power, for this step"
+        raise ConfigError(config_problem(night.config.origin, "negatives", "nothing", allowed))
+    with night.step("sample_negatives") as entry:
+        entry.versions_read["ratings"] = night.ratings_version()
+        # the held-out part is not spared: to know what is missing among the negatives would be to know the answers
+        positives = night.part(TRAIN).select(USER, ITEM, F.col(ITEM).alias(POSITIVE))
+        sampler = NegativeSampler(**settings.model_dump(), epoch=night.run_date.toordinal(), seed=night.config.seed)
+        rows = sampler.transform(positives).persist()
+        try:
+            counted = rows.groupBy(LABEL).agg(F.count("*").alias("rows"), F.sum(LACKING).alias("lacking")).collect()
+            entry.counts |= {("negatives", "positives")[row[LABEL]]: row["rows"] for row in counted}
+            entry.counts["lacking"] = sum(row["lacking"] for row in counted)
+            night.lake.create("negatives", *id_types(night.config.ingest))
+            written = rows.where(F.col(LABEL) == 0).withColumn("run_date", F.lit(night.run_date))
+            written = written.select("run_date", USER, POSITIVE, ITEM, LOG_Q)
+            where = f"run_date = '{night.run_date}'"
+            entry.versions_written["negatives"] = night.lake.replace("negatives", written, where)
+        finally:
+            rows.unpersist()
+        note(f"  {entry.counts['negatives']:,} negatives of {entry.counts['positives']:,} positives")
