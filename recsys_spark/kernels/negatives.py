@@ -61,6 +61,12 @@ class Proposal:
         accept, alias = _alias_table(share * len(share))
         return cls(accept, alias, np.log(share).astype(np.float32))
 
+    def draw(self, chances: npt.NDArray[np.float64]) -> Ints:
+        """A position for each of ``chances``, uniform in [0, 1), with replacement."""
+        scaled = chances * len(self.accept)
+        at = scaled.astype(np.int32)
+        return np.where(scaled - at < self.accept[at], at, self.alias[at]).astype(np.int32)
+
 
 @dataclass(frozen=True)
 class Drawn:

@@ -4,10 +4,11 @@ It minimises
 
     Σ_obs a (p − x_u·y_i)²  +  w₀ Σ_all (x_u·y_i)²  +  λ ( Σ_u s_u |x_u|² + Σ_i s_i |y_i|² )
 
-by turns: items from users, users from items. Between the halves only factor rows travel, each to the tasks that need it. Gram
-matrices and the objective are summed over a fixed number of logical buckets, and a row's own sums run over its events in
-order, so the factors are the same to the last bit on any number of tasks. Rows with very many events are solved by all tasks
-together: the normal equation of each is summed, bucket by bucket, where its columns' vectors are.
+by turns: items from users, users from items. In between, x is multiplied by the number, and y divided by it, that makes the
+regularisation least: no score changes, and fewer iterations are needed. Only factor rows travel between the halves, each to
+the tasks that need it. Gram matrices and the objective are summed over a fixed number of logical buckets, and a row's own sums
+run over its events in order, so the factors are the same to the last bit on any number of tasks. Rows with very many events are
+solved by all tasks together: the normal equation of each is summed, bucket by bucket, where its columns' vectors are.
 """
 
 from __future__ import annotations
@@ -144,9 +145,9 @@ def train(
     while len(history) < problem.iterations and not converged:
         started = time.perf_counter()
         solve_side(group, items, users, x, y, items_ridge, pairs, weights, problem)
+        _balance(group, (users, x[:, : problem.rank], users_ridge), (items, y[:, : problem.rank], items_ridge))
         losses = solve_side(group, users, items, y, x, users_ridge, pairs, weights, problem)
-        penalty = _bucketed(items, items_ridge.astype(np.float64) * (y.astype(np.float64) ** 2).sum(axis=1))
-        objective = float((group.ordered_sum(losses) + group.ordered_sum(penalty))[0])
+        objective = float(group.ordered_sum(losses)[0]) + _penalty(group, items, y, items_ridge)
         history.append(Iteration(objective, time.perf_counter() - started))
         if report is not None:
             report(np.array([len(history), history[-1].objective, history[-1].seconds]))
@@ -252,6 +253,22 @@ def _gram(group: Group, side: Side, vectors: Floats, pairs: float, problem: Prob
             parts[bucket] = (block.T @ block).ravel()
         gram[:rank, :rank] = pairs * group.ordered_sum(parts).reshape(rank, rank)
     return gram
+
+
+def _penalty(group: Group, side: Side, vectors: Floats, ridge: Floats) -> float:
+    """λ Σ s |v|² over all rows of a side."""
+    weights = ridge.astype(np.float64) * np.einsum("ij,ij->i", vectors, vectors)
+    return float(group.ordered_sum(_bucketed(side, weights))[0])
+
+
+def _balance(group: Group, users: tuple[Side, Floats, Floats], items: tuple[Side, Floats, Floats]) -> None:
+    """Multiply the users' vectors by c and divide the items' by it, in place, where c makes their summed penalty least."""
+    (_, x, _), (_, y, _) = users, items
+    of_users, of_items = _penalty(group, *users), _penalty(group, *items)
+    if of_users > 0 and of_items > 0:
+        c = np.float32((of_items / of_users) ** 0.25)
+        x *= c
+        y /= c
 
 
 def _bucketed(side: Side, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -169,6 +169,20 @@ def test_every_user_solves_its_normal_equation_after_a_fit(mode):
             assert abs(slope / curvature) < 1e-4  # how far the minimum lies in this direction
 
 
+@pytest.mark.parametrize("mode", ["implicit", "explicit with biases", "iALS", "nonnegative"])
+def test_items_and_users_are_scaled_so_that_the_regularisation_is_least(mode):
+    """Another scale with the same scores costs more: at c = 1 the derivative of c² |x|² + |y|² / c² is zero."""
+    problem, table = replace(MODES[mode], iterations=60), events()
+    users, items, trained = fit(table, 2, problem)
+
+    def cost(c):
+        scaled = np.r_[np.full(problem.rank, c), np.ones(problem.width - problem.rank)].astype(np.float32)
+        x, y = ({name: row * scaled**sign for name, row in side.items()} for side, sign in ((users, 1), (items, -1)))
+        return objective(table, x, y, problem, trained.mean)
+
+    assert cost(1.0) < min(cost(0.97), cost(1.03))
+
+
 def test_mean_is_that_of_the_ratings():
     table = events()
     assert fit(table, 3, MODES["explicit with biases"])[2].mean == pytest.approx(np.mean(table["rating"].to_numpy()))

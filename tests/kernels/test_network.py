@@ -1,0 +1,76 @@
+"""The network: a step by hand, and gradients against central differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys_spark.kernels.network import backward, forward, softmax_loss, starting
+
+
+def test_one_pass_worked_by_hand():
+    # x = (1, 2); hidden: (1·1 + 2·(−1) + 0, 1·2 + 2·1 + 1) = (−1, 5) → relu (0, 5); out: 0·3 + 5·2 − 4 = 6
+    network = [(np.array([[1.0, 2.0], [-1.0, 1.0]]), np.array([0.0, 1.0])), (np.array([[3.0], [2.0]]), np.array([-4.0]))]
+    outputs = forward(network, np.array([[1.0, 2.0]]), "relu")
+    assert [one.tolist() for one in outputs] == [[[1.0, 2.0]], [[0.0, 5.0]], [[6.0]]]
+    # loss = out: its gradient goes through the second hidden unit alone
+    gradients, of_inputs = backward(network, outputs, np.array([[1.0]]), "relu")
+    assert gradients[1][0].tolist() == [[0.0], [5.0]]
+    assert gradients[0][0].tolist() == [[0.0, 2.0], [0.0, 4.0]]
+    assert gradients[0][1].tolist() == [0.0, 2.0]
+    assert of_inputs.tolist() == [[4.0, 2.0]]
+
+
+def numerical(loss, array, step=1e-6):
+    """Gradient of ``loss()`` by ``array``, entry by entry."""
+    gradient = np.zeros_like(array)
+    for place in np.ndindex(array.shape):
+        kept = array[place]
+        array[place] = kept + step
+        up = loss()
+        array[place] = kept - step
+        gradient[place] = (up - loss()) / (2 * step)
+        array[place] = kept
+    return gradient
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("sizes", [(3, 4), (3, 5, 4), (3, 6, 5, 4)])
+def test_gradients_are_those_of_central_differences(sizes, activation, dropout):
+    rng = np.random.default_rng(0)
+    network = [(w.astype(float), rng.normal(size=len(b))) for w, b in starting(sizes, 1)]
+    inputs, targets = rng.normal(size=(7, 3)), rng.integers(0, 4, 7)
+    masks = [(rng.random((7, size)) < 0.7) / 0.7 for size in sizes[1:-1]] if dropout else []
+
+    def loss():
+        return softmax_loss(forward(network, inputs, activation, masks)[-1], targets)[0].sum()
+
+    outputs = forward(network, inputs, activation, masks)
+    gradients, of_inputs = backward(network, outputs, softmax_loss(outputs[-1], targets)[1], activation, masks)
+    for (weights, biases), (by_weights, by_biases) in zip(network, gradients, strict=True):
+        np.testing.assert_allclose(by_weights, numerical(loss, weights), atol=1e-6)
+        np.testing.assert_allclose(by_biases, numerical(loss, biases), atol=1e-6)
+    np.testing.assert_allclose(of_inputs, numerical(loss, inputs), atol=1e-6)
+
+
+def test_softmax_loss_is_minus_the_log_of_the_targets_probability():
+    losses, _ = softmax_loss(np.log(np.array([[0.2, 0.3, 0.5]])), np.array([1]))
+    assert losses[0] == pytest.approx(-np.log(0.3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_loss_and_gradient_are_finite_at_the_edges(dtype):
+    logits = np.array([[1e4, -1e4, 0], [1e4, -1e4, 0], [0, 0, 0]], dtype)
+    losses, gradient = softmax_loss(logits, np.array([0, 1, 2]))  # a probability of 1, one of e^-20000, and a third
+    np.testing.assert_allclose(losses, [0, 2e4, np.log(3)], rtol=1e-6)
+    assert np.isfinite(gradient).all()
+    np.testing.assert_allclose(gradient.sum(axis=1), 0, atol=1e-6)
+
+
+def test_starting_weights_are_bounded_and_another_seed_gives_others():
+    ((weights, biases),) = starting((30, 20), 1)
+    assert np.abs(weights).max() <= np.sqrt(6 / 50)
+    assert weights.std() == pytest.approx(np.sqrt(6 / 50 / 3), rel=0.1)
+    assert (biases == 0).all()
+    assert (starting((30, 20), 2)[0][0] != weights).all()
