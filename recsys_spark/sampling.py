@@ -447,8 +447,9 @@ class _Share:
             counts = negatives.counts[begin:end]
             part = slice(ends[end - 1] - counts.sum(), ends[end - 1])
             taken = rows.take(pa.array(np.repeat(np.arange(begin, end), counts)))
-            items = catalogue.ids.take(pa.array(negatives.items[part])).cast(rows.schema.field(settings.item).type)
-            taken = taken.set_column(rows.column_names.index(settings.item), settings.item, items)
+            field = rows.schema.field(settings.item)
+            items = catalogue.ids.take(pa.array(negatives.items[part])).cast(field.type)
+            taken = taken.set_column(rows.column_names.index(settings.item), field, items)
             yield from _labelled(taken, 0, negatives.log_q[part], np.zeros(len(items), np.int32))
 
 
