@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pyspark.sql import Column
 from pyspark.sql import functions as F
@@ -68,6 +69,12 @@ def in_chunks(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table
 def one_array(column: pa.ChunkedArray) -> pa.Array:
     """A table's column as one array."""
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def lists_of(matrix: npt.NDArray[np.float32]) -> pa.Array:
+    """A matrix of fewer than 2^31 numbers as a column of lists, one for each row."""
+    offsets = np.arange(len(matrix) + 1, dtype=np.int32) * np.int32(matrix.shape[1])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(matrix).ravel()))
 
 
 def table_bytes(table: pa.Table) -> bytes:

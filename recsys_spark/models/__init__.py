@@ -3,5 +3,15 @@
 from recsys_spark.models.als import ALS, ALSModel
 from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
 from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
+from recsys_spark.models.softmax import SoftmaxModel, SoftmaxRecommender
 
-__all__ = ["ALS", "ALSModel", "MLlibALS", "MLlibALSModel", "PopularityModel", "PopularityRecommender"]
+__all__ = [
+    "ALS",
+    "ALSModel",
+    "MLlibALS",
+    "MLlibALSModel",
+    "PopularityModel",
+    "PopularityRecommender",
+    "SoftmaxModel",
+    "SoftmaxRecommender",
+]

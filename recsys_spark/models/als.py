@@ -16,15 +16,13 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasRegParam, HasTol
 from pyspark.ml.recommendation import _ALSModelParams, _ALSParams
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from recsys_spark.collectives import MAX_TASKS
-from recsys_spark.errors import ModelError
 from recsys_spark.models.als_program import Iteration, Problem
 from recsys_spark.models.als_stage import fit_factors, fold_in
-from recsys_spark.models.base import RecommenderEstimator
+from recsys_spark.models.base import RecommenderEstimator, id_column
 from recsys_spark.models.factors import FactorModel
 from recsys_spark.recommend.host import explode_lists, recommend_lists
 from recsys_spark.schema import ITEM, RANK, RATING, SCORE, SEEDED, USER
@@ -379,18 +377,6 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
         itself = items.select(F.col("id").alias(USER), F.col("id").alias(ITEM))
         rows = explode_lists(recommend_lists(items, items, n, itself))
         return rows.select(F.col(USER).alias(ITEM), F.col(ITEM).alias("similar_item"), SCORE, RANK)
-
-
-def id_column(dataset: DataFrame, name: str) -> Column:
-    """Column of ids as int, bigint or string; numbers with a fraction become null, which the fit refuses."""
-    kind, column = dataset.schema[name].dataType, F.col(name)
-    if isinstance(kind, T.StringType | T.IntegerType | T.LongType):
-        return column
-    if isinstance(kind, T.ByteType | T.ShortType):
-        return column.cast("int")
-    if isinstance(kind, T.FloatType | T.DoubleType | T.DecimalType):
-        return F.when(column == F.floor(column), column.try_cast("long"))
-    raise ModelError(f"column {name!r} is {kind.simpleString()}: ids must be integers, longs or strings")
 
 
 # Spark's own setters, and ours in their manner

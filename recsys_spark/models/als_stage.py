@@ -20,6 +20,7 @@ from recsys_spark.kernels.least_squares import Weights, solve
 from recsys_spark.models import stage
 from recsys_spark.models.als_program import Factors, Iteration, Problem, ridge_of, train
 from recsys_spark.models.interactions import numbered, prepare
+from recsys_spark.packing import lists_of
 from recsys_spark.recommend.host import collect_factors
 from recsys_spark.schema import ITEM, RATING, USER
 
@@ -213,7 +214,6 @@ def _rows(kind: str, factors: Factors, problem: Problem, id_types: _IdTypes) -> 
         some, part = ids.slice(begin, _RESULT_ROWS), vectors[begin : begin + _RESULT_ROWS]
         users = some if kind == USER else pa.nulls(len(some), id_types[0])
         items = some if kind == ITEM else pa.nulls(len(some), id_types[1])
-        offsets = pa.array(np.arange(len(some) + 1, dtype=np.int32) * np.int32(problem.rank))
-        features = pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(part[:, : problem.rank]).ravel()))
+        features = lists_of(part[:, : problem.rank])
         biases = pa.array(np.ascontiguousarray(part[:, -1])) if problem.biases else pa.nulls(len(some), pa.float32())
         yield pa.RecordBatch.from_arrays([users, items, biases, features], names=[USER, ITEM, "bias", "features"])

@@ -29,14 +29,16 @@ from pyspark import keyword_only
 from pyspark.ml import Estimator, Model
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasPredictionCol
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from recsys_spark.config import Blocks
+from recsys_spark.errors import ModelError
 from recsys_spark.recommend.host import DEFAULT_BLOCKS, RECOMMENDATIONS, explode_lists
 from recsys_spark.schema import ITEM, RATING, SCORE, USER
 
-__all__ = ["InteractionColumns", "RecommenderEstimator", "RecommenderModel", "keyword_only"]
+__all__ = ["InteractionColumns", "RecommenderEstimator", "RecommenderModel", "id_column", "keyword_only"]
 
 
 class InteractionColumns(HasPredictionCol):
@@ -131,3 +133,15 @@ class RecommenderModel(Model):
     @abstractmethod
     def load(cls, path: str) -> Self:
         """The model that was saved at ``path``."""
+
+
+def id_column(dataset: DataFrame, name: str) -> Column:
+    """Column of ids as int, bigint or string; numbers with a fraction become null, which the fit refuses."""
+    kind, column = dataset.schema[name].dataType, F.col(name)
+    if isinstance(kind, T.StringType | T.IntegerType | T.LongType):
+        return column
+    if isinstance(kind, T.ByteType | T.ShortType):
+        return column.cast("int")
+    if isinstance(kind, T.FloatType | T.DoubleType | T.DecimalType):
+        return F.when(column == F.floor(column), column.try_cast("long"))
+    raise ModelError(f"column {name!r} is {kind.simpleString()}: ids must be integers, longs or strings")

@@ -219,6 +219,52 @@ def _places(columns: Ints, total: int) -> tuple[Longs, Ints]:
     return np.flatnonzero(needed), (np.cumsum(needed, dtype=np.int32) - np.int32(1))[columns]
 
 
+@dataclass(frozen=True)
+class Histories:
+    """One task's users with the items of theirs, and the whole catalogue.
+
+    Attributes
+    ----------
+    ids, words : own users in order of position, and their hashes
+    indptr, items : their items as compressed rows, unique, ascending; positions in the catalogue. No row is empty
+    catalogue : ids of all tasks' items, in order of position; the same in every task
+    counts : int64 array, shape (n_items,): users of each item, in all tasks
+    """
+
+    ids: pa.Array
+    words: Words
+    indptr: Longs
+    items: Ints
+    catalogue: pa.Array
+    counts: Longs
+
+
+def histories(group: Group, events: pa.Table) -> Histories:
+    """Number the ids and lay out the users' side, for programs that hold the catalogue in every task.
+
+    Parameters
+    ----------
+    group, events : as in :func:`prepare`; rows with a rating of 0 or less are passed over
+
+    Notes
+    -----
+    Every task holds the catalogue: ``n_items * (8 + id)`` bytes.
+    """
+    events = events.filter(pc.greater(events["rating"], 0.0))
+    user_ids, user_codes = numbered(events["user"])
+    item_ids, item_codes = numbered(events["item"])
+    owners = _balanced(group, buckets_of(hash_ids(item_ids)), np.bincount(item_codes, minlength=len(item_ids)))
+    own, positions, starts = _register(group, item_ids, owners)
+    catalogue = pa.concat_arrays([from_bytes(part) for part in group.all_gather(to_bytes(own))])
+    pairs = np.unique(user_codes.astype(np.int64) * max(1, len(item_ids)) + item_codes)
+    rows, items = pairs // max(1, len(item_ids)), positions[pairs % max(1, len(item_ids))].astype(np.int32)
+    counts = group.all_reduce(np.bincount(items, minlength=int(starts[-1])))
+    served = np.unique(rows)
+    indptr = np.append(np.searchsorted(rows, served), len(rows)).astype(np.int64)
+    ids = user_ids.take(pa.array(served))
+    return Histories(ids, hash_ids(ids), indptr, items, catalogue, counts)
+
+
 def to_bytes(array: pa.Array) -> npt.NDArray[np.uint8]:
     """An Arrow array as bytes that :func:`from_bytes` reads."""
     sink = pa.BufferOutputStream()

@@ -15,6 +15,7 @@ from recsys_spark.models.als import ALS, ALSModel
 from recsys_spark.models.base import RecommenderEstimator, RecommenderModel
 from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
 from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
+from recsys_spark.models.softmax import SoftmaxModel, SoftmaxRecommender
 from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER
 
 
@@ -29,6 +30,7 @@ class Entry:
 REGISTRY: dict[str, Entry] = {
     "popularity": Entry(PopularityRecommender, PopularityModel),
     "als": Entry(ALS, ALSModel),
+    "softmax": Entry(SoftmaxRecommender, SoftmaxModel),
     "mllib_als": Entry(MLlibALS, MLlibALSModel),
 }
 """Name → entry. A new model joins by one line here and by a test class that inherits the contract suite."""

@@ -9,9 +9,11 @@ import gzip
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pyspark.sql import SparkSession
+import numpy.typing as npt
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Split
@@ -19,11 +21,19 @@ from recsys_spark.data.download import extract
 from recsys_spark.data.split import split_ratings
 from recsys_spark.evaluation.ranking import rank_measures
 from recsys_spark.evaluation.rating import rating_measures
-from recsys_spark.models import ALS, MLlibALS, PopularityRecommender
+from recsys_spark.models import ALS, MLlibALS, PopularityRecommender, SoftmaxRecommender
+from recsys_spark.models.factors import FactorModel
 from recsys_spark.session import get_session
 from tests.benchmarks.report import publish
 
 FOLD = "user int, item int, rating double, timestamp long"
+Longs = npt.NDArray[np.int64]
+
+
+SOFTMAX: dict[str, dict[str, Any]] = {
+    "softmax, no hidden layers": {"embeddingDim": 64, "maxIter": 30, "targetsPerUser": 20, "schedule": "linear"},
+}
+"""Settings measured on NCF's ML-1M."""
 
 
 def rating_error(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
@@ -76,8 +86,8 @@ def gravity(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
     return rows
 
 
-def ncf(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
-    """The leave-one-out protocol of NCF on ML-1M: the held-out item among 99 negatives."""
+def ncf_data(spark: SparkSession, folder: Path) -> tuple[DataFrame, Longs, Longs]:
+    """ML-1M as NCF has it: the training pairs, the test's users, and each one's candidates, the held-out item first."""
     with gzip.open(folder / "ml-1m.train.rating.gz", "rt") as file:
         train = np.loadtxt(file, dtype=np.int64)
     data = spark.createDataFrame(train[:, :2].tolist(), "user int, item int").persist()
@@ -85,28 +95,39 @@ def ncf(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
         lines = [line.rstrip("\n").split("\t") for line in file]
     positives = np.array([[int(part) for part in line[0].strip("()").split(",")] for line in lines])
     candidates = np.column_stack([positives[:, 1], np.array([[int(part) for part in line[1:]] for line in lines])])
-    rows = []
+    return data, positives[:, 0], candidates
+
+
+def held_out_among_negatives(model: FactorModel, users: Longs, candidates: Longs) -> dict[str, object]:
+    """HR@10 and NDCG@10 of the first candidate of each row, by the model's dot products."""
+    x, y = (
+        {row["id"]: np.array(row["features"], np.float32) for row in side.collect()}
+        for side in (model.userFactors, model.itemFactors)
+    )
+    nothing = np.zeros_like(next(iter(y.values())))
+    scores = np.array([[x[u] @ y.get(i, nothing) for i in row] for u, row in zip(users, candidates, strict=True)])
+    place = (scores[:, 1:] > scores[:, :1]).sum(axis=1)  # of the positive, from 0; a negative of the same item ties
+    found = np.where(place < 10, 1 / np.log2(place + 2), 0)
+    return {"HR@10": float((place < 10).mean()), "NDCG@10": float(found.mean())}
+
+
+def ncf(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
+    """The leave-one-out protocol of NCF on ML-1M: the held-out item among 99 negatives."""
+    data, users, candidates = ncf_data(spark, folder)
+    rows: list[dict[str, object]] = []
     for solver in ("cholesky", "cg"):
         als = ALS(
             rank=192, regParam=0.007, regExponent=1.0, unobservedWeight=0.3, implicitPrefs=True, maxIter=12,
             ratingCol="", solver=solver, checkpointInterval=-1, seed=1,
         )  # fmt: skip
         model = als.fit(data)
-        x, y = (
-            {row["id"]: np.array(row["features"], np.float32) for row in side.collect()}
-            for side in (model.userFactors, model.itemFactors)
-        )
-        nothing = np.zeros(192, np.float32)
-        scores = np.array([[x[u] @ y.get(i, nothing) for i in row] for u, row in zip(positives[:, 0], candidates, strict=True)])
-        place = (scores[:, 1:] > scores[:, :1]).sum(axis=1)  # of the positive, from 0; a negative of the same item ties
-        rows.append(
-            {
-                "what": f"iALS, rank 192, {solver} (published: .731, .452)",
-                "HR@10": float((place < 10).mean()),
-                "NDCG@10": float(np.where(place < 10, 1 / np.log2(place + 2), 0).mean()),
-                "fit, s": sum(one.seconds for one in model.summary.iterations),
-            }
-        )
+        seconds = sum(one.seconds for one in model.summary.iterations)
+        measured = held_out_among_negatives(model, users, candidates)
+        rows.append({"what": f"iALS, rank 192, {solver} (published: .731, .452)", **measured, "training, s": seconds})
+    for what, params in SOFTMAX.items():
+        softmax = SoftmaxRecommender(**params, checkpointInterval=-1, seed=1).fit(data)
+        seconds = sum(one.seconds for one in softmax.summary.epochs)
+        rows.append({"what": what, **held_out_among_negatives(softmax, users, candidates), "training, s": seconds})
     return rows
 
 

@@ -31,6 +31,8 @@ class ModelContract:
 
     learns_taste: ClassVar[bool] = True
     """Whether the model knows one user from another."""
+    nested: ClassVar[str] = "array<struct<item:int,rating:float>>"
+    """What ``recommendForAllUsers`` gives: Spark's shape, or more."""
 
     @abstractmethod
     def estimator(self) -> Any:
@@ -138,7 +140,7 @@ class ModelContract:
 
     def test_sparks_nested_shape(self, spark, fitted):
         rows = fitted.recommendForAllUsers(3)
-        assert rows.schema["recommendations"].dataType.simpleString() == "array<struct<item:int,rating:float>>"
+        assert rows.schema["recommendations"].dataType.simpleString() == self.nested
         assert rows.columns == ["user", "recommendations"]
         found = {row["user"]: [entry["rating"] for entry in row["recommendations"]] for row in rows.collect()}
         assert set(found) == set(range(USERS))

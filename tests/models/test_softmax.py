@@ -1,0 +1,132 @@
+"""The softmax model behind the contract, and what it has beyond it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from recsys_spark.models import SoftmaxModel, SoftmaxRecommender
+from tests.models.model_contract import ModelContract, checkerboard
+
+SMALL = {
+    "embeddingDim": 8,
+    "maxIter": 60,
+    "targetsPerUser": 3,
+    "batchSize": 12,
+    "stepSize": 0.05,
+    "checkpointInterval": -1,
+    "seed": 1,
+}
+
+
+class TestSoftmax(ModelContract):
+    nested = "array<struct<item:int,rating:float,probability:float>>"
+
+    def estimator(self):
+        return SoftmaxRecommender(**SMALL)
+
+
+@pytest.fixture(scope="module")
+def model(spark):
+    params = {**SMALL, "hiddenDims": [12, 6], "activation": "tanh", "similarity": "cosine", "temperature": 0.2}
+    return SoftmaxRecommender(**params).fit(checkerboard(spark))
+
+
+def vectors(frame, column="features"):
+    return {row["id"]: np.array(row[column]) for row in frame.collect()}
+
+
+def test_probability_is_the_softmax_over_the_whole_catalogue(model):
+    users, items = vectors(model.userFactors), vectors(model.itemFactors)
+    for row in model.recommendForAllUsers(10).collect():
+        logits = {item: users[row.user] @ v for item, v in items.items()}
+        total = sum(np.exp(list(logits.values())))
+        assert sum(entry.probability for entry in row.recommendations) == pytest.approx(1.0, abs=1e-4)
+        for entry in row.recommendations:
+            assert entry.rating == pytest.approx(logits[entry.item], abs=1e-4)
+            assert entry.probability == pytest.approx(np.exp(logits[entry.item]) / total, abs=1e-5)
+
+
+def test_users_vectors_follow_from_their_histories_alone(spark, model):
+    """The network written out, and other users with the same histories."""
+    layers = {row["name"]: np.array(row["values"]) for row in model.layers.collect()}
+    inputs, users = vectors(model.itemFactors, "inputs"), vectors(model.userFactors)
+    histories = {}
+    for row in checkerboard(spark).collect():
+        histories.setdefault(row.user, []).append(row.item)
+    for user, history in histories.items():
+        bag = np.mean([inputs[item] for item in history], axis=0)
+        hidden = np.tanh(bag @ layers["weights 0"].reshape(8, 12) + layers["biases 0"])
+        psi = hidden @ layers["weights 1"].reshape(12, 6) + layers["biases 1"]
+        assert users[user] == pytest.approx(psi / np.linalg.norm(psi) / 0.2, abs=1e-4)
+    others = checkerboard(spark).select((F.col("user") + 1000).alias("user"), "item")
+    folded = vectors(model.foldIn(others).userFactors)
+    assert {user - 1000: vector.tolist() for user, vector in folded.items()} == {
+        user: pytest.approx(vector.tolist(), abs=1e-5) for user, vector in users.items()
+    }
+
+
+def test_sql_function_gives_the_best_of_a_history(spark, model):
+    model.register(spark, "softmax_top_n")
+    data = checkerboard(spark)
+    data.groupBy("user").agg(F.collect_list("item").alias("history")).createOrReplaceTempView("visitors")
+    query = "SELECT user, softmax_top_n(history, 2) AS best FROM visitors UNION ALL SELECT -1, softmax_top_n(array(77), 2)"
+    found = {row.user: row.best for row in spark.sql(query).collect()}
+    assert found.pop(-1) is None  # no item of it is known
+    listed = {}
+    for row in sorted(
+        model.recommend(data.select("user").distinct(), 2, data).collect(), key=lambda row: (row.user, row["rank"])
+    ):
+        listed.setdefault(row.user, []).append((row.item, pytest.approx(row.score, abs=1e-4)))
+    assert {user: [(entry.item, entry.score) for entry in best] for user, best in found.items()} == listed
+    probabilities = {
+        (row.user, entry.item): entry.probability
+        for row in model.recommendForAllUsers(10).collect()
+        for entry in row.recommendations
+    }
+    for user, best in found.items():
+        assert all(entry.probability == pytest.approx(probabilities[user, entry.item], abs=1e-5) for entry in best)
+
+
+def test_jobs_of_a_few_epochs_give_what_one_job_gives(spark):
+    data = checkerboard(spark)
+    params = {**SMALL, "maxIter": 5, "hiddenDims": [5], "dropout": 0.2}
+    one = SoftmaxRecommender(**params).fit(data)
+    some = SoftmaxRecommender(**{**params, "checkpointInterval": 2}).fit(data)
+    assert some.summary.objectiveHistory == one.summary.objectiveHistory
+    assert sorted(some.userFactors.collect()) == sorted(one.userFactors.collect())
+
+
+def test_initial_model_goes_on_where_it_was(spark):
+    data = checkerboard(spark)
+    first = SoftmaxRecommender(**SMALL).fit(data)
+    more = {**SMALL, "maxIter": 1, "stepSize": 0.0}
+    again = SoftmaxRecommender(**more, initialModel=first).fit(data)
+    assert vectors(again.itemFactors).keys() == vectors(first.itemFactors).keys()
+    for item, vector in vectors(first.itemFactors).items():
+        assert vectors(again.itemFactors)[item] == pytest.approx(vector)
+    assert again.summary.objectiveHistory[0] < 0.8 * first.summary.objectiveHistory[0]
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"embeddingDim": 0}, "embeddingDim must be at least 1"),
+        ({"activation": "sigmoid"}, "activation must be one of relu, tanh"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"tieItems": True, "hiddenDims": [8, 3], "embeddingDim": 4}, "must be embeddingDim 4"),
+        ({"patience": 3}, "belong together"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+    ],
+)
+def test_params_out_of_range_are_refused_with_a_sentence(params, said):
+    with pytest.raises(ValueError, match=said):
+        SoftmaxRecommender(**params).check()
+
+
+def test_loaded_model_serves_new_users_as_the_fitted_one_does(spark, model, tmp_path):
+    model.save(str(tmp_path / "model"))
+    again = SoftmaxModel.load(str(tmp_path / "model"))
+    visitor = spark.createDataFrame([(5000, 0), (5000, 2)], "user int, item int")
+    assert again.foldIn(visitor).userFactors.collect() == model.foldIn(visitor).userFactors.collect()

@@ -1,0 +1,158 @@
+"""The softmax program on threads, without Spark: gradients, tasks, what it learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recsys_spark.kernels.negatives import Proposal
+from recsys_spark.models import softmax_program
+from recsys_spark.models.interactions import hash_ids, histories, split_by_task
+from recsys_spark.models.softmax_program import SoftmaxProblem, State, item_vectors, learning_rate, stalled, train, user_vectors
+from tests.groups import run_group
+
+PLAIN = SoftmaxProblem(
+    dim=6, hidden=(), activation="relu", dropout=0.0, tied=False, pooling=1.0, cosine=False, temperature=1.0, negatives=0,
+    power=0.75, targets=2, batch=16, epochs=3, rate=0.02, schedule="constant", decay=0.0, gravity=0.0, validation=0.0, patience=0,
+    seed=1,
+)  # fmt: skip
+MODES = {
+    "no hidden layers": PLAIN,
+    "tied": replace(PLAIN, tied=True),
+    "hidden layers": replace(PLAIN, hidden=(8, 5), activation="tanh", dropout=0.2, decay=0.01),
+    "cosine": replace(PLAIN, cosine=True, temperature=0.2, pooling=0.5),
+    "sampled": replace(PLAIN, negatives=9),
+    "sampled, tied, cosine": replace(PLAIN, negatives=9, tied=True, cosine=True, temperature=0.3),
+    "gravity": replace(PLAIN, gravity=0.1, hidden=(6,), tied=True),
+}
+
+
+def taste(users=60, items=24, seed=0):
+    """Users of two colours, who like items of their own, as events."""
+    rng = np.random.default_rng(seed)
+    rows = [(u, i) for u in range(users) for i in rng.choice(np.arange(u % 2, items, 2), 6, replace=False)]
+    columns = [pa.array([row[k] for row in rows]) for k in range(2)]
+    return pa.table([*columns, pa.array(np.ones(len(rows), np.float32))], names=["user", "item", "rating"])
+
+
+def fit(table, size, problem, until=None):
+    """State, epochs and histories of a fit on ``size`` tasks."""
+    nothing = pa.table([pa.array([], table["user"].type).dictionary_encode()] * 2 + [pa.array([], pa.float32())],
+                       names=table.column_names)  # fmt: skip
+    shares = [[nothing] for _ in range(size)]
+    for begin in range(0, table.num_rows, 53):
+        for task, part in split_by_task(table.slice(begin, 53), size):
+            shares[task].append(part)
+
+    def program(group):
+        data = histories(group, pa.concat_tables(shares[group.rank]))
+        state = State.fresh(hash_ids(data.catalogue), problem)
+        return state, train(group, data, problem, state, problem.epochs if until is None else until), data
+
+    return run_group(size, program)
+
+
+def by_item(done, name):
+    state, _, data = done[0]
+    return dict(zip(data.catalogue.to_pylist(), state.tables[name], strict=True))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_any_number_of_tasks_learns_the_same(mode):
+    one = fit(taste(), 1, MODES[mode])
+    for size in (2, 7):
+        other = fit(taste(), size, MODES[mode])
+        for name in ("inputs", "outputs"):
+            if name in one[0][0].tables:
+                expected, found = by_item(one, name), by_item(other, name)
+                assert all(found[item] == pytest.approx(expected[item], abs=1e-4) for item in expected)
+        losses = [epoch.loss for epoch in other[0][1]]
+        assert losses == pytest.approx([epoch.loss for epoch in one[0][1]], abs=1e-4)
+        again = fit(taste(), size, MODES[mode])
+        for task in range(size):  # the same bytes, in every task and every time
+            for name, table in other[0][0].tables.items():
+                assert other[task][0].tables[name].tobytes() == table.tobytes() == again[task][0].tables[name].tobytes()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gradients_of_scores_are_those_of_central_differences(mode):
+    problem, rng = MODES[mode], np.random.default_rng(3)
+    psi, vectors, targets = rng.normal(size=(4, problem.width)), rng.normal(size=(9, problem.width)), np.array([0, 3, 3, 8])
+    drawn = None
+    if problem.negatives:
+        drawn = np.array([1, 3, 5, 5]), Proposal.build(np.arange(1.0, 10.0)).log_q + np.log(4)
+    _, by_psi, by_vectors = softmax_program._scored(psi, vectors, targets, drawn, problem)
+    scored = np.arange(9) if drawn is None else np.concatenate([targets, drawn[0]])
+    of_vectors = np.zeros_like(vectors)
+    np.add.at(of_vectors, scored, by_vectors)
+    for array, found in ((psi, by_psi), (vectors, of_vectors)):
+        for place in np.ndindex(array.shape):
+            kept, values = array[place], []
+            for step in (1e-5, -1e-5):
+                array[place] = kept + step
+                values.append(softmax_program._scored(psi, vectors, targets, drawn, problem)[0].sum())
+            array[place] = kept
+            assert found[place] == pytest.approx((values[0] - values[1]) / 2e-5, abs=2e-4)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "gravity"])
+def test_learns_which_items_go_together(mode):
+    problem = replace(MODES[mode], epochs=60)
+    done = fit(taste(), 2, problem)
+    state, epochs, data = done[0]
+    assert epochs[-1].loss < epochs[0].loss
+    psi = user_vectors(data.indptr, data.items, state.tables, problem)
+    scores = psi @ item_vectors(state.tables, problem).T
+    colours, users = np.array(data.catalogue.to_pylist()) % 2, np.array(data.ids.to_pylist()) % 2
+    same = np.where(colours == users[:, None], scores, np.nan)
+    other = np.where(colours != users[:, None], scores, np.nan)
+    assert (np.nanmean(same, axis=1) > np.nanmean(other, axis=1)).mean() > 0.95
+
+
+def test_going_on_gives_what_one_go_gives():
+    whole = fit(taste(), 2, PLAIN)
+
+    def program(group):
+        parts = [part for task, part in split_by_task(taste(), group.size) if task == group.rank]
+        data = histories(group, pa.concat_tables(parts))
+        state = State.fresh(hash_ids(data.catalogue), PLAIN)
+        train(group, data, PLAIN, state, 1)
+        train(group, data, PLAIN, state, 3)
+        return state, None, data
+
+    again = run_group(2, program)
+    assert again[0][0].steps == whole[0][0].steps
+    assert again[0][0].tables["inputs"].tobytes() == whole[0][0].tables["inputs"].tobytes()
+
+
+def test_training_stops_when_the_validation_stalls():
+    problem = replace(PLAIN, epochs=400, validation=0.3, patience=4, rate=0.3)
+    state, epochs, _ = fit(taste(), 2, problem)[0]
+    losses = [epoch.validation for epoch in epochs]
+    assert len(losses) < 400
+    assert stalled(problem, state)
+    assert min(losses) == losses[-5]
+
+
+def test_histories_are_what_was_liked_once():
+    table = pa.table({"user": [1, 1, 1, 2, 3], "item": [5, 5, 6, 5, 7], "rating": pa.array([1, 2, 3, 1, 0], pa.float32())})
+    done = run_group(
+        2, lambda group: histories(group, pa.concat_tables([p for t, p in split_by_task(table, 2) if t == group.rank] or
+                                                           [next(split_by_task(table, 1))[1].slice(0, 0)]))
+    )  # fmt: skip
+    found = {}
+    for data in done:
+        names = np.array(data.catalogue.to_pylist())
+        found |= {u: set(names[data.items[a:b]].tolist()) for u, a, b in zip(data.ids.to_pylist(), data.indptr[:-1], data.indptr[1:], strict=True)}  # fmt: skip  # noqa: E501
+        assert dict(zip(names.tolist(), data.counts.tolist(), strict=True)) == {5: 2, 6: 1, **({7: 0} if 7 in names else {})}
+    assert found == {1: {5, 6}, 2: {5}}
+
+
+def test_learning_rates_fall_to_zero():
+    assert [learning_rate(replace(PLAIN, rate=2.0, schedule=name), 0.5) for name in ("constant", "linear", "cosine")] == [
+        2.0, 1.0, pytest.approx(1.0)
+    ]  # fmt: skip
+    assert learning_rate(replace(PLAIN, schedule="cosine"), 1.0) == pytest.approx(0.0)
