@@ -30,8 +30,23 @@ FOLD = "user int, item int, rating double, timestamp long"
 Longs = npt.NDArray[np.int64]
 
 
+_BAGS: dict[str, Any] = {
+    "embeddingDim": 64,
+    "bagExponent": 0.5,
+    "maxIter": 20,
+    "targetsPerUser": 20,
+    "stepSize": 0.01,
+    "schedule": "linear",
+}
 SOFTMAX: dict[str, dict[str, Any]] = {
-    "softmax, no hidden layers": {"embeddingDim": 64, "maxIter": 30, "targetsPerUser": 20, "schedule": "linear"},
+    "softmax, no hidden layers": _BAGS,
+    "softmax, tied, no hidden layers": {**_BAGS, "tieItems": True},
+    "softmax, hidden layers 128 and 64, tanh, dropout 0.3": {
+        **_BAGS,
+        "hiddenDims": [128, 64],
+        "activation": "tanh",
+        "dropout": 0.3,
+    },
 }
 """Settings measured on NCF's ML-1M."""
 
