@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 from pyspark import StorageLevel, keyword_only
 from pyspark.ml import recommendation as spark_recommendation
-from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.param import Param, TypeConverters
 from pyspark.ml.param.shared import HasRegParam, HasTol
 from pyspark.ml.recommendation import _ALSModelParams, _ALSParams
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from recsys_spark.collectives import MAX_TASKS
 from recsys_spark.models.als_program import Iteration, Problem
 from recsys_spark.models.als_stage import fit_factors, fold_in
-from recsys_spark.models.base import RecommenderEstimator, id_column
+from recsys_spark.models.base import RecommenderEstimator, id_column, param
 from recsys_spark.models.factors import FactorModel
 from recsys_spark.recommend.host import explode_lists, recommend_lists
 from recsys_spark.schema import ITEM, RANK, RATING, SCORE, SEEDED, USER
@@ -38,35 +38,31 @@ def _setter(name: str) -> Any:
     return set_param
 
 
-def _param(name: str, doc: str, converter: Any) -> Any:
-    return Param(Params._dummy(), name, doc, typeConverter=converter)
-
-
 class ObjectiveParams(HasRegParam):
     """The Params that set the objective: an estimator's, and of its model, which folds in new users by the same one."""
 
     implicitPrefs: Param[bool] = _ALSParams.implicitPrefs
     alpha: Param[float] = _ALSParams.alpha
     nonnegative: Param[bool] = _ALSParams.nonnegative
-    unobservedWeight: Param[float] = _param(
+    unobservedWeight: Param[float] = param(
         "unobservedWeight",
         "weight of every pair, observed or not, in the objective of iALS (Rendle et al. 2022), where an observed positive "
         "counts 1; absent: Spark's implicit objective. Needs implicitPrefs.",
         TypeConverters.toFloat,
     )
-    regExponent: Param[float] = _param(
+    regExponent: Param[float] = param(
         "regExponent",
         "exponent of a row's number of events (with unobservedWeight: plus that weight times the other side's size) in its "
         "regularisation: 1 as in Spark, 0 for the same regularisation of every row; from 0 to 1.5.",
         TypeConverters.toFloat,
     )
-    gravity: Param[float] = _param(
+    gravity: Param[float] = param(
         "gravity",
         "weight of the mean squared prediction over all pairs, against the mean squared error over the observed ones; "
         "0 for none. Explicit feedback only.",
         TypeConverters.toFloat,
     )
-    useBiases: Param[bool] = _param(
+    useBiases: Param[bool] = param(
         "useBiases",
         "whether to fit a global mean and a bias for each user and item. Explicit feedback only.",
         TypeConverters.toBoolean,
@@ -125,10 +121,10 @@ class ObjectiveParams(HasRegParam):
 class ALSParams(_ALSParams, ObjectiveParams, HasTol):
     """Spark's Params, with their names, defaults and meaning, and those that are new."""
 
-    solver: Param[str] = _param(
+    solver: Param[str] = param(
         "solver", "cholesky (exact) or cg (a few conjugate-gradient steps from the last solution).", TypeConverters.toString
     )
-    cgSteps: Param[int] = _param(
+    cgSteps: Param[int] = param(
         "cgSteps", "conjugate-gradient steps of a row in each iteration, for solver cg.", TypeConverters.toInt
     )
 
@@ -301,7 +297,7 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
 
     scores_new_users: ClassVar[bool] = False
 
-    pairWeight: Param[float] = _param("pairWeight", "weight of all pairs that the fit worked with", TypeConverters.toFloat)
+    pairWeight: Param[float] = param("pairWeight", "weight of all pairs that the fit worked with", TypeConverters.toFloat)
 
     def __init__(self, user_factors: DataFrame | None = None, item_factors: DataFrame | None = None) -> None:
         super().__init__(user_factors, item_factors)  # type: ignore[arg-type]

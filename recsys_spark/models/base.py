@@ -38,7 +38,12 @@ from recsys_spark.errors import ModelError
 from recsys_spark.recommend.host import DEFAULT_BLOCKS, RECOMMENDATIONS, explode_lists
 from recsys_spark.schema import ITEM, RATING, SCORE, USER
 
-__all__ = ["InteractionColumns", "RecommenderEstimator", "RecommenderModel", "id_column", "keyword_only"]
+__all__ = ["InteractionColumns", "RecommenderEstimator", "RecommenderModel", "id_column", "keyword_only", "param"]
+
+
+def param(name: str, doc: str, converter: Any) -> Any:
+    """A Param of the class in whose body this stands."""
+    return Param(Params._dummy(), name, doc, typeConverter=converter)
 
 
 class InteractionColumns(HasPredictionCol):

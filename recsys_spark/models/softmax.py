@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import StorageLevel, keyword_only
-from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.param import Param, TypeConverters
 from pyspark.ml.param.shared import HasMaxIter, HasRegParam, HasSeed
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import DataFrame, SparkSession
@@ -27,7 +27,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 from recsys_spark.collectives import MAX_TASKS
 from recsys_spark.kernels.network import ACTIVATIONS
 from recsys_spark.kernels.topn import Floats, ItemBlock, top_n
-from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, id_column
+from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, id_column, param
 from recsys_spark.models.factors import FactorModel
 from recsys_spark.models.softmax_program import Epoch, SoftmaxProblem, user_vectors
 from recsys_spark.models.softmax_stage import collect_tables, encode, fit_softmax, saved_state
@@ -40,31 +40,25 @@ SIMILARITIES = ("dot", "cosine")
 _USERS_AT_ONCE = 256
 
 
-def _param(name: str, doc: str, converter: Any) -> Any:
-    return Param(Params._dummy(), name, doc, typeConverter=converter)
-
-
 class NetworkParams(InteractionColumns, HasSeed):
     """The Params that make a user's vector: an estimator's, and of its model, which serves new users by the same ones."""
 
-    embeddingDim: Param[int] = _param("embeddingDim", "length of an item's vector in a bag", TypeConverters.toInt)
-    hiddenDims: Param[list[int]] = _param(
+    embeddingDim: Param[int] = param("embeddingDim", "length of an item's vector in a bag", TypeConverters.toInt)
+    hiddenDims: Param[list[int]] = param(
         "hiddenDims",
         "sizes of the layers from the bag to the user's vector; empty: the bag is the vector",
         TypeConverters.toListInt,
     )
-    activation: Param[str] = _param(
-        "activation", f"of the layers but the last: {', '.join(ACTIVATIONS)}", TypeConverters.toString
-    )
-    tieItems: Param[bool] = _param("tieItems", "whether items are scored by their vectors in a bag", TypeConverters.toBoolean)
-    bagExponent: Param[float] = _param(
+    activation: Param[str] = param("activation", f"of the layers but the last: {', '.join(ACTIVATIONS)}", TypeConverters.toString)
+    tieItems: Param[bool] = param("tieItems", "whether items are scored by their vectors in a bag", TypeConverters.toBoolean)
+    bagExponent: Param[float] = param(
         "bagExponent", "a bag is the sum of its vectors over their number to this power; 1 for the mean", TypeConverters.toFloat
     )
-    similarity: Param[str] = _param("similarity", "dot, or cosine over temperature", TypeConverters.toString)
-    coldStartStrategy: Param[str] = _param(
+    similarity: Param[str] = param("similarity", "dot, or cosine over temperature", TypeConverters.toString)
+    coldStartStrategy: Param[str] = param(
         "coldStartStrategy", "nan or drop, for unknown users and items", TypeConverters.toString
     )
-    temperature: Param[float] = _param("temperature", "what the cosine is divided by", TypeConverters.toFloat)
+    temperature: Param[float] = param("temperature", "what the cosine is divided by", TypeConverters.toFloat)
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -96,28 +90,28 @@ class NetworkParams(InteractionColumns, HasSeed):
 class SoftmaxParams(NetworkParams, HasMaxIter, HasRegParam):
     """The Params of a fit."""
 
-    ratingCol: Param[str] = _param("ratingCol", "column of ratings: 0 or less is no history", TypeConverters.toString)
-    dropout: Param[float] = _param("dropout", "share of a hidden layer's outputs left out of a step", TypeConverters.toFloat)
-    numNegatives: Param[int] = _param(
+    ratingCol: Param[str] = param("ratingCol", "column of ratings: 0 or less is no history", TypeConverters.toString)
+    dropout: Param[float] = param("dropout", "share of a hidden layer's outputs left out of a step", TypeConverters.toFloat)
+    numNegatives: Param[int] = param(
         "numNegatives", "items drawn for each mini-batch, log-q corrected; 0 for the whole catalogue", TypeConverters.toInt
     )
-    power: Param[float] = _param("power", "exponent of an item's count in drawing numNegatives", TypeConverters.toFloat)
-    targetsPerUser: Param[int] = _param(
+    power: Param[float] = param("power", "exponent of an item's count in drawing numNegatives", TypeConverters.toFloat)
+    targetsPerUser: Param[int] = param(
         "targetsPerUser", "items held out of each history, each in its turn, in each epoch", TypeConverters.toInt
     )
-    batchSize: Param[int] = _param("batchSize", "users of a mini-batch, over all tasks", TypeConverters.toInt)
-    stepSize: Param[float] = _param("stepSize", "learning rate of Adam", TypeConverters.toFloat)
-    schedule: Param[str] = _param("schedule", f"of the learning rate: {', '.join(SCHEDULES)}", TypeConverters.toString)
-    gravity: Param[float] = _param(
+    batchSize: Param[int] = param("batchSize", "users of a mini-batch, over all tasks", TypeConverters.toInt)
+    stepSize: Param[float] = param("stepSize", "learning rate of Adam", TypeConverters.toFloat)
+    schedule: Param[str] = param("schedule", f"of the learning rate: {', '.join(SCHEDULES)}", TypeConverters.toString)
+    gravity: Param[float] = param(
         "gravity", "weight of the mean squared score over the items of the loss", TypeConverters.toFloat
     )
-    validationShare: Param[float] = _param(
+    validationShare: Param[float] = param(
         "validationShare", "share of the users that are not trained on but decide when to stop", TypeConverters.toFloat
     )
-    patience: Param[int] = _param(
+    patience: Param[int] = param(
         "patience", "stop after so many epochs in which the validation's loss did not fall; 0 for never", TypeConverters.toInt
     )
-    checkpointInterval: Param[int] = _param(
+    checkpointInterval: Param[int] = param(
         "checkpointInterval",
         "epochs of one Spark job: what a lost executor costs at most; -1 for all in one",
         TypeConverters.toInt,
@@ -310,7 +304,8 @@ class SoftmaxModel(FactorModel, NetworkParams):
         problem = self.problem()
         ids, tables = collect_tables(self.itemFactors, self.layers)
         _, vectors, _ = collect_factors(self.itemFactors.select("id", "features"))
-        held = spark.sparkContext.broadcast((ids, tables, vectors))
+        block = ItemBlock.build(vectors, np.zeros(len(vectors), np.float32))
+        held = spark.sparkContext.broadcast((ids, tables, vectors, block))
 
         def best(histories: pd.Series, wanted: pd.Series) -> pd.Series:
             return best_of_histories(histories, wanted, *held.value, problem)
@@ -366,7 +361,13 @@ def log_normalisers(users: DataFrame, items: DataFrame) -> DataFrame:
 
 
 def best_of_histories(
-    histories: pd.Series, wanted: pd.Series, ids: pa.Array, tables: dict[str, Floats], vectors: Floats, problem: SoftmaxProblem
+    histories: pd.Series,
+    wanted: pd.Series,
+    ids: pa.Array,
+    tables: dict[str, Floats],
+    vectors: Floats,
+    block: ItemBlock,
+    problem: SoftmaxProblem,
 ) -> pd.Series:
     """For each array of item ids its best items, as lists of item, score and probability; None without a known item.
 
@@ -374,7 +375,7 @@ def best_of_histories(
     ----------
     histories, wanted : arrays of ids, and lengths of the lists
     ids, tables : of :func:`recsys_spark.models.softmax_stage.collect_tables`
-    vectors : float32 array, shape (n_items, width): v, in the order of ``ids``
+    vectors, block : v in the order of ``ids``, float32, shape (n_items, width); and the same laid out for the top-n kernel
     """
     column = pa.array(histories, pa.list_(ids.type), from_pandas=True)
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
@@ -385,7 +386,6 @@ def best_of_histories(
     if len(rows):
         indptr, items = np.append(starts, len(pairs)).astype(np.int64), (pairs % len(ids)).astype(np.int32)
         psi = user_vectors(indptr, items, tables, problem)
-        block = ItemBlock.build(vectors, np.zeros(len(vectors), np.float32))
         lengths_wanted = wanted.to_numpy()[rows]
         best, scores = top_n(psi, [block], (indptr, items), max(1, int(lengths_wanted.max())))
         chances = np.exp(scores - _log_sums(psi, vectors)[:, None])

@@ -127,14 +127,6 @@ class State:
         first, second = ({name: np.zeros_like(table) for name, table in tables.items()} for _ in range(2))
         return cls(tables, first, second)
 
-    def network(self) -> Network:
-        """The layers."""
-        return network_of(self.tables)
-
-    def outputs(self) -> Floats:
-        """Vectors v, shape (n_items, width)."""
-        return self.tables.get(OUTPUTS, self.tables[INPUTS])
-
 
 def network_of(tables: dict[str, Floats]) -> Network:
     """The layers among named arrays."""
@@ -142,6 +134,11 @@ def network_of(tables: dict[str, Floats]) -> Network:
     while f"weights {len(layers)}" in tables:
         layers.append((tables[f"weights {len(layers)}"], tables[f"biases {len(layers)}"][0]))
     return layers
+
+
+def outputs_of(tables: dict[str, Floats]) -> Floats:
+    """Vectors v, shape (n_items, width), as they are learnt."""
+    return tables.get(OUTPUTS, tables[INPUTS])
 
 
 def mix_seed(problem: SoftmaxProblem, *keys: int) -> int:
@@ -178,8 +175,7 @@ def train(
     while state.epochs < until and not stalled(problem, state):
         started = time.perf_counter()
         keys = mix(mix_seed(problem, _TARGETS), state.epochs, data.words)
-        place = _order(group, mix(mix_seed(problem, _ORDER), state.epochs, data.words), ~held)
-        users = int(group.all_reduce(np.array([(~held).sum()]))[0])
+        place, users = _order(group, mix(mix_seed(problem, _ORDER), state.epochs, data.words), ~held)
         losses = np.zeros(2)
         for first in range(0, users, problem.batch):
             rows = np.flatnonzero((place >= first) & (place < first + problem.batch)).astype(np.int32)
@@ -219,7 +215,7 @@ def user_vectors(data_indptr: npt.NDArray[np.int64], items: Ints, tables: dict[s
 
 def item_vectors(tables: dict[str, Floats], problem: SoftmaxProblem) -> Floats:
     """Vectors v, with cosine of length 1."""
-    vectors = tables.get(OUTPUTS, tables[INPUTS])
+    vectors = outputs_of(tables)
     return _unit(vectors)[0] if problem.cosine else vectors
 
 
@@ -229,10 +225,10 @@ def learning_rate(problem: SoftmaxProblem, done: float) -> float:
     return float(problem.rate * shape)
 
 
-def _order(group: Group, keys: Words, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Place of each own user in the group's order by ``keys``, among those that are ``chosen``; -1 for the others."""
+def _order(group: Group, keys: Words, chosen: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], int]:
+    """Place of each own user in the group's order by ``keys``, among those that are ``chosen`` (-1: is not); and their number."""
     everybody = np.sort(np.concatenate(group.all_gather(keys[chosen])))
-    return np.where(chosen, np.searchsorted(everybody, keys), -1)
+    return np.where(chosen, np.searchsorted(everybody, keys), -1), len(everybody)
 
 
 def _step(
@@ -247,10 +243,10 @@ def _step(
     """One mini-batch; gives its summed loss and its number of examples, over all tasks."""
     examples = _Examples.of(data, problem, state, rows, keys)
     masks = _masks(problem, data.words[rows], examples.slots, state)
-    network = state.network()
+    network = network_of(state.tables)
     outputs = forward(network, examples.bags, problem.activation, masks)
     drawn = _drawn(problem, state, proposal)
-    losses, by_psi, by_items = _scored(outputs[-1], state.outputs(), examples.targets, drawn, problem)
+    losses, by_psi, by_items = _scored(outputs[-1], outputs_of(state.tables), examples.targets, drawn, problem)
     by_layers, by_bags = backward(network, outputs, by_psi, problem.activation, masks)
 
     by_bags *= examples.scales[:, None]
@@ -293,8 +289,8 @@ def _loss(data: Histories, problem: SoftmaxProblem, state: State, rows: Ints, ke
     total = np.zeros(2)
     for begin in range(0, len(rows), problem.batch):
         examples = _Examples.of(data, problem, state, rows[begin : begin + problem.batch], keys)
-        psi = forward(state.network(), examples.bags, problem.activation)[-1]
-        losses = _scored(psi, state.outputs(), examples.targets, None, problem)[0]
+        psi = forward(network_of(state.tables), examples.bags, problem.activation)[-1]
+        losses = _scored(psi, outputs_of(state.tables), examples.targets, None, problem)[0]
         total += losses.sum(dtype=np.float64), len(losses)
     return total
 

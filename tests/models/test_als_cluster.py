@@ -67,11 +67,14 @@ def environment():
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK", "SPARK", "_PYSPARK"))}
 
 
-def kill_an_executor():
-    for process in psutil.process_iter(["cmdline"]):
-        if any("CoarseGrainedExecutorBackend" in word for word in process.info["cmdline"] or []):
+def kill_an_executor(folder):
+    """Of this cluster, whose workers' folders lie in ``folder``, and of no other on the machine."""
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        executor = any("CoarseGrainedExecutorBackend" in word for word in process.info["cmdline"] or [])
+        if executor and (process.info["cwd"] or "").startswith(str(folder)):
             process.kill()
             return
+    raise AssertionError("there is no executor to kill")
 
 
 def test_executor_killed_in_mid_fit_costs_a_retry_and_no_bit(cluster, tmp_path):
@@ -83,7 +86,7 @@ def test_executor_killed_in_mid_fit_costs_a_retry_and_no_bit(cluster, tmp_path):
         for line in program.stderr:
             lines.append(line)
             if not killed and "and again\n" in lines and "ALS iteration" in line and "iteration 1 " not in line:
-                kill_an_executor()
+                kill_an_executor(tmp_path)
                 killed = True
         answer = program.stdout.read()
     assert program.returncode == 0, "".join(lines)
