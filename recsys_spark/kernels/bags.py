@@ -17,21 +17,24 @@ Longs = npt.NDArray[np.int64]
 FIRST_DECAY, SECOND_DECAY, EPSILON = 0.9, 0.999, 1e-8
 
 
-def hold_out(keys: Words, indptr: Longs, rows: Ints, count: int) -> tuple[Ints, Longs]:
-    """Choose up to ``count`` distinct items of each history, at random, and never all of them.
+def hold_out(keys: Words, indptr: Longs, rows: Ints, share: float) -> tuple[Ints, Longs]:
+    """Choose a share of each history at random: distinct items, at least one, and never all of them.
 
     Parameters
     ----------
     keys : uint64 array, shape (n_histories,): what the choice depends on
     indptr : int64 array, shape (n_histories + 1,)
     rows : int32 array, shape (n,): the histories to choose from
+    share : of a history; rounded to the nearest number of items
 
     Returns
     -------
     slots : int32 array: which of ``rows`` each choice is of, ascending; histories of fewer than two items have none
     places : int64 array: where it stands, between ``indptr[rows[slot]]`` and the next
     """
-    chosen: tuple[Ints, Longs] = _hold_out(keys, indptr, rows, count)
+    lengths = np.diff(indptr)[rows]
+    wanted = np.where(lengths > 1, np.clip(np.rint(share * lengths), 1, lengths - 1), 0).astype(np.int64)
+    chosen: tuple[Ints, Longs] = _hold_out(keys, indptr, rows, wanted)
     return chosen
 
 
@@ -78,16 +81,13 @@ _finalise = njit(nogil=True, inline="always")(finalise)
 
 
 @_jit
-def _hold_out(keys: Any, indptr: Any, rows: Any, count: Any) -> Any:
-    total = 0
-    for row in rows:
-        total += max(0, min(count, indptr[row + 1] - indptr[row] - 1))
+def _hold_out(keys: Any, indptr: Any, rows: Any, numbers: Any) -> Any:
+    total = numbers.sum()
     slots, places = np.empty(total, np.int32), np.empty(total, np.int64)
     at = 0
     for k in range(len(rows)):
-        row = rows[k]
+        row, wanted = rows[k], numbers[k]
         begin, left = indptr[row], indptr[row + 1] - indptr[row]
-        wanted = max(0, min(count, left - 1))
         place = begin
         while wanted:  # selection sampling (Knuth, The Art of Computer Programming 2, algorithm S)
             chance = (_finalise((keys[row] ^ np.uint64(place - begin)) + GOLDEN) >> np.uint64(11)) * 2.0**-53

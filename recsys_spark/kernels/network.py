@@ -17,6 +17,7 @@ import numpy.typing as npt
 from recsys_spark.kernels.randomness import uniform
 
 Floats = npt.NDArray[Any]
+Places = npt.NDArray[np.integer]
 Layer = tuple[Floats, Floats]
 Network = list[Layer]
 
@@ -82,24 +83,47 @@ def backward(
     return gradients[::-1], gradient
 
 
-def softmax_loss(logits: Floats, targets: npt.NDArray[np.integer]) -> tuple[Floats, Floats]:
-    """Cross-entropy of each row's target under the softmax of its logits, and its gradient by the logits.
+def softmax_loss(logits: Floats, rows: Places, columns: Places, weights: Floats) -> tuple[Floats, Floats]:
+    """Cross-entropy of targets under the softmax of their rows' logits, and its gradient by the logits.
 
     Parameters
     ----------
     logits : shape (n, m), finite
-    targets : columns, shape (n,)
+    rows, columns : of each target, shape (n_targets,); none stands twice
+    weights : of each target
 
     Returns
     -------
-    losses : shape (n,), finite: the largest logit is taken off before anything is exponentiated
-    gradient : shape (n, m)
+    losses : shape (n_targets,), weighted, finite: the largest logit is taken off before anything is exponentiated
+    gradient : of their sum, shape (n, m)
     """
     shifted = logits - logits.max(axis=1, keepdims=True)
     gradient = np.exp(shifted)
-    total = gradient.sum(axis=1, keepdims=True)
-    gradient /= total
-    rows = np.arange(len(targets))
-    losses = np.log(total[:, 0]) - shifted[rows, targets]
-    gradient[rows, targets] -= 1
-    return losses, gradient
+    total = gradient.sum(axis=1)
+    gradient *= (np.bincount(rows, weights, len(logits)).astype(logits.dtype) / total)[:, None]
+    gradient[rows, columns] -= weights
+    return weights * (np.log(total)[rows] - shifted[rows, columns]), gradient
+
+
+def sampled_softmax_loss(own: Floats, shared: Floats, rows: Places, weights: Floats) -> tuple[Floats, Floats, Floats]:
+    """The same where a target competes with some sampled items of its row only.
+
+    Parameters
+    ----------
+    own : logits of the targets, shape (n_targets,)
+    shared : logits of the sampled items, shape (n, m), with a very negative number for those that do not count
+    rows, weights : of each target
+
+    Returns
+    -------
+    losses : shape (n_targets,), weighted
+    by_own, by_shared : gradients of their sum
+    """
+    largest = shared.max(axis=1, keepdims=True)
+    by_shared = np.exp(shared - largest)
+    total = by_shared.sum(axis=1, keepdims=True)
+    others = (largest + np.log(total))[:, 0][rows]
+    everything = np.logaddexp(own, others)
+    share = np.bincount(rows, weights * np.exp(others - everything), len(shared)).astype(shared.dtype)
+    by_shared *= share[:, None] / total
+    return weights * (everything - own), weights * (np.exp(own - everything) - 1), by_shared

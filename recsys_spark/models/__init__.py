@@ -2,6 +2,7 @@
 
 from recsys_spark.models.als import ALS, ALSModel
 from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
+from recsys_spark.models.pairwise import PairwiseModel, PairwiseRecommender
 from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
 from recsys_spark.models.softmax import SoftmaxModel, SoftmaxRecommender
 
@@ -10,6 +11,8 @@ __all__ = [
     "ALSModel",
     "MLlibALS",
     "MLlibALSModel",
+    "PairwiseModel",
+    "PairwiseRecommender",
     "PopularityModel",
     "PopularityRecommender",
     "SoftmaxModel",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys_spark.collectives import Group, group_size
+from recsys_spark.collectives import Array, Group, group_size
 from recsys_spark.kernels.events import sort_events
 from recsys_spark.kernels.least_squares import Weights, solve
 from recsys_spark.models import stage
@@ -79,31 +79,31 @@ def fit_factors(
     packed = stage.packed_ratings(ratings, tasks)
     if problem.iterations > per_job:
         packed = packed.persist(level)
-    history: list[Iteration] = []
-    frames, before = start, None
-    try:
-        while True:
-            job = replace(problem, iterations=min(per_job, problem.iterations - len(history)))
-            say = stage.progress("ALS iteration", "objective", len(history), problem.iterations)
-            inputs = packed if frames is None else packed.unionAll(_packed_factors(frames, tasks))
-            program = _Program(job, stage.id_types_of(ratings))
-            result, said = stage.run(inputs, tasks, program, _result_schema(ratings), say, level)
-            if before is not None:
-                before.unpersist()
-            before, frames = result, (_factors(result, USER, problem), _factors(result, ITEM, problem))
-            history += [Iteration(**one) for one in said["history"]]
-            if said["converged"] or len(history) >= problem.iterations:
-                return Fitted(*frames, said["mean"], said["pairs"], history, said["converged"], result)
-    finally:
-        packed.unpersist()
+
+    def factors(result: DataFrame) -> tuple[DataFrame, DataFrame]:
+        return _factors(result, USER, problem), _factors(result, ITEM, problem)
+
+    def job(notes: list[stage.Note]) -> tuple[stage.Program, Callable[[Array], None]]:
+        before = sum(len(said["history"]) for said in notes)
+        left = problem.iterations - before
+        program = _Program(replace(problem, iterations=min(per_job, left)), stage.id_types_of(ratings), left <= per_job)
+        return program, stage.progress("ALS iteration", "objective", before, problem.iterations)
+
+    first = None if start is None else _packed_factors(start, tasks)
+    result, notes = stage.run_jobs(
+        packed, tasks, _result_schema(ratings), level, first, job, lambda rows: _packed_factors(factors(rows), tasks)
+    )
+    history = [Iteration(**one) for said in notes for one in said["history"]]
+    return Fitted(*factors(result), notes[-1]["mean"], notes[-1]["pairs"], history, notes[-1]["converged"], result)
 
 
 @dataclass(frozen=True)
 class _Program:
-    """What every task runs."""
+    """What every task runs; ``last`` says that no job follows."""
 
     problem: Problem
     id_types: _IdTypes
+    last: bool
 
     def __call__(
         self, group: Group, payloads: stage.Payloads, report: stage.Report
@@ -117,7 +117,8 @@ class _Program:
         trained = train(group, data, problem, start, report)
         rows = chain(_rows(USER, trained.users, problem, id_types), _rows(ITEM, trained.items, problem, id_types))
         history = [one.__dict__ for one in trained.history]
-        return rows, {"history": history, "converged": trained.converged, "mean": trained.mean, "pairs": trained.pairs}
+        said = {"history": history, "converged": trained.converged, "mean": trained.mean, "pairs": trained.pairs}
+        return rows, {**said, "done": self.last or trained.converged}
 
 
 def _result_schema(ratings: DataFrame) -> T.StructType:
@@ -166,9 +167,10 @@ def fold_in(ratings: DataFrame, items: DataFrame, problem: Problem, mean: float,
     id_types = stage.id_types_of(ratings)
 
     def fold(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        events = stage.ratings_of(batches)
-        if events is None:
+        payloads = stage.payloads_of(batches)
+        if stage.EVENTS not in payloads:
             return
+        events = pa.concat_tables(payloads[stage.EVENTS])
         catalogue, vectors, shifts, all_pairs = held.value
         users, rows = numbered(events[USER])
         names, codes = numbered(events[ITEM])

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recsys_spark.config import Blocks
+from recsys_spark.kernels.topn import Floats
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.persistence import FramesModel
 from recsys_spark.recommend.host import DEFAULT_BLOCKS, recommend_lists
 from recsys_spark.schema import ITEM, USER
+
+PairScorer = Callable[[Floats, Floats], Floats]
+"""From vectors of users and of items, (n, rank) each, what is added to their biases, (n,)."""
 
 
 class FactorModel(FramesModel, RecommenderModel):
@@ -63,12 +68,12 @@ class FactorModel(FramesModel, RecommenderModel):
         ----------
         allowedItems, deniedItems : ``item``; nothing but these, and none of those, is recommended to anybody
         """
-        items = self.itemFactors
+        everybody, items = self._candidates()
         if allowedItems is not None:
             items = items.join(_ids(allowedItems, ITEM, items), "id", "left_semi")
         if deniedItems is not None:
             items = items.join(_ids(deniedItems, ITEM, items), "id", "left_anti")
-        wanted = self._scored_users().join(_ids(users, USER, self.userFactors), "id", "left_semi")
+        wanted = everybody.join(_ids(users, USER, self.userFactors), "id", "left_semi")
         return recommend_lists(wanted, items, n, seen, sizes)
 
     def recommendForAllUsers(
@@ -130,6 +135,14 @@ class FactorModel(FramesModel, RecommenderModel):
         lists = recommend_lists(items, self._scored_users(), n)
         return self._in_sparks_shape(lists, self.getOrDefault("itemCol"), self.getOrDefault("userCol"))
 
+    def _candidates(self) -> tuple[DataFrame, DataFrame]:
+        """Vectors of users and items by which the top-N host makes lists."""
+        return self._scored_users(), self.itemFactors
+
+    def _pair_scorer(self) -> PairScorer:
+        """What ``transform`` adds to the biases of a pair."""
+        return dot_products
+
     def _scored_users(self) -> DataFrame:
         """User factors whose biases hold the global mean, so that scores are whole."""
         if "bias" not in self.userFactors.columns:
@@ -145,10 +158,10 @@ class FactorModel(FramesModel, RecommenderModel):
         )
         prediction = T.StructField(self.getOrDefault("predictionCol"), T.FloatType())
         schema = T.StructType([*dataset.schema.fields, prediction])
-        predicted = joined.mapInArrow(_dot_products(prediction.name), schema)
-        if self.getOrDefault("coldStartStrategy").lower() == "drop":
-            return predicted.where(~F.isnan(prediction.name))
-        return predicted
+        strategy = self.getOrDefault("coldStartStrategy").lower()
+        mean = self.getOrDefault("globalMean")
+        predicted = joined.mapInArrow(_predicting(prediction.name, self._pair_scorer(), strategy == "average", mean), schema)
+        return predicted.where(~F.isnan(prediction.name)) if strategy == "drop" else predicted
 
     def frames(self) -> dict[str, DataFrame]:
         """The two tables of factors."""
@@ -181,22 +194,40 @@ def _same(dataset: DataFrame, column: str, factors: DataFrame, key: str) -> Colu
     return dataset[column].try_cast(factors.schema["id"].dataType) == F.col(key)
 
 
-def _dot_products(name: str):  # type: ignore[no-untyped-def]
-    """Replace the two vectors of each row by their product plus the two biases, float32; NaN where one is missing."""
+def dot_products(x: Floats, y: Floats) -> Floats:
+    """Of each pair of rows, shape (n,)."""
+    return np.asarray(np.einsum("ij,ij->i", x, y))
 
-    def multiply(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+
+def _predicting(name: str, score: PairScorer, average: bool, mean: float):  # type: ignore[no-untyped-def]
+    """Replace the two vectors of each row by its score, float32.
+
+    Where one is missing the score is NaN; or, with ``average``, that of a vector and a bias of 0, so that nothing is NaN.
+    """
+
+    def predict(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             table = pa.Table.from_batches([batch])
-            users, items = table["_user_features"].combine_chunks(), table["_item_features"].combine_chunks()
-            known = np.asarray(users.is_valid()) & np.asarray(items.is_valid())
-            products = np.full(len(known), np.nan, np.float32)
-            if known.any():
-                mask = pa.array(known)
-                left, right = (np.asarray(side.filter(mask).flatten(), np.float32) for side in (users, items))
-                shape = (int(known.sum()), -1)
-                products[known] = np.einsum("ij,ij->i", left.reshape(shape), right.reshape(shape))
-                products[known] += table["_user_bias"].to_numpy()[known] + table["_item_bias"].to_numpy()[known]
+            sides = [table[f"{side}_features"].combine_chunks() for side in ("_user", "_item")]
+            known = [np.asarray(side.is_valid()) for side in sides]
+            biases = [table[f"{side}_bias"].fill_null(0.0).to_numpy() for side in ("_user", "_item")]
+            biases[0] = np.where(known[0], biases[0], np.float32(mean))  # a known user's bias holds it already
+            scores = biases[0] + biases[1]
+            scored = np.flatnonzero(known[0] | known[1] if average else known[0] & known[1])
+            if len(scored):
+                scores[scored] += score(*(_filled(side.take(pa.array(scored)), sides) for side in sides))
+            if not average:
+                scores[~(known[0] & known[1])] = np.nan
             kept = table.drop_columns(["_user_features", "_item_features", "_user_bias", "_item_bias"])
-            yield from kept.append_column(name, pa.array(products)).to_batches()
+            yield from kept.append_column(name, pa.array(scores.astype(np.float32))).to_batches()
 
-    return multiply
+    return predict
+
+
+def _filled(lists: pa.Array, like: list[pa.Array]) -> Floats:
+    """Vectors as a matrix, zeros for those that are missing; as long as any of ``like``."""
+    width = max(pc.max(pc.list_value_length(side)).as_py() or 0 for side in like)
+    found = np.zeros((len(lists), width), np.float32)
+    there = np.asarray(lists.is_valid())
+    found[there] = np.asarray(lists.filter(pa.array(there)).flatten(), np.float32).reshape(int(there.sum()), width)
+    return found

@@ -14,6 +14,7 @@ from recsys_spark.errors import ConfigError
 from recsys_spark.models.als import ALS, ALSModel
 from recsys_spark.models.base import RecommenderEstimator, RecommenderModel
 from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
+from recsys_spark.models.pairwise import PairwiseModel, PairwiseRecommender
 from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
 from recsys_spark.models.softmax import SoftmaxModel, SoftmaxRecommender
 from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER
@@ -31,6 +32,7 @@ REGISTRY: dict[str, Entry] = {
     "popularity": Entry(PopularityRecommender, PopularityModel),
     "als": Entry(ALS, ALSModel),
     "softmax": Entry(SoftmaxRecommender, SoftmaxModel),
+    "pairwise": Entry(PairwiseRecommender, PairwiseModel),
     "mllib_als": Entry(MLlibALS, MLlibALSModel),
 }
 """Name → entry. A new model joins by one line here and by a test class that inherits the contract suite."""

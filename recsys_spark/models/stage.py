@@ -27,13 +27,14 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from recsys_spark.collectives import Array, Group, barrier_group, listening, new_key, reporting
 from recsys_spark.console import note
 from recsys_spark.errors import ModelError
-from recsys_spark.models.interactions import split_by_task
+from recsys_spark.models.interactions import owner_of_ids, owners_of_users, split_by_task
 from recsys_spark.packing import in_chunks, table_bytes
 from recsys_spark.schema import ITEM, RATING, USER
 
 Report = Callable[[Array], None] | None
 Payloads = dict[str, list[pa.Table]]
-Program = Callable[[Group, Payloads, Report], tuple[Iterable[pa.RecordBatch], dict[str, Any]]]
+Note = dict[str, Any]
+Program = Callable[[Group, Payloads, Report], tuple[Iterable[pa.RecordBatch], Note]]
 """What every task runs: of the group, its payloads and a way to report it makes rows, and a note, of which task 0's is kept."""
 
 PACKED = "task int, kind string, payload binary, refused bigint"
@@ -66,9 +67,21 @@ def packed_frame(frame: DataFrame, kind: str, tasks: int) -> DataFrame:
     return frame.mapInArrow(pack, PACKED)
 
 
+def packed_by_user(frame: DataFrame, kind: str, tasks: int) -> DataFrame:
+    """Rows with an ``id`` of a user as payloads of ``kind`` for the tasks of their users."""
+
+    def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            owners = owner_of_ids(batch["id"], owners_of_users(tasks))
+            parts = [(int(task), batch.filter(pa.array(owners == task))) for task in np.unique(owners)]
+            yield _packed_rows([(task, kind, table_bytes(pa.Table.from_batches([part])), 0) for task, part in parts])
+
+    return frame.mapInArrow(pack, PACKED)
+
+
 def run(
     packed: DataFrame, tasks: int, program: Program, schema: T.StructType, say: Callable[[Array], None], level: StorageLevel
-) -> tuple[DataFrame, dict[str, Any]]:
+) -> tuple[DataFrame, Note]:
     """Run ``program`` in a barrier stage of ``tasks`` tasks.
 
     Parameters
@@ -95,7 +108,7 @@ def run(
         result = stage.repartition(tasks).persist(level)
         try:
             (row,) = result.where(F.col(_NOTE).isNotNull()).select(_NOTE).collect()
-            said: dict[str, Any] = json.loads(row[_NOTE])
+            said: Note = json.loads(row[_NOTE])
             _refuse(said["refused"], said["example"])
             if not said["rows"]:
                 raise ModelError("there is not one rating to train on")
@@ -103,6 +116,50 @@ def run(
             result.unpersist()
             raise
     return result, said
+
+
+def run_jobs(
+    packed: DataFrame,
+    tasks: int,
+    schema: T.StructType,
+    level: StorageLevel,
+    start: DataFrame | None,
+    job: Callable[[list[Note]], tuple[Program, Callable[[Array], None]]],
+    carry: Callable[[DataFrame], DataFrame],
+) -> tuple[DataFrame, list[Note]]:
+    """Train in barrier stages one after the other, each from what the last one left: what a lost executor costs is one of them.
+
+    Parameters
+    ----------
+    packed : ratings and others, packed for every stage; let go of at the end
+    tasks, schema, level : as in :func:`run`
+    start : packed, for the first stage alone; or None
+    job : from the notes of the stages so far, the next one's program and what shows its reports
+    carry : packs a stage's rows for the next one
+
+    Returns
+    -------
+    rows, notes : rows of the last stage, the first whose note says ``done``; and the notes of all
+    """
+    notes: list[Note] = []
+    result, carried = None, start
+    try:
+        while not notes or not notes[-1]["done"]:
+            program, say = job(notes)
+            before = result
+            result, said = run(packed if carried is None else packed.unionAll(carried), tasks, program, schema, say, level)
+            if before is not None:
+                before.unpersist()
+            notes.append(said)
+            carried = carry(result)
+    except BaseException:
+        if result is not None:
+            result.unpersist()
+        raise
+    finally:
+        packed.unpersist()
+    assert result is not None  # noqa: S101
+    return result, notes
 
 
 def progress(what: str, measure: str, before: int, total: int) -> Callable[[Array], None]:
@@ -122,8 +179,8 @@ def progress(what: str, measure: str, before: int, total: int) -> Callable[[Arra
     return say
 
 
-def ratings_of(batches: Iterator[pa.RecordBatch]) -> pa.Table | None:
-    """Packed ratings as one table; None where there are none.
+def payloads_of(batches: Iterator[pa.RecordBatch]) -> Payloads:
+    """Packed tables by kind, outside a barrier stage; a kind that did not come is not in it.
 
     Raises
     ------
@@ -132,7 +189,7 @@ def ratings_of(batches: Iterator[pa.RecordBatch]) -> pa.Table | None:
     """
     payloads, refused, example = _unpacked(batches)
     _refuse(refused, example)
-    return pa.concat_tables(payloads[EVENTS]) if EVENTS in payloads else None
+    return payloads
 
 
 def events_of(payloads: Payloads, id_types: tuple[pa.DataType, ...]) -> pa.Table:

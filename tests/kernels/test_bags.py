@@ -13,21 +13,22 @@ from recsys_spark.kernels.bags import adam, add_rows, bag_sums, hold_out, spread
 INDPTR, ITEMS = np.array([0, 3, 4, 6]), np.array([0, 2, 4, 1, 2, 3], np.int32)
 
 
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(1, 12), st.integers(0, 2**63))
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.floats(0, 0.999), st.integers(0, 2**63))
 @settings(deadline=None)
-def test_held_out_items_are_distinct_and_never_the_whole_history(lengths, count, key):
+def test_held_out_items_are_distinct_and_never_the_whole_history(lengths, share, key):
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     rows = np.arange(len(lengths), dtype=np.int32)
-    slots, places = hold_out(np.full(len(lengths), key, np.uint64), indptr, rows, count)
+    slots, places = hold_out(np.full(len(lengths), key, np.uint64), indptr, rows, share)
     assert len(np.unique(places)) == len(places)
     assert ((places >= indptr[slots]) & (places < indptr[slots + 1])).all()
-    assert np.bincount(slots, minlength=len(lengths)).tolist() == [max(0, min(count, length - 1)) for length in lengths]
+    expected = [min(max(1, round(share * length)), length - 1) if length > 1 else 0 for length in lengths]
+    assert np.bincount(slots, minlength=len(lengths)).tolist() == expected
 
 
 def test_every_item_is_held_out_as_often_as_another():
     keys = np.random.default_rng(0).integers(0, 2**63, 30_000).astype(np.uint64)
     indptr = np.arange(30_001) * 5
-    slots, places = hold_out(keys, indptr, np.arange(30_000, dtype=np.int32), 2)
+    slots, places = hold_out(keys, indptr, np.arange(30_000, dtype=np.int32), 0.4)
     counts = np.bincount(places - indptr[slots], minlength=5)
     assert counts.sum() == 60_000
     assert chisquare(counts).pvalue > 1e-3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys_spark.kernels.network import backward, forward, softmax_loss, starting
+from recsys_spark.kernels.network import backward, forward, sampled_softmax_loss, softmax_loss, starting
 
 
 def test_one_pass_worked_by_hand():
@@ -40,29 +40,51 @@ def numerical(loss, array, step=1e-6):
 def test_gradients_are_those_of_central_differences(sizes, activation, dropout):
     rng = np.random.default_rng(0)
     network = [(w.astype(float), rng.normal(size=len(b))) for w, b in starting(sizes, 1)]
-    inputs, targets = rng.normal(size=(7, 3)), rng.integers(0, 4, 7)
+    inputs, targets = rng.normal(size=(7, 3)), (np.arange(7), rng.integers(0, 4, 7), rng.random(7))
     masks = [(rng.random((7, size)) < 0.7) / 0.7 for size in sizes[1:-1]] if dropout else []
 
     def loss():
-        return softmax_loss(forward(network, inputs, activation, masks)[-1], targets)[0].sum()
+        return softmax_loss(forward(network, inputs, activation, masks)[-1], *targets)[0].sum()
 
     outputs = forward(network, inputs, activation, masks)
-    gradients, of_inputs = backward(network, outputs, softmax_loss(outputs[-1], targets)[1], activation, masks)
+    gradients, of_inputs = backward(network, outputs, softmax_loss(outputs[-1], *targets)[1], activation, masks)
     for (weights, biases), (by_weights, by_biases) in zip(network, gradients, strict=True):
         np.testing.assert_allclose(by_weights, numerical(loss, weights), atol=1e-6)
         np.testing.assert_allclose(by_biases, numerical(loss, biases), atol=1e-6)
     np.testing.assert_allclose(of_inputs, numerical(loss, inputs), atol=1e-6)
 
 
-def test_softmax_loss_is_minus_the_log_of_the_targets_probability():
-    losses, _ = softmax_loss(np.log(np.array([[0.2, 0.3, 0.5]])), np.array([1]))
-    assert losses[0] == pytest.approx(-np.log(0.3))
+def test_softmax_loss_is_minus_the_log_of_each_targets_probability():
+    logits = np.log(np.array([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]))
+    losses, gradient = softmax_loss(logits, np.array([0, 0]), np.array([1, 2]), np.array([2.0, 1.0]))
+    assert losses.tolist() == pytest.approx([-2 * np.log(0.3), -np.log(0.5)])
+    assert gradient.ravel().tolist() == pytest.approx([0.6, 0.9 - 2, 1.5 - 1, 0, 0, 0])  # the second row has no target
+
+
+def test_sampled_softmax_loss_is_the_softmax_over_the_target_and_the_row_of_the_sampled():
+    own, shared = np.log(np.array([0.3, 0.5, 0.2])), np.log(np.array([[0.6, 0.1], [0.4, 0.4]]))
+    rows, weights = np.array([0, 0, 1]), np.array([2.0, 1.0, 3.0])
+    losses, by_own, by_shared = sampled_softmax_loss(own, shared, rows, weights)
+    assert losses.tolist() == pytest.approx([-2 * np.log(0.3), -np.log(0.5 / 1.2), -3 * np.log(0.2)])
+    for place, found in ((own, by_own), (shared, by_shared)):
+        expected = numerical(lambda: sampled_softmax_loss(own, shared, rows, weights)[0].sum(), place)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_sampled_softmax_loss_is_finite_at_the_edges_and_where_nothing_was_sampled():
+    own, shared = np.array([1e4, -1e4, 0], np.float32), np.array([[-1e4, 0], [1e4, 0], [-1e9, -1e9]], np.float32)
+    losses, by_own, by_shared = sampled_softmax_loss(own, shared, np.arange(3), np.ones(3, np.float32))
+    np.testing.assert_allclose(losses, [0, 2e4, 0], atol=1e-6)
+    assert np.isfinite(by_own).all()
+    assert np.isfinite(by_shared).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_loss_and_gradient_are_finite_at_the_edges(dtype):
     logits = np.array([[1e4, -1e4, 0], [1e4, -1e4, 0], [0, 0, 0]], dtype)
-    losses, gradient = softmax_loss(logits, np.array([0, 1, 2]))  # a probability of 1, one of e^-20000, and a third
+    losses, gradient = softmax_loss(
+        logits, np.arange(3), np.arange(3), np.ones(3, dtype)
+    )  # a probability of 1, one of e^-20000, and a third
     np.testing.assert_allclose(losses, [0, 2e4, np.log(3)], rtol=1e-6)
     assert np.isfinite(gradient).all()
     np.testing.assert_allclose(gradient.sum(axis=1), 0, atol=1e-6)

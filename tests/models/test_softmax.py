@@ -12,7 +12,8 @@ from tests.models.model_contract import ModelContract, checkerboard
 SMALL = {
     "embeddingDim": 8,
     "maxIter": 60,
-    "targetsPerUser": 3,
+    "bagExponent": 1.0,
+    "schedule": "constant",
     "batchSize": 12,
     "stepSize": 0.05,
     "checkpointInterval": -1,
@@ -50,8 +51,10 @@ def test_probability_is_the_softmax_over_the_whole_catalogue(model):
 
 def test_users_vectors_follow_from_their_histories_alone(spark, model):
     """The network written out, and other users with the same histories."""
-    layers = {row["name"]: np.array(row["values"]) for row in model.layers.collect()}
-    inputs, users = vectors(model.itemFactors, "inputs"), vectors(model.userFactors)
+    tables = model.tables.collect()
+    layers = {row["name"]: np.array(row["values"]) for row in tables if row["item"] is None}
+    inputs = {row["item"]: np.array(row["values"]) for row in tables if row["name"] == "inputs"}
+    users = vectors(model.userFactors)
     histories = {}
     for row in checkerboard(spark).collect():
         histories.setdefault(row.user, []).append(row.item)

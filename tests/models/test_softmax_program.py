@@ -10,14 +10,15 @@ import pytest
 
 from recsys_spark.kernels.negatives import Proposal
 from recsys_spark.models import softmax_program
-from recsys_spark.models.interactions import hash_ids, histories, split_by_task
-from recsys_spark.models.softmax_program import SoftmaxProblem, State, item_vectors, learning_rate, stalled, train, user_vectors
+from recsys_spark.models.descent import learning_rate
+from recsys_spark.models.interactions import histories, split_by_task
+from recsys_spark.models.softmax_program import SoftmaxProblem, fresh, item_vectors, stalled, train, user_vectors
 from tests.groups import run_group
 
 PLAIN = SoftmaxProblem(
     dim=6, hidden=(), activation="relu", dropout=0.0, tied=False, pooling=1.0, cosine=False, temperature=1.0, negatives=0,
-    power=0.75, targets=2, batch=16, epochs=3, rate=0.02, schedule="constant", decay=0.0, gravity=0.0, validation=0.0, patience=0,
-    seed=1,
+    power=0.75, held=0.4, exponent=0.5, batch=16, epochs=3, rate=0.02, schedule="constant", decay=0.0, gravity=0.0,
+    validation=0.0, patience=0, seed=1,
 )  # fmt: skip
 MODES = {
     "no hidden layers": PLAIN,
@@ -49,7 +50,7 @@ def fit(table, size, problem, until=None):
 
     def program(group):
         data = histories(group, pa.concat_tables(shares[group.rank]))
-        state = State.fresh(hash_ids(data.catalogue), problem)
+        state = fresh(data, problem)
         return state, train(group, data, problem, state, problem.epochs if until is None else until), data
 
     return run_group(size, program)
@@ -80,11 +81,14 @@ def test_any_number_of_tasks_learns_the_same(mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_of_scores_are_those_of_central_differences(mode):
     problem, rng = MODES[mode], np.random.default_rng(3)
-    psi, vectors, targets = rng.normal(size=(4, problem.width)), rng.normal(size=(9, problem.width)), np.array([0, 3, 3, 8])
+    psi, vectors = rng.normal(size=(4, problem.width)), rng.normal(size=(9, problem.width))
+    slots, targets = np.array([0, 0, 1, 3]), np.array([0, 3, 3, 8])  # the third user has none
+    weights = np.array([0.5, 0.5, 1.0, 2.0])
+    asked = softmax_program._Asked(psi, np.ones(4), slots, targets, weights)
     drawn = None
     if problem.negatives:
         drawn = np.array([1, 3, 5, 5]), Proposal.build(np.arange(1.0, 10.0)).log_q + np.log(4)
-    _, by_psi, by_vectors = softmax_program._scored(psi, vectors, targets, drawn, problem)
+    _, by_psi, by_vectors = softmax_program._scored(psi, vectors, asked, drawn, problem)
     scored = np.arange(9) if drawn is None else np.concatenate([targets, drawn[0]])
     of_vectors = np.zeros_like(vectors)
     np.add.at(of_vectors, scored, by_vectors)
@@ -93,7 +97,7 @@ def test_gradients_of_scores_are_those_of_central_differences(mode):
             kept, values = array[place], []
             for step in (1e-5, -1e-5):
                 array[place] = kept + step
-                values.append(softmax_program._scored(psi, vectors, targets, drawn, problem)[0].sum())
+                values.append(softmax_program._scored(psi, vectors, asked, drawn, problem)[0].sum())
             array[place] = kept
             assert found[place] == pytest.approx((values[0] - values[1]) / 2e-5, abs=2e-4)
 
@@ -104,7 +108,7 @@ def test_learns_which_items_go_together(mode):
     done = fit(taste(), 2, problem)
     state, epochs, data = done[0]
     assert epochs[-1].loss < epochs[0].loss
-    psi = user_vectors(data.indptr, data.items, state.tables, problem)
+    psi = user_vectors(data.indptr, data.items, data.user_features, state.tables, problem)
     scores = psi @ item_vectors(state.tables, problem).T
     colours, users = np.array(data.catalogue.to_pylist()) % 2, np.array(data.ids.to_pylist()) % 2
     same = np.where(colours == users[:, None], scores, np.nan)
@@ -118,7 +122,7 @@ def test_going_on_gives_what_one_go_gives():
     def program(group):
         parts = [part for task, part in split_by_task(taste(), group.size) if task == group.rank]
         data = histories(group, pa.concat_tables(parts))
-        state = State.fresh(hash_ids(data.catalogue), PLAIN)
+        state = fresh(data, PLAIN)
         train(group, data, PLAIN, state, 1)
         train(group, data, PLAIN, state, 3)
         return state, None, data
@@ -152,7 +156,5 @@ def test_histories_are_what_was_liked_once():
 
 
 def test_learning_rates_fall_to_zero():
-    assert [learning_rate(replace(PLAIN, rate=2.0, schedule=name), 0.5) for name in ("constant", "linear", "cosine")] == [
-        2.0, 1.0, pytest.approx(1.0)
-    ]  # fmt: skip
-    assert learning_rate(replace(PLAIN, schedule="cosine"), 1.0) == pytest.approx(0.0)
+    assert [learning_rate(2.0, name, 0.5) for name in ("constant", "linear", "cosine")] == [2.0, 1.0, pytest.approx(1.0)]
+    assert learning_rate(1.0, "cosine", 1.0) == pytest.approx(0.0)

@@ -1,0 +1,183 @@
+"""The pair models behind the contract, and what they have beyond it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pyspark.ml.evaluation import RegressionEvaluator
+
+from recsys_spark.errors import ModelError
+from recsys_spark.models import PairwiseModel, PairwiseRecommender
+from tests.models.model_contract import ITEMS, USERS, ModelContract, checkerboard
+
+SMALL = {
+    "embeddingDim": 8,
+    "maxIter": 60,
+    "batchSize": 20,
+    "stepSize": 0.03,
+    "numNegatives": 2,
+    "checkpointInterval": -1,
+    "seed": 1,
+}
+
+
+class TestDotProduct(ModelContract):
+    def estimator(self):
+        return PairwiseRecommender(**SMALL)
+
+
+class TestNetworkBesideTheDotProduct(ModelContract):
+    def estimator(self):
+        return PairwiseRecommender(**SMALL, loss="bpr", interaction="dot+mlp", hiddenDims=[8])
+
+
+@pytest.mark.parametrize(
+    "params", [{"loss": "ccl"}, {"interaction": "mlp", "hiddenDims": [16], "activation": "tanh", "maxIter": 100}]
+)
+def test_other_models_recommend_the_one_lacking_item_first(spark, params):
+    data = checkerboard(spark)
+    model = PairwiseRecommender(**{**SMALL, **params}).fit(data)
+    rows = model.recommend(data.select("user").distinct(), 1, data).collect()
+    assert {row["user"]: row["item"] for row in rows} == {u: u % ITEMS for u in range(USERS)}
+
+
+def additive(spark):
+    """Ratings 3 + a_u + b_i, all but one, and the one that is missing: user 0, item 0."""
+    rows = [(u, i, 3.0 + (u % 3 - 1) + 0.5 * (i % 2)) for u in range(USERS) for i in range(ITEMS)]
+    return spark.createDataFrame(rows[1:], "user int, item int, rating double"), rows[0][2]
+
+
+def test_squared_loss_learns_the_mean_and_both_biases(spark):
+    data, missing = additive(spark)
+    estimator = PairwiseRecommender(loss="squared", **{**SMALL, "maxIter": 150, "regParam": 0.0})
+    assert estimator.predicts_ratings
+    model = estimator.fit(data)
+    assert RegressionEvaluator(labelCol="rating").evaluate(model.transform(data)) < 0.1
+    (row,) = model.transform(spark.createDataFrame([(0, 0)], "user int, item int")).collect()
+    assert row.prediction == pytest.approx(missing, abs=0.4)
+
+
+def test_unknown_users_and_items_count_as_average_ones_and_are_never_nan(spark):
+    data, _ = additive(spark)
+    model = PairwiseRecommender(loss="squared", **SMALL).fit(data)
+    pairs = spark.createDataFrame([(0, 99), (99, 1), (99, 99), (None, None)], "user int, item int")
+    found = {(row.user, row.item): row.prediction for row in model.transform(pairs).collect()}
+    users, items = ({row.id: row for row in side.collect()} for side in (model.userFactors, model.itemFactors))
+    mean = data.agg({"rating": "mean"}).first()[0]
+    assert found == {
+        (0, 99): pytest.approx(mean + users[0].bias, abs=1e-5),
+        (99, 1): pytest.approx(mean + items[1].bias, abs=1e-5),
+        (99, 99): pytest.approx(mean, abs=1e-5),
+        (None, None): pytest.approx(mean, abs=1e-5),
+    }
+    model._set(coldStartStrategy="drop")
+    assert model.transform(pairs.unionAll(data.select("user", "item"))).count() == data.count()
+
+
+@pytest.fixture(scope="module")
+def featured(spark):
+    """A model of the checkerboard in which the colours are features, and users 100 and items 200 have nothing else."""
+    users = [(u, "even" if u % 2 == 0 else "odd", float(u)) for u in [*range(USERS), 100, 101]]
+    items = [(i, ["even", "all"] if i % 2 == 0 else ["odd", "all"]) for i in [*range(ITEMS), 200, 201]]
+    frames = {
+        "userFeatures": spark.createDataFrame(users, "user int, colour string, number double"),
+        "itemFeatures": spark.createDataFrame(items, "item int, tags array<string>"),
+    }
+    columns = {"userFeatureCols": ["colour", "number"], "itemFeatureCols": ["tags"]}
+    return PairwiseRecommender(**SMALL, **frames, **columns, regParam=0.003).fit(checkerboard(spark))
+
+
+def test_users_and_items_without_events_are_served_by_their_features(spark, featured, tmp_path):
+    featured.save(str(tmp_path / "model"))
+    for model in (featured, PairwiseModel.load(str(tmp_path / "model"))):
+        listed = {}
+        for row in model.recommend(spark.createDataFrame([(100,), (101,)], "user int"), ITEMS + 2).collect():
+            listed.setdefault(row.user, []).append((row.score, row.item))
+        for user, scored in listed.items():
+            best = {item % 2 for _, item in sorted(scored, reverse=True)[: ITEMS // 2 + 1]}
+            assert len(scored) == ITEMS + 2
+            assert best == {user % 2}  # items of the same colour, the one without events among them
+
+
+def test_vector_of_a_featured_user_is_his_own_and_the_weighted_sum_of_his_features(featured):
+    tables = {(row["name"], row["user"], row["feature"]): np.array(row["values"]) for row in featured.tables.collect()}
+    numbers = np.array([*range(USERS), 100, 101], float)
+    for row in featured.userFactors.where(f"id < {USERS}").collect():
+        weight = (row.id - numbers.mean()) / numbers.std()
+        colour = "colour=even" if row.id % 2 == 0 else "colour=odd"
+        own = tables["users", row.id, None]
+        whole = own + tables["user features", None, colour] + weight * tables["user features", None, "number"]
+        assert [*row.features, row.bias] == pytest.approx(whole.tolist(), abs=1e-5)
+
+
+def test_fold_in_serves_others_by_their_features(spark, featured):
+    more = spark.createDataFrame(
+        [(555, "odd", 3.0), (556, "unheard of", None), (1, "even", 0.0)], "user int, colour string, number double"
+    )
+    model = featured.foldIn(userFeatures=more)
+    found = {row.id: row for row in model.userFactors.collect()}
+    known = {row.id: row for row in featured.userFactors.collect()}
+    assert set(found) == {*known, 555, 556}
+    assert found[1] == known[1]  # known users stay as they are
+    assert np.allclose(found[556].features, 0)
+    listed = model.recommend(spark.createDataFrame([(555,)], "user int"), 1).first()
+    assert listed.item % 2 == 1
+
+
+def test_network_ranks_the_candidates_that_popularity_gives(spark):
+    data = checkerboard(spark).unionAll(
+        spark.createDataFrame([(u, 3, 1.0) for u in range(0, USERS, 2)], "user int, item int, rating double")
+    )
+    model = PairwiseRecommender(**{**SMALL, "maxIter": 2}, interaction="mlp", candidates=1).fit(data)
+    rows = model.recommend(data.select("user").distinct(), 1).collect()
+    assert {row.item for row in rows} == {3}  # the most popular, whatever the network thinks
+    with pytest.raises(ModelError, match="users for items need interaction dot"):
+        model.recommendForAllItems(1)
+
+
+def test_jobs_of_a_few_epochs_give_what_one_job_gives(spark, featured):
+    data = checkerboard(spark)
+    params = {**SMALL, "maxIter": 5, "interaction": "dot+mlp", "hiddenDims": [5], "dropout": 0.2}
+    one = PairwiseRecommender(**params).fit(data)
+    some = PairwiseRecommender(**{**params, "checkpointInterval": 2}).fit(data)
+    assert some.summary.objectiveHistory == one.summary.objectiveHistory
+    assert sorted(some.userFactors.collect()) == sorted(one.userFactors.collect())
+
+
+def test_initial_model_goes_on_where_it_was(spark):
+    data = checkerboard(spark)
+    first = PairwiseRecommender(**SMALL).fit(data)
+    again = PairwiseRecommender(**{**SMALL, "maxIter": 1, "stepSize": 0.0}, initialModel=first).fit(data)
+    assert {row.id: row.features for row in again.userFactors.collect()} == {
+        row.id: pytest.approx(row.features) for row in first.userFactors.collect()
+    }
+    assert again.summary.objectiveHistory[0] < 0.8 * first.summary.objectiveHistory[0]
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"interaction": "outer"}, "interaction must be one of dot, mlp, dot"),
+        ({"loss": "hinge"}, "loss must be one of squared"),
+        ({"loss": "ccl", "interaction": "mlp"}, "interaction must be dot"),
+        ({"numNegatives": 0}, "needs numNegatives of at least 1"),
+        ({"hiddenDims": [3, 0]}, "hiddenDims must be at least 1 each"),
+        ({"coldStartStrategy": "nan"}, "coldStartStrategy must be one of average, drop"),
+    ],
+)
+def test_params_out_of_range_are_refused_with_a_sentence(params, said):
+    with pytest.raises(ValueError, match=said):
+        PairwiseRecommender(**params).check()
+
+
+def test_features_that_cannot_be_are_named(spark):
+    data = checkerboard(spark)
+    users = spark.createDataFrame([(1, {"a": 1})], "user int, words map<string,int>")
+    for frames, columns, said in (
+        ({}, ["colour"], "there is no userFeatures"),
+        ({"userFeatures": users}, ["colour"], "no feature column 'colour' among user, words"),
+        ({"userFeatures": users}, ["words"], "'words' is map<string,int>"),
+        ({"userFeatures": users.select("words")}, ["words"], "'words' is map|no column 'user'"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            PairwiseRecommender(**SMALL, **frames, userFeatureCols=columns).fit(data)
