@@ -190,13 +190,18 @@ def side_frames(estimator: Any) -> list[tuple[str, DataFrame, str]]:
         Columns are named, and there is no frame.
     """
     found = []
-    for side, frame, id_name in (("user", estimator.userFeatures, USER), ("item", estimator.itemFeatures, ITEM)):
-        named = estimator.hasParam(f"{side}FeatureCols") and estimator.getOrDefault(f"{side}FeatureCols")
-        if named and frame is None:
-            raise ModelError(f"{side}FeatureCols names {', '.join(named)}, and there is no {side}Features")
-        if named:
-            found.append((side, frame, id_name))
+    for side, columns in feature_columns(estimator).items():
+        frame = getattr(estimator, f"{side}Features")
+        if frame is None:
+            raise ModelError(f"{side}FeatureCols names {', '.join(columns)}, and there is no {side}Features")
+        found.append((side, frame, {"user": USER, "item": ITEM}[side]))
     return found
+
+
+def feature_columns(estimator: Any) -> dict[str, list[str]]:
+    """Columns that an estimator takes features from, by side, ``user`` or ``item``; sides without any are not in it."""
+    sides = [side for side in ("user", "item") if estimator.hasParam(f"{side}FeatureCols")]
+    return {side: estimator.getOrDefault(f"{side}FeatureCols") for side in sides if estimator.getOrDefault(f"{side}FeatureCols")}
 
 
 def check_ranges(

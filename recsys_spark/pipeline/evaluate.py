@@ -77,8 +77,9 @@ def _rating(night: Night, models: dict[str, RecommenderModel]) -> list[Measure]:
         return []
     predicting: dict[str, Any] = {n: m for n, m in models.items() if night.estimator(n).predicts_ratings}
     # rows that a model would drop are to be counted
-    keeping = {name: model.copy({model.coldStartStrategy: "nan"}) for name, model in predicting.items()}
-    predicted = {name: model.transform(night.held_out()) for name, model in keeping.items()}
+    dropping = [name for name, model in predicting.items() if model.getOrDefault("coldStartStrategy") == "drop"]
+    keeping = {name: predicting[name].copy({predicting[name].coldStartStrategy: "nan"}) for name in dropping}
+    predicted = {name: model.transform(night.held_out()) for name, model in {**predicting, **keeping}.items()}
     return rating_measures(predicted)
 
 

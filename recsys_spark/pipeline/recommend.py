@@ -64,7 +64,7 @@ def _models(night: Night, champion: str, entry: Entry) -> tuple[RecommenderModel
     wanted = [] if champion == FALLBACK else [(FALLBACK, "fallback")]
     if night.config.recommend.refit:
         wanted.insert(0, (champion, "champion"))
-    rows = [fit_and_save(night, name, purpose, night.ratings()) for name, purpose in wanted]
+    rows = [fit_and_save(night, entry, name, purpose, night.ratings()) for name, purpose in wanted]
     fitted = {row["purpose"]: REGISTRY[row["model"]].model.load(row["path"]) for row in rows}
     if rows:
         record_models(night, entry, rows)

@@ -9,12 +9,14 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.config import config_problem
 from recsys_spark.console import note
 from recsys_spark.data.split import TRAIN
-from recsys_spark.errors import LakeError
+from recsys_spark.errors import ConfigError, LakeError
 from recsys_spark.lakehouse.ledger import Entry
 from recsys_spark.lakehouse.tables import TABLES, located
 from recsys_spark.models.base import RecommenderModel
+from recsys_spark.models.descent_models import feature_columns
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.night import Night
 
@@ -29,14 +31,26 @@ def train(night: Night) -> None:
     """
     with night.step("train") as entry:
         entry.versions_read["ratings"] = night.ratings_version()
-        rows = [fit_and_save(night, name, "candidate", night.part(TRAIN)) for name in night.config.models]
+        rows = [fit_and_save(night, entry, name, "candidate", night.part(TRAIN)) for name in night.config.models]
         record_models(night, entry, rows)
 
 
-def fit_and_save(night: Night, name: str, purpose: str, rows: DataFrame) -> dict[str, Any]:
-    """Fit model ``name`` on ``rows`` and save it; gives its row for the ``models`` table."""
+def fit_and_save(night: Night, entry: Entry, name: str, purpose: str, rows: DataFrame) -> dict[str, Any]:
+    """Fit model ``name`` on ``rows`` and save it; gives its row for the ``models`` table.
+
+    Raises
+    ------
+    ConfigError
+        The model names feature columns of users or items, and there is no such table.
+    """
     started = time.monotonic()
     estimator: Any = night.estimator(name)
+    for side, columns in feature_columns(estimator).items():
+        if not night.lake.exists(f"{side}s"):
+            allowed = f"nothing, unless ingest.source.{side}s is configured"
+            raise ConfigError(config_problem(night.config.origin, f"{name}.{side}FeatureCols", columns, allowed))
+        version = entry.versions_read.setdefault(f"{side}s", night.lake.version(f"{side}s"))
+        setattr(estimator, f"{side}Features", night.lake.read(f"{side}s", version))
     model: Any = estimator.fit(rows)
     path = f"{located(night.config.lake.model_store)}/{night.run_id}/{purpose}/{name}"
     model.write().overwrite().save(path)
