@@ -4,6 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+INDEX = ["usearch>=2.16"]  # approximate nearest neighbours, for lists from very large catalogues
 TEST = [
     "pytest>=8",
     "pytest-cov>=5",
@@ -14,6 +15,7 @@ TEST = [
     "import-linter>=2.1",  # holds the layers
     "pandas-stubs",
     "types-PyYAML",
+    *INDEX,
 ]
 
 setup(
@@ -44,6 +46,8 @@ setup(
     extras_require={
         "test": TEST,
         "bench": ["implicit==0.7.3", "threadpoolctl>=3"],  # the peer that the benchmarks measure against
+        "index": INDEX,
+        "bench-torch": ["torch>=2.6"],  # the softmax model's peer; of its own, as its wheels take 3 GB
     },
     entry_points={"console_scripts": ["recsys=recsys_spark.cli:main"]},
 )

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import keyword_only
 from pyspark.ml import Transformer
-from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.param import TypeConverters
 from pyspark.ml.param.shared import HasSeed
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import DataFrame
@@ -35,6 +35,7 @@ from recsys_spark.ids import hash_ids
 from recsys_spark.kernels.negatives import Drawn, Floats, Ints, Longs, Proposal, draw_negatives
 from recsys_spark.kernels.randomness import Words, mix, uniform
 from recsys_spark.packing import PACKED, bucket_of, one_array, packing, unpacked
+from recsys_spark.params import check_ranges, param
 from recsys_spark.recommend.host import collect_factors
 from recsys_spark.schema import ITEM, SEEDED, USER
 
@@ -54,10 +55,6 @@ class FactorsOf(Protocol):
 
     userFactors: DataFrame
     itemFactors: DataFrame
-
-
-def _param(name: str, doc: str, converter: Any) -> Any:
-    return Param(Params._dummy(), name, doc, typeConverter=converter)
 
 
 class NegativeSampler(Transformer, HasSeed, DefaultParamsReadable[Any], DefaultParamsWritable):
@@ -120,22 +117,22 @@ class NegativeSampler(Transformer, HasSeed, DefaultParamsReadable[Any], DefaultP
 
     _input_kwargs: dict[str, Any]
 
-    userCol = _param("userCol", "column name for user ids", TypeConverters.toString)
-    itemCol = _param("itemCol", "column name for item ids", TypeConverters.toString)
-    strategy = _param("strategy", f"one of {', '.join(STRATEGIES)}", TypeConverters.toString)
-    power = _param("power", "exponent of an item's count, for popularity", TypeConverters.toFloat)
-    ratio = _param(
+    userCol = param("userCol", "column name for user ids", TypeConverters.toString)
+    itemCol = param("itemCol", "column name for item ids", TypeConverters.toString)
+    strategy = param("strategy", f"one of {', '.join(STRATEGIES)}", TypeConverters.toString)
+    power = param("power", "exponent of an item's count, for popularity", TypeConverters.toFloat)
+    ratio = param(
         "ratio", "negatives of each positive, at least 1; of 2.5, a positive gets 2 or 3 at random", TypeConverters.toFloat
     )
-    ratioCol = _param(
+    ratioCol = param(
         "ratioCol", "column with the number of negatives of each positive, instead of ratio", TypeConverters.toString
     )
-    epoch = _param("epoch", "number that rotates the negatives", TypeConverters.toInt)
-    onExhausted = _param(
+    epoch = param("epoch", "number that rotates the negatives", TypeConverters.toInt)
+    onExhausted = param(
         "onExhausted", "where a user has too few unseen items: fewer (counted in lacking) or error", TypeConverters.toString
     )
-    candidates = _param("candidates", "uniform draws that a hard negative is the best of", TypeConverters.toInt)
-    batchSize = _param("batchSize", "positives of a batch, about, for in-batch", TypeConverters.toInt)
+    candidates = param("candidates", "uniform draws that a hard negative is the best of", TypeConverters.toInt)
+    batchSize = param("batchSize", "positives of a batch, about, for in-batch", TypeConverters.toInt)
 
     def __init__(
         self,
@@ -162,12 +159,7 @@ class NegativeSampler(Transformer, HasSeed, DefaultParamsReadable[Any], DefaultP
         """Raise ``ValueError`` with a sentence for Params out of range or in contradiction."""
         of = self.getOrDefault
         allowed = {"strategy": STRATEGIES, "onExhausted": ("fewer", "error")}
-        for name, values in allowed.items():
-            if of(name) not in values:
-                raise ValueError(f"{name} must be one of {', '.join(values)}, got {of(name)!r}")
-        for name, least in {"ratio": 1, "power": 0, "candidates": 1, "batchSize": 1, "epoch": 0}.items():
-            if not least <= of(name) < math.inf:
-                raise ValueError(f"{name} must be at least {least}, got {of(name)}")
+        check_ranges(self, {"ratio": 1, "power": 0, "candidates": 1, "batchSize": 1, "epoch": 0}, allowed)
         if (of("strategy") == "hard") != (self.model is not None):
             raise ValueError("the strategy hard, and no other, takes a model")
 

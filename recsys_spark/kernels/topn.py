@@ -20,6 +20,7 @@ GROUP = 32
 """Items whose maximum is taken together."""
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.int32]
 
 
@@ -72,6 +73,7 @@ def top_n(
     seen: tuple[npt.NDArray[np.int64], Positions],
     n: int,
     user_block: int = 256,
+    log_sums: Doubles | None = None,
 ) -> tuple[Positions, Floats]:
     """Best ``n`` unseen items of each user, best first.
 
@@ -85,14 +87,16 @@ def top_n(
         Catalogue positions never to return; duplicates and any order allowed.
     n : int, at least 1
     user_block : users whose scores are held at a time
+    log_sums : float64 array, shape (n_users,), filled with log Σ e^score over all items, seen ones included, where it is given
 
     Returns
     -------
     items : int32 array, shape (n_users, n); -1 where fewer than n items are eligible
     scores : float32 array, shape (n_users, n); -inf there
 
-    Ties go to the smaller position. Memory: ``user_block * (block items) * 4`` bytes of scores for the largest block, plus
-    the result. Cost: one matrix product and one pass over the scores.
+    Ties go to the smaller position. Memory: ``user_block * (block items) * 4`` bytes of scores for the largest block, twice
+    that with ``log_sums``, plus the result. Cost: one matrix product and one pass over the scores; with ``log_sums`` an
+    exponential of each.
 
     Raises
     ------
@@ -114,6 +118,8 @@ def top_n(
         block_rows = np.repeat(np.arange(rows.stop - rows.start), np.diff(indptr[rows.start : rows.stop + 1]))
         for block in blocks:
             product = score_block(users[rows], block, buffer)
+            if log_sums is not None:
+                log_sums[rows] = add_log_sums(log_sums[rows] if block.start else None, product)
             mask_seen(product, block, block_rows, block_seen)
             found_items, found_scores = select(product, block, n)
             items[rows], scores[rows] = _merge(items[rows], scores[rows], found_items, found_scores)
@@ -132,6 +138,14 @@ def score_block(users: Floats, block: ItemBlock, buffer: Floats) -> Floats:
     else:  # a pass over all scores is not free, and most models have no biases but the padding's
         product[:, biased] += block.biases[biased]
     return product
+
+
+def add_log_sums(before: Doubles | None, scores: Floats) -> Doubles:
+    """Log Σ e^score of each row, with what was summed ``before``; scores of -inf add nothing."""
+    largest = scores.max(axis=1, keepdims=True)
+    shifted = scores - largest
+    sums = np.log(np.exp(shifted, out=shifted).sum(axis=1, dtype=np.float64)) + largest[:, 0]
+    return sums if before is None else np.logaddexp(before, sums)
 
 
 def mask_seen(scores: Floats, block: ItemBlock, rows: npt.NDArray[np.int64], positions: Positions) -> None:

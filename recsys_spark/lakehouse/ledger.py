@@ -52,8 +52,8 @@ class Ledger:
             raise
         self._record(name, "done", entry, started, None)
 
-    def last_done(self, step: str) -> dict[str, Any]:
-        """The row of a finished ``step`` for this run's date: this run's own, or else the newest.
+    def all_done(self, step: str) -> list[dict[str, Any]]:
+        """The rows of a finished ``step`` for this run's date: this run's own first, then the newest.
 
         Raises
         ------
@@ -62,10 +62,14 @@ class Ledger:
         """
         done = self.lake.read("runs").where((F.col("state") == "done") & (F.col("step") == step))
         own = F.desc(F.col("run_id") == self.run_id)
-        row = done.where(F.col("run_date") == F.lit(self.run_date)).orderBy(own, F.desc("started")).first()
-        if row is None:
+        rows = done.where(F.col("run_date") == F.lit(self.run_date)).orderBy(own, F.desc("started")).collect()
+        if not rows:
             raise LakeError(f"step {step!r} has not been done for run date {self.run_date}: run it first")
-        return row.asDict()
+        return [row.asDict() for row in rows]
+
+    def last_done(self, step: str) -> dict[str, Any]:
+        """The first of :meth:`all_done`."""
+        return self.all_done(step)[0]
 
     def _record(self, step: str, state: str, entry: Entry, started: datetime, error: str | None) -> None:
         seconds = (datetime.now(UTC) - started).total_seconds()

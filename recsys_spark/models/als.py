@@ -22,8 +22,9 @@ from pyspark.sql import functions as F
 from recsys_spark.collectives import MAX_TASKS
 from recsys_spark.models.als_program import Iteration, Problem
 from recsys_spark.models.als_stage import fit_factors, fold_in
-from recsys_spark.models.base import RecommenderEstimator, id_column, param
+from recsys_spark.models.base import RecommenderEstimator, id_column
 from recsys_spark.models.factors import FactorModel
+from recsys_spark.params import check_interval, check_ranges, param
 from recsys_spark.recommend.host import explode_lists, recommend_lists
 from recsys_spark.schema import ITEM, RANK, RATING, SCORE, SEEDED, USER
 
@@ -197,18 +198,10 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         """Raise ``ValueError`` with a sentence for Params out of range or in contradiction."""
         least = {"rank": 1, "maxIter": 0, "regParam": 0, "alpha": 0, "gravity": 0, "cgSteps": 1, "tol": 0}
         least |= {"numUserBlocks": 1, "numItemBlocks": 1, "blockSize": 1}
-        for name, bound in least.items():
-            if not bound <= self.getOrDefault(name) < math.inf:
-                raise ValueError(f"{name} must be at least {bound}, got {self.getOrDefault(name)}")
+        check_ranges(self, least, {"coldStartStrategy": ("nan", "drop"), "solver": tuple(SOLVERS)})
+        check_interval(self)
         if not 0 <= self.getRegExponent() <= 1.5:
             raise ValueError(f"regExponent must be from 0 to 1.5, got {self.getRegExponent()}")
-        if self.getColdStartStrategy() not in ("nan", "drop"):
-            raise ValueError(f"coldStartStrategy must be nan or drop, got {self.getColdStartStrategy()!r}")
-        if self.getSolver() not in SOLVERS:
-            raise ValueError(f"solver must be one of {', '.join(SOLVERS)}, got {self.getSolver()!r}")
-        interval = self.getCheckpointInterval()
-        if interval < 1 and interval != -1:
-            raise ValueError(f"checkpointInterval must be at least 1, or -1, got {interval}")
         self._check_contradictions()
 
     def _check_contradictions(self) -> None:

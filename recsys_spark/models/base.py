@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Self
 
 from pyspark import keyword_only
 from pyspark.ml import Estimator, Model
-from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.param import Param, TypeConverters
 from pyspark.ml.param.shared import HasPredictionCol
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -35,22 +35,18 @@ from pyspark.sql import types as T
 
 from recsys_spark.config import Blocks
 from recsys_spark.errors import ModelError
+from recsys_spark.params import param
 from recsys_spark.recommend.host import DEFAULT_BLOCKS, RECOMMENDATIONS, explode_lists
 from recsys_spark.schema import ITEM, RATING, SCORE, USER
 
-__all__ = ["InteractionColumns", "RecommenderEstimator", "RecommenderModel", "id_column", "keyword_only", "param"]
-
-
-def param(name: str, doc: str, converter: Any) -> Any:
-    """A Param of the class in whose body this stands."""
-    return Param(Params._dummy(), name, doc, typeConverter=converter)
+__all__ = ["InteractionColumns", "RecommenderEstimator", "RecommenderModel", "id_column", "keyword_only"]
 
 
 class InteractionColumns(HasPredictionCol):
     """``userCol``, ``itemCol`` and ``predictionCol``, with the names and defaults of Spark's ALS."""
 
-    userCol: Param[str] = Param(Params._dummy(), "userCol", "column name for user ids", typeConverter=TypeConverters.toString)
-    itemCol: Param[str] = Param(Params._dummy(), "itemCol", "column name for item ids", typeConverter=TypeConverters.toString)
+    userCol: Param[str] = param("userCol", "column name for user ids", TypeConverters.toString)
+    itemCol: Param[str] = param("itemCol", "column name for item ids", TypeConverters.toString)
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

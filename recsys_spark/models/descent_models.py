@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from pyspark import StorageLevel, keyword_only
-from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.param import Param, TypeConverters
 from pyspark.ml.param.shared import HasMaxIter, HasRegParam, HasSeed
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.network import ACTIVATIONS
-from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, id_column, param
+from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, id_column
 from recsys_spark.models.descent import SCHEDULES, Epoch
 from recsys_spark.models.descent_stage import Fitted, Inputs, Learner, fit
 from recsys_spark.models.factors import FactorModel
 from recsys_spark.models.side_features import Scales, entries_of, scales_of
+from recsys_spark.params import check_interval, check_ranges, param
 from recsys_spark.schema import ITEM, RATING, SEEDED, USER
 
 
@@ -111,8 +110,7 @@ class DescentEstimator(RecommenderEstimator, DescentParams):
         check_ranges(self, least, {"activation": tuple(ACTIVATIONS), "schedule": SCHEDULES}, shares=("dropout",))
         if any(size < 1 for size in of("hiddenDims")):
             raise ValueError(f"hiddenDims must be at least 1 each, got {of('hiddenDims')}")
-        if of("checkpointInterval") < 1 and of("checkpointInterval") != -1:
-            raise ValueError(f"checkpointInterval must be at least 1, or -1, got {of('checkpointInterval')}")
+        check_interval(self)
 
     def _train(self, dataset: DataFrame, learner: Learner) -> tuple[Fitted, dict[str, Scales]]:
         """What a fit gives, and the scales of numeric features."""
@@ -202,19 +200,3 @@ def feature_columns(estimator: Any) -> dict[str, list[str]]:
     """Columns that an estimator takes features from, by side, ``user`` or ``item``; sides without any are not in it."""
     sides = [side for side in ("user", "item") if estimator.hasParam(f"{side}FeatureCols")]
     return {side: estimator.getOrDefault(f"{side}FeatureCols") for side in sides if estimator.getOrDefault(f"{side}FeatureCols")}
-
-
-def check_ranges(
-    params: Params, least: Mapping[str, float], allowed: Mapping[str, tuple[str, ...]], shares: tuple[str, ...] = ()
-) -> None:
-    """Raise ``ValueError`` for a number below its bound or infinite, a text that is not allowed, a share not in [0, 1)."""
-    for name, bound in least.items():
-        value = params.getOrDefault(name)
-        if not bound <= value < math.inf:
-            raise ValueError(f"{name} must be at least {bound}, got {value}")
-    for name, values in allowed.items():
-        if params.getOrDefault(name) not in values:
-            raise ValueError(f"{name} must be one of {', '.join(values)}, got {params.getOrDefault(name)!r}")
-    for name in shares:
-        if not 0 <= params.getOrDefault(name) < 1:
-            raise ValueError(f"{name} must be at least 0 and below 1, got {params.getOrDefault(name)}")

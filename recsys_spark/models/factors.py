@@ -68,13 +68,25 @@ class FactorModel(FramesModel, RecommenderModel):
         ----------
         allowedItems, deniedItems : ``item``; nothing but these, and none of those, is recommended to anybody
         """
+        return self._lists(users, n, seen, sizes, allowedItems, deniedItems)
+
+    def _lists(
+        self,
+        users: DataFrame,
+        n: int,
+        seen: DataFrame | None,
+        sizes: Blocks,
+        allowedItems: DataFrame | None,
+        deniedItems: DataFrame | None,
+        normalised: bool = False,
+    ) -> DataFrame:
         everybody, items = self._candidates()
         if allowedItems is not None:
             items = items.join(_ids(allowedItems, ITEM, items), "id", "left_semi")
         if deniedItems is not None:
             items = items.join(_ids(deniedItems, ITEM, items), "id", "left_anti")
         wanted = everybody.join(_ids(users, USER, self.userFactors), "id", "left_semi")
-        return recommend_lists(wanted, items, n, seen, sizes)
+        return recommend_lists(wanted, items, n, seen, sizes, normalised, self._approximate())
 
     def recommendForAllUsers(
         self,
@@ -129,7 +141,13 @@ class FactorModel(FramesModel, RecommenderModel):
         user, item = self.getOrDefault("userCol"), self.getOrDefault("itemCol")
         pairs = None if seen is None else seen.select(F.col(user).alias(USER), F.col(item).alias(ITEM))
         items = [None if some is None else some.select(F.col(item).alias(ITEM)) for some in (allowed, denied)]
-        return self._in_sparks_shape(self.lists(users, n, pairs, allowedItems=items[0], deniedItems=items[1]))
+        return self._in_sparks_shape(self._served(users, n, pairs, *items))
+
+    def _served(
+        self, users: DataFrame, n: int, seen: DataFrame | None, allowed: DataFrame | None, denied: DataFrame | None
+    ) -> DataFrame:
+        """Lists that ``recommendFor…`` gives in Spark's shape."""
+        return self.lists(users, n, seen, allowedItems=allowed, deniedItems=denied)
 
     def _users_for(self, items: DataFrame, n: int) -> DataFrame:
         lists = recommend_lists(items, self._scored_users(), n)
@@ -138,6 +156,10 @@ class FactorModel(FramesModel, RecommenderModel):
     def _candidates(self) -> tuple[DataFrame, DataFrame]:
         """Vectors of users and items by which the top-N host makes lists."""
         return self._scored_users(), self.itemFactors
+
+    def _approximate(self) -> bool:
+        """Whether lists may miss items, to be made faster."""
+        return False
 
     def _pair_scorer(self) -> PairScorer:
         """What ``transform`` adds to the biases of a pair."""

@@ -13,6 +13,7 @@ from pyspark.sql import types as T
 from recsys_spark.errors import ModelError
 from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.factors import FactorModel
+from recsys_spark.params import check_interval, check_ranges
 from recsys_spark.schema import SEEDED
 
 _CODED = {"userCol": "_user_code", "itemCol": "_item_code"}
@@ -39,13 +40,8 @@ class MLlibALS(RecommenderEstimator, _ALSParams, DefaultParamsReadable[Any], Def
     def check(self) -> None:
         """Raise ``ValueError`` for Params that Spark would refuse only in the middle of the fit."""
         least = {"rank": 1, "maxIter": 0, "regParam": 0, "alpha": 0, "numUserBlocks": 1, "numItemBlocks": 1, "blockSize": 1}
-        for name, bound in least.items():
-            if not bound <= self.getOrDefault(name) < float("inf"):
-                raise ValueError(f"{name} must be at least {bound}, got {self.getOrDefault(name)}")
-        if self.getOrDefault("coldStartStrategy") not in ("nan", "drop"):
-            raise ValueError(f"coldStartStrategy must be nan or drop, got {self.getOrDefault('coldStartStrategy')!r}")
-        if self.getOrDefault("checkpointInterval") < 1 and self.getOrDefault("checkpointInterval") != -1:
-            raise ValueError(f"checkpointInterval must be at least 1, or -1, got {self.getOrDefault('checkpointInterval')}")
+        check_ranges(self, least, {"coldStartStrategy": ("nan", "drop")})
+        check_interval(self)
 
     def _fit(self, dataset: DataFrame) -> MLlibALSModel:
         self.check()

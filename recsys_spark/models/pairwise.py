@@ -16,14 +16,12 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Blocks
 from recsys_spark.errors import ModelError
-from recsys_spark.models.base import param
 from recsys_spark.models.descent_models import (
     DescentEstimator,
     DescentModel,
     DescentParams,
     NetworkParams,
     TrainingSummary,
-    check_ranges,
     feature_entries,
     side_frames,
 )
@@ -32,6 +30,7 @@ from recsys_spark.models.factors import PairScorer, dot_products
 from recsys_spark.models.pairwise_program import PairwiseProblem, network_scores, vectors
 from recsys_spark.models.pairwise_stage import PairwiseLearner, rescore
 from recsys_spark.models.side_features import vectors_by_features
+from recsys_spark.params import check_ranges, param
 from recsys_spark.recommend.host import DEFAULT_BLOCKS
 from recsys_spark.schema import ITEM, USER
 

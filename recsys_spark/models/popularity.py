@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Blocks
 from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, RecommenderModel
 from recsys_spark.models.persistence import FramesModel
+from recsys_spark.params import check_ranges
 from recsys_spark.recommend.host import DEFAULT_BLOCKS, recommend_lists
 from recsys_spark.schema import USER
 
@@ -60,8 +61,7 @@ class PopularityRecommender(RecommenderEstimator, _PopularityParams, DefaultPara
 
     def check(self) -> None:
         """Raise ``ValueError`` if ``halfLife`` is negative or not finite."""
-        if not 0 <= self.getOrDefault(self.halfLife) < float("inf"):
-            raise ValueError(f"halfLife must be at least 0 days, got {self.getOrDefault(self.halfLife)}")
+        check_ranges(self, {"halfLife": 0}, {})
 
     def _fit(self, dataset: DataFrame) -> PopularityModel:
         self.check()

@@ -7,7 +7,6 @@ The mathematics and the training loop stand in :mod:`recsys_spark.models.softmax
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,26 +22,24 @@ from pyspark.sql.pandas.functions import pandas_udf
 
 from recsys_spark.collectives import MAX_TASKS
 from recsys_spark.kernels.topn import Floats, ItemBlock, top_n
-from recsys_spark.models.base import param
 from recsys_spark.models.descent_models import (
     DescentEstimator,
     DescentModel,
     DescentParams,
     NetworkParams,
     TrainingSummary,
-    check_ranges,
     feature_entries,
     rating_rows,
 )
 from recsys_spark.models.side_features import Features
 from recsys_spark.models.softmax_program import USER_FEATURES, SoftmaxProblem, user_vectors
 from recsys_spark.models.softmax_stage import SoftmaxLearner, collect_tables, encode
-from recsys_spark.recommend.host import RECOMMENDATIONS, collect_factors
+from recsys_spark.params import check_ranges, param
+from recsys_spark.recommend.host import DEFAULT_BLOCKS, LOG_NORMALISER, RECOMMENDATIONS, collect_factors
 from recsys_spark.schema import ITEM, RATING, SCORE, USER
 
 PROBABILITY = "probability"
 SIMILARITIES = ("dot", "cosine")
-_USERS_AT_ONCE = 256
 
 
 class BagParams(NetworkParams):
@@ -54,10 +51,13 @@ class BagParams(NetworkParams):
     )
     similarity: Param[str] = param("similarity", "dot, or cosine over temperature", TypeConverters.toString)
     temperature: Param[float] = param("temperature", "what the cosine is divided by", TypeConverters.toFloat)
+    retrieval: Param[str] = param(
+        "retrieval", "of lists: exact, or approximate (by an index; needs the extra index)", TypeConverters.toString
+    )
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(tieItems=False, bagExponent=0.5, similarity="dot", temperature=0.1)
+        self._setDefault(tieItems=False, bagExponent=0.5, similarity="dot", temperature=0.1, retrieval="exact")
 
     def problem(self, **fit: Any) -> SoftmaxProblem:
         """The numbers of the network, and those of the ``fit``."""
@@ -136,7 +136,7 @@ class SoftmaxRecommender(DescentEstimator, SoftmaxParams, DefaultParamsReadable[
         """Raise ``ValueError`` with a sentence for Params out of range or in contradiction."""
         super().check()
         of = self.getOrDefault
-        allowed = {"similarity": SIMILARITIES, "coldStartStrategy": ("nan", "drop")}
+        allowed = {"similarity": SIMILARITIES, "coldStartStrategy": ("nan", "drop"), "retrieval": ("exact", "approximate")}
         check_ranges(
             self, {"bagExponent": 0, "userExponent": 0, "gravity": 0, "patience": 0}, allowed, ("validationShare", "targetShare")
         )
@@ -222,45 +222,39 @@ class SoftmaxModel(DescentModel, BagParams):
         tables[USER_FEATURES] = tables[USER_FEATURES][:0]  # of a visitor only his history is known
         _, vectors, _ = collect_factors(self.itemFactors)
         block = ItemBlock.build(vectors, np.zeros(len(vectors), np.float32))
-        held = spark.sparkContext.broadcast((ids, tables, vectors, block))
+        held = spark.sparkContext.broadcast((ids, tables, block))
 
         def best(histories: pd.Series, wanted: pd.Series) -> pd.Series:
             return best_of_histories(histories, wanted, *held.value, problem)
 
         spark.udf.register(name, pandas_udf(best, T.ArrayType(entry)))  # type: ignore[call-overload]
 
+    def _approximate(self) -> bool:
+        return bool(self.getOrDefault("retrieval") == "approximate")
+
+    def _served(
+        self, users: DataFrame, n: int, seen: DataFrame | None, allowed: DataFrame | None, denied: DataFrame | None
+    ) -> DataFrame:
+        return self._lists(users, n, seen, DEFAULT_BLOCKS, allowed, denied, normalised=True)
+
     def _in_sparks_shape(self, lists: DataFrame, own: str | None = None, other: str | None = None) -> DataFrame:
-        """With the ``probability`` of each item beside its ``rating``, the logit: the softmax over the whole catalogue."""
+        """With the ``probability`` of each item beside its ``rating``, the logit: the softmax over the catalogue.
+
+        Where items are allowed or denied it is the softmax over those that may be recommended; with approximate retrieval over
+        those that are listed. Otherwise seen items count too.
+        """
         if own is not None:
             return super()._in_sparks_shape(lists, own, other)
         user, item = self.getOrDefault("userCol"), self.getOrDefault("itemCol")
-        together = lists.join(log_normalisers(self.userFactors, self.itemFactors), "id")
         rated = F.transform(
             RECOMMENDATIONS,
             lambda entry: F.struct(
                 entry[ITEM].alias(item),
                 entry[SCORE].alias(RATING),
-                F.exp(entry[SCORE] - F.col("log_normaliser")).cast("float").alias(PROBABILITY),
+                F.exp(entry[SCORE] - F.col(LOG_NORMALISER)).cast("float").alias(PROBABILITY),
             ),
         )
-        return together.select(F.col("id").alias(user), rated.alias(RECOMMENDATIONS))
-
-
-def log_normalisers(users: DataFrame, items: DataFrame) -> DataFrame:
-    """Log of the sum of e^logit over the catalogue: one row per user, ``id`` and ``log_normaliser`` double.
-
-    The items' vectors pass through the driver and are broadcast. Cost: one matrix product.
-    """
-    _, vectors, _ = collect_factors(items.select("id", "features"))
-    held = users.sparkSession.sparkContext.broadcast(vectors)
-
-    def normalise(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            psi = np.asarray(batch["features"].flatten(), np.float32).reshape(batch.num_rows, -1)
-            yield pa.RecordBatch.from_arrays([batch["id"], pa.array(_log_sums(psi, held.value))], names=["id", "log_normaliser"])
-
-    schema = T.StructType([users.schema["id"], T.StructField("log_normaliser", T.DoubleType())])
-    return users.select("id", "features").mapInArrow(normalise, schema)
+        return lists.select(F.col("id").alias(user), rated.alias(RECOMMENDATIONS))
 
 
 def best_of_histories(
@@ -268,7 +262,6 @@ def best_of_histories(
     wanted: pd.Series,
     ids: pa.Array,
     tables: dict[str, Floats],
-    vectors: Floats,
     block: ItemBlock,
     problem: SoftmaxProblem,
 ) -> pd.Series:
@@ -278,7 +271,7 @@ def best_of_histories(
     ----------
     histories, wanted : arrays of ids, and lengths of the lists
     ids, tables : of :func:`recsys_spark.models.softmax_stage.collect_tables`, without features
-    vectors, block : v in the order of ``ids``, float32, shape (n_items, width); and the same laid out for the top-n kernel
+    block : v in the order of ``ids``
     """
     column = pa.array(histories, pa.list_(ids.type), from_pandas=True)
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
@@ -290,20 +283,12 @@ def best_of_histories(
         indptr, items = np.append(starts, len(pairs)).astype(np.int64), (pairs % len(ids)).astype(np.int32)
         psi = user_vectors(indptr, items, Features.none(len(rows)), tables, problem)
         lengths_wanted = wanted.to_numpy()[rows]
-        best, scores = top_n(psi, [block], (indptr, items), max(1, int(lengths_wanted.max())))
-        chances = np.exp(scores - _log_sums(psi, vectors)[:, None])
+        log_sums = np.zeros(len(psi))
+        best, scores = top_n(psi, [block], (indptr, items), max(1, int(lengths_wanted.max())), log_sums=log_sums)
+        chances = np.exp(scores - log_sums[:, None])
         for row, n, place_of, score, chance in zip(rows, lengths_wanted, best, scores, chances, strict=True):
             there = place_of[:n] >= 0
             names = ids.take(pa.array(place_of[:n][there])).to_pylist()
             entries = zip(names, score[:n][there].tolist(), chance[:n][there].tolist(), strict=True)
             found[row] = [dict(zip((ITEM, SCORE, PROBABILITY), entry, strict=True)) for entry in entries]
     return pd.Series(found)
-
-
-def _log_sums(psi: Floats, vectors: Floats) -> np.ndarray[Any, np.dtype[np.float64]]:
-    sums = []
-    for begin in range(0, len(psi), _USERS_AT_ONCE):
-        logits = psi[begin : begin + _USERS_AT_ONCE] @ vectors.T
-        largest = logits.max(axis=1)
-        sums.append(largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1, dtype=np.float64)))
-    return np.concatenate([np.zeros(0), *sums])

@@ -132,7 +132,8 @@ def run_jobs(
     Parameters
     ----------
     packed : ratings and others, packed for every stage; let go of at the end
-    tasks, schema, level : as in :func:`run`
+    tasks, schema : as in :func:`run`
+    level : storage of each stage's rows; on a cluster two executors hold them, so that a lost one takes none along
     start : packed, for the first stage alone; or None
     job : from the notes of the stages so far, the next one's program and what shows its reports
     carry : packs a stage's rows for the next one
@@ -141,6 +142,8 @@ def run_jobs(
     -------
     rows, notes : rows of the last stage, the first whose note says ``done``; and the notes of all
     """
+    if not str(packed.sparkSession.sparkContext.master).startswith("local"):
+        level = StorageLevel(level.useDisk, level.useMemory, level.useOffHeap, level.deserialized, max(2, level.replication))
     notes: list[Note] = []
     result, carried = None, start
     try:

@@ -81,17 +81,24 @@ def record_models(night: Night, entry: Entry, rows: list[dict[str, Any]]) -> Non
 
 
 def load_models(night: Night, purpose: str) -> dict[str, RecommenderModel]:
-    """The models that this date's latest training saved for ``purpose``, by name.
+    """The configured models, each as this date's latest training on the pinned ratings saved it for ``purpose``, by name.
+
+    Models may have been trained apart, by runs of their own.
 
     Raises
     ------
     LakeError
-        Training has not been done for this date.
+        A model has not been trained for this date, or on other ratings.
     """
-    saved = night.lake.read("models").where((F.col("run_date") == F.lit(night.run_date)) & (F.col("purpose") == purpose))
-    run_id = night.ledger.last_done("train")["run_id"]
-    rows = {row["model"]: row for row in saved.where(F.col("run_id") == run_id).collect()}
+    newest_first = [row["run_id"] for row in night.ledger.all_done("train")]
+    of_date = (F.col("run_date") == F.lit(night.run_date)) & (F.col("purpose") == purpose)
+    saved = night.lake.read("models").where(of_date & (F.col("ratings_version") == night.ratings_version())).collect()
+    saved = sorted((row for row in saved if row["run_id"] in newest_first), key=lambda row: newest_first.index(row["run_id"]))
+    rows = {row["model"]: row for row in reversed(saved)}
     missing = [name for name in night.config.models if name not in rows]
     if missing:
-        raise LakeError(f"run {run_id} trained no {', '.join(missing)}: run the train step for {night.run_date} again")
+        raise LakeError(
+            f"for {night.run_date} there is no {', '.join(missing)} trained on ratings version {night.ratings_version()}: "
+            f"run the train step"
+        )
     return {name: REGISTRY[name].model.load(rows[name]["path"]) for name in night.config.models}

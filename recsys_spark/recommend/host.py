@@ -23,26 +23,35 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark import Broadcast
+from pyspark import Broadcast, SparkContext
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recsys_spark.config import Blocks
 from recsys_spark.errors import ModelError
-from recsys_spark.kernels.topn import Floats, ItemBlock, top_n
+from recsys_spark.kernels.topn import Doubles, Floats, ItemBlock, Positions, top_n
 from recsys_spark.packing import PACKED, bucket_of, one_array, packing, unpacked
+from recsys_spark.recommend.approximate import approximate_top_n, build_index, open_index
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
 RECOMMENDATIONS = "recommendations"
+LOG_NORMALISER = "log_normaliser"
 _USERS, _SEEN = "users", "seen"
-
+_Search = Callable[[Floats, Any, Doubles | None], tuple[Positions, Floats]]
+"""From vectors of users, and what they have seen as compressed rows, their lists; fills log normalisers where asked to."""
 
 DEFAULT_BLOCKS = Blocks()
 
 
 def recommend_lists(
-    users: DataFrame, items: DataFrame, n: int, seen: DataFrame | None = None, sizes: Blocks = DEFAULT_BLOCKS
+    users: DataFrame,
+    items: DataFrame,
+    n: int,
+    seen: DataFrame | None = None,
+    sizes: Blocks = DEFAULT_BLOCKS,
+    normalised: bool = False,
+    approximate: bool = False,
 ) -> DataFrame:
     """Best ``n`` items of every user that he has not seen.
 
@@ -53,6 +62,9 @@ def recommend_lists(
     n : length of the lists, at least 1
     seen : ``user``, ``item`` pairs never to return; unknown ids and duplicates do no harm
     sizes : bounds of a task's memory; :class:`recsys_spark.config.Blocks` states them
+    normalised : whether the lists have ``log_normaliser``, double: log Σ e^(x·y + b_i) over all of ``items``, seen ones included;
+        of approximate lists over the listed ones
+    approximate : search an index of the items instead (:mod:`recsys_spark.recommend.approximate`), which may miss some
 
     Returns
     -------
@@ -74,9 +86,9 @@ def recommend_lists(
     if n < 1:
         raise ModelError(f"a list's length must be at least 1, got {n}")
     spark = users.sparkSession
-    catalogue, blocks = _collect_items(items, sizes.item_block)
+    catalogue, factors, biases = collect_factors(items)
     ids = spark.sparkContext.broadcast(catalogue)
-    item_blocks = [spark.sparkContext.broadcast(_Mapped(block)) for block in blocks]
+    search = (_approximately if approximate else _exactly)(spark.sparkContext, factors, biases, n, sizes)
     buckets = max(1, math.ceil(users.count() / sizes.users_per_task))
     if seen is not None:
         buckets = max(buckets, math.ceil(seen.count() / sizes.pairs_per_task))
@@ -89,7 +101,9 @@ def recommend_lists(
         packed = packed.unionAll(pairs.mapInArrow(packing(_SEEN, sizes.pack_rows, _positions(ids)), PACKED))
     lists = T.ArrayType(T.StructType([T.StructField(ITEM, item_type), T.StructField(SCORE, T.FloatType())]))
     result = T.StructType([T.StructField("id", id_type), T.StructField(RECOMMENDATIONS, lists)])
-    fill = _filling(ids, item_blocks, n, sizes.user_block)
+    if normalised:
+        result.add(LOG_NORMALISER, T.DoubleType())
+    fill = _filling(ids, search, normalised)
     return packed.repartitionById(buckets, F.col("bucket")).mapInArrow(fill, result)
 
 
@@ -104,12 +118,28 @@ def _bias(side: DataFrame) -> Column:
     return (F.col("bias") if "bias" in side.columns else F.lit(0.0)).cast("float").alias("bias")
 
 
-def _collect_items(items: DataFrame, item_block: int) -> tuple[pa.Array, list[ItemBlock]]:
-    """Ids of the catalogue in ascending order, and its blocks, cut at multiples of ``item_block``."""
-    ids, factors, biases = collect_factors(items)
-    starts = range(0, max(len(ids), 1), item_block)
-    blocks = [ItemBlock.build(factors[s : s + item_block], biases[s : s + item_block], s) for s in starts]
-    return ids, blocks
+def _exactly(context: SparkContext, factors: Floats, biases: Floats, n: int, sizes: Blocks) -> _Search:
+    """Exact search, by blocks of items cut at multiples of ``item_block``."""
+    starts, size = range(0, max(len(factors), 1), sizes.item_block), sizes.item_block
+    blocks = [context.broadcast(_Mapped(ItemBlock.build(factors[s : s + size], biases[s : s + size], s))) for s in starts]
+    user_block = sizes.user_block
+
+    def search(users: Floats, seen: Any, log_sums: Doubles | None) -> tuple[Positions, Floats]:
+        return top_n(users, [block.value.block for block in blocks], seen, n, user_block, log_sums)
+
+    return search
+
+
+def _approximately(context: SparkContext, factors: Floats, biases: Floats, n: int, _: Blocks) -> _Search:
+    held, n_items = context.broadcast(build_index(factors, biases)), len(factors)
+
+    def search(users: Floats, seen: Any, log_sums: Doubles | None) -> tuple[Positions, Floats]:
+        items, scores = approximate_top_n(users, open_index(held.value), seen, n, n_items)
+        if log_sums is not None:
+            log_sums[:] = np.logaddexp.reduce(scores, axis=1)
+        return items, scores
+
+    return search
 
 
 def collect_factors(items: DataFrame) -> tuple[pa.Array, Floats, Floats]:
@@ -147,7 +177,7 @@ def _positions(catalogue: Broadcast[Any]) -> Callable[[pa.Table], pa.Table]:
     return replaced
 
 
-def _filling(catalogue: Broadcast[Any], item_blocks: list[Broadcast[Any]], n: int, user_block: int) -> Any:
+def _filling(catalogue: Broadcast[Any], search: _Search, normalised: bool) -> Any:
     """Stage two: a bucket's payloads into lists."""
 
     def fill(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -157,10 +187,13 @@ def _filling(catalogue: Broadcast[Any], item_blocks: list[Broadcast[Any]], n: in
         # in the order of their ids, so that a user's bits do not depend on how the rows arrived
         users = pa.concat_tables(tables[_USERS]).combine_chunks().sort_by("id")
         ids = one_array(users["id"])
-        blocks = [block.value.block for block in item_blocks]
-        items, scores = top_n(_matrix(users["features"]), blocks, _csr(ids, tables.get(_SEEN, [])), n, user_block)
+        log_sums = np.zeros(len(ids)) if normalised else None
+        items, scores = search(_matrix(users["features"]), _csr(ids, tables.get(_SEEN, [])), log_sums)
         scores += users["bias"].to_numpy()[:, None]
-        yield pa.RecordBatch.from_arrays([ids, _lists(items, scores, catalogue.value)], names=["id", RECOMMENDATIONS])
+        columns = {"id": ids, RECOMMENDATIONS: _lists(items, scores, catalogue.value)}
+        if log_sums is not None:
+            columns[LOG_NORMALISER] = pa.array(log_sums)
+        yield pa.RecordBatch.from_pydict(columns)
 
     return fill
 

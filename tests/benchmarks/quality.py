@@ -1,11 +1,14 @@
-"""What the models reach on MovieLens: errors on u1 to u5, ranking of each user's last rating, gravity, and NCF's protocol.
+"""What the models reach on MovieLens: errors on u1 to u5, ranking of each user's last rating, gravity, NCF's protocol, negatives.
 
 Needs ``RECSYS_DATA_DIR``.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
+import itertools
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -21,7 +25,7 @@ from recsys_spark.data.download import extract
 from recsys_spark.data.split import split_ratings
 from recsys_spark.evaluation.ranking import rank_measures
 from recsys_spark.evaluation.rating import rating_measures
-from recsys_spark.models import ALS, MLlibALS, PopularityRecommender, SoftmaxRecommender
+from recsys_spark.models import ALS, MLlibALS, PairwiseRecommender, PopularityRecommender, SoftmaxRecommender
 from recsys_spark.models.factors import FactorModel
 from recsys_spark.session import get_session
 from tests.benchmarks.report import publish
@@ -30,25 +34,25 @@ FOLD = "user int, item int, rating double, timestamp long"
 Longs = npt.NDArray[np.int64]
 
 
-_BAGS: dict[str, Any] = {
-    "embeddingDim": 64,
-    "bagExponent": 0.5,
-    "maxIter": 20,
-    "targetsPerUser": 20,
-    "stepSize": 0.01,
-    "schedule": "linear",
-}
 SOFTMAX: dict[str, dict[str, Any]] = {
-    "softmax, no hidden layers": _BAGS,
-    "softmax, tied, no hidden layers": {**_BAGS, "tieItems": True},
-    "softmax, hidden layers 128 and 64, tanh, dropout 0.3": {
-        **_BAGS,
+    "softmax, 60 epochs": {"maxIter": 60},
+    "softmax, 20 epochs": {},
+    "softmax, 20 epochs, tied": {"tieItems": True},
+    "softmax, 20 epochs, 2,000 sampled items": {"numNegatives": 2000},
+    "softmax, 20 epochs, hidden layers 128 and 64, tanh, dropout 0.3": {
         "hiddenDims": [128, 64],
         "activation": "tanh",
         "dropout": 0.3,
     },
 }
-"""Settings measured on NCF's ML-1M."""
+PAIRWISE: dict[str, dict[str, Any]] = {
+    "pairwise, logistic, 8 negatives, 40 epochs": {"numNegatives": 8, "maxIter": 40},
+    "pairwise, bpr, 4 negatives, 30 epochs": {"loss": "bpr", "maxIter": 30, "stepSize": 0.01},
+    "pairwise, ccl, 50 negatives, 20 epochs": {"loss": "ccl", "numNegatives": 50, "maxIter": 20},
+    "pairwise, logistic, mlp of 64 and 32, 4 negatives, 10 epochs": {"interaction": "mlp", "maxIter": 10},
+    "pairwise, logistic, dot+mlp, 4 negatives, 10 epochs": {"interaction": "dot+mlp", "maxIter": 10},
+}
+"""Settings measured on NCF's ML-1M; what they do not name are the defaults."""
 
 
 def rating_error(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
@@ -57,6 +61,8 @@ def rating_error(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
         "ALS, rank 10, regParam 0.1 (elsewhere: .928 clipped)": ALS(rank=10, regParam=0.1, maxIter=15, seed=1),
         "MLlib's ALS, the same": MLlibALS(rank=10, regParam=0.1, maxIter=15, seed=1),
         BIASED: biased(),
+        "pairwise, squared loss, biases": squared(),
+        "pairwise, squared loss, biases, side features": squared(side_features(spark, folder)),
     }
     rows: list[dict[str, object]] = []
     for name, estimator in models.items():
@@ -74,7 +80,29 @@ def biased() -> ALS:
     return ALS(rank=60, regParam=0.09, maxIter=15, useBiases=True, seed=1)
 
 
-def fold_error(spark: SparkSession, folder: Path, estimator: ALS | MLlibALS, fold: int) -> dict[str, float]:
+def squared(features: dict[str, Any] | None = None) -> PairwiseRecommender:
+    """The pair model of ratings."""
+    return PairwiseRecommender(
+        loss="squared", embeddingDim=32, maxIter=20, batchSize=1024, regParam=1e-4, checkpointInterval=-1, seed=1,
+        **features or {},
+    )  # fmt: skip
+
+
+def side_features(spark: SparkSession, folder: Path) -> dict[str, Any]:
+    """Gender, occupation and age of users, genres and year of items."""
+    users = spark.read.csv(
+        str(folder / "u.user"), sep="|", schema="user int, age int, gender string, occupation string, zip string"
+    )
+    flags = [f"g{number}" for number in range(19)]
+    schema = "item int, title string, released string, video string, url string, " + ", ".join(f"{flag} int" for flag in flags)
+    items = spark.read.csv(str(folder / "u.item"), sep="|", schema=schema, encoding="iso-8859-1")
+    genres = F.filter(F.array(*(F.when(F.col(flag) == 1, F.lit(flag)) for flag in flags)), lambda name: name.isNotNull())
+    items = items.select("item", genres.alias("genres"), F.substring("released", -4, 4).try_cast("int").alias("year"))
+    named = {"userFeatureCols": ["gender", "occupation", "age"], "itemFeatureCols": ["genres", "year"]}
+    return {"userFeatures": users, "itemFeatures": items, **named}
+
+
+def fold_error(spark: SparkSession, folder: Path, estimator: ALS | MLlibALS | PairwiseRecommender, fold: int) -> dict[str, float]:
     """RMSE on one fold, as predicted and clipped, and how many pairs had no prediction."""
     train, test = (spark.read.csv(str(folder / f"u{fold}.{part}"), sep="\t", schema=FOLD) for part in ("base", "test"))
     plain = estimator.fit(train).transform(test).persist()
@@ -103,24 +131,31 @@ def gravity(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
 
 def ncf_data(spark: SparkSession, folder: Path) -> tuple[DataFrame, Longs, Longs]:
     """ML-1M as NCF has it: the training pairs, the test's users, and each one's candidates, the held-out item first."""
+    pairs, users, candidates = ncf_arrays(folder)
+    return spark.createDataFrame(pairs.tolist(), "user int, item int").persist(), users, candidates
+
+
+def ncf_arrays(folder: Path) -> tuple[Longs, Longs, Longs]:
+    """The same without Spark; training pairs ascending and unique, shape (n, 2)."""
     with gzip.open(folder / "ml-1m.train.rating.gz", "rt") as file:
-        train = np.loadtxt(file, dtype=np.int64)
-    data = spark.createDataFrame(train[:, :2].tolist(), "user int, item int").persist()
+        train = np.unique(np.loadtxt(file, dtype=np.int64)[:, :2], axis=0)
     with gzip.open(folder / "ml-1m.test.negative.gz", "rt") as file:
         lines = [line.rstrip("\n").split("\t") for line in file]
     positives = np.array([[int(part) for part in line[0].strip("()").split(",")] for line in lines])
     candidates = np.column_stack([positives[:, 1], np.array([[int(part) for part in line[1:]] for line in lines])])
-    return data, positives[:, 0], candidates
+    return train, positives[:, 0], candidates
 
 
 def held_out_among_negatives(model: FactorModel, users: Longs, candidates: Longs) -> dict[str, object]:
-    """HR@10 and NDCG@10 of the first candidate of each row, by the model's dot products."""
-    x, y = (
-        {row["id"]: np.array(row["features"], np.float32) for row in side.collect()}
-        for side in (model.userFactors, model.itemFactors)
-    )
-    nothing = np.zeros_like(next(iter(y.values())))
-    scores = np.array([[x[u] @ y.get(i, nothing) for i in row] for u, row in zip(users, candidates, strict=True)])
+    """HR@10 and NDCG@10 of the first candidate of each row; an item that the model does not know scores 0."""
+    spark = model.userFactors.sparkSession
+    pairs = pd.DataFrame({"user": np.repeat(users, candidates.shape[1]), "item": candidates.ravel()})
+    rows = model.transform(spark.createDataFrame(pairs.drop_duplicates())).toPandas()
+    return hits(pairs.merge(rows, how="left")["prediction"].fillna(0).to_numpy().reshape(candidates.shape))
+
+
+def hits(scores: npt.NDArray[Any]) -> dict[str, object]:
+    """HR@10 and NDCG@10 of the first column among the others."""
     place = (scores[:, 1:] > scores[:, :1]).sum(axis=1)  # of the positive, from 0; a negative of the same item ties
     found = np.where(place < 10, 1 / np.log2(place + 2), 0)
     return {"HR@10": float((place < 10).mean()), "NDCG@10": float(found.mean())}
@@ -143,6 +178,33 @@ def ncf(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
         softmax = SoftmaxRecommender(**params, checkpointInterval=-1, seed=1).fit(data)
         seconds = sum(one.seconds for one in softmax.summary.epochs)
         rows.append({"what": what, **held_out_among_negatives(softmax, users, candidates), "training, s": seconds})
+    for what, params in PAIRWISE.items():
+        pairwise = PairwiseRecommender(**params, checkpointInterval=-1, seed=1).fit(data)
+        seconds = sum(one.seconds for one in pairwise.summary.epochs)
+        rows.append({"what": what, **held_out_among_negatives(pairwise, users, candidates), "training, s": seconds})
+    return rows
+
+
+def negatives(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
+    """What each knob of the negatives does to the logistic pair model: how many, fixed or rotated, uniform or by popularity.
+
+    ``accuracy`` is that on as many held-out positives as unseen items, one each of every user; a pair is called positive where
+    its logit is above that of the training's share of positives.
+    """
+    data, users, candidates = ncf_data(spark, folder)
+    held = np.stack([users, candidates[:, 0]], axis=1), np.stack([users, candidates[:, 1]], axis=1)
+    labelled = [(int(u), int(i), 1 - label) for label, pairs in enumerate(held) for u, i in pairs]
+    pairs = spark.createDataFrame(labelled, "user int, item int, label int").persist()
+    rows: list[dict[str, object]] = []
+    for number, rotate, power in itertools.product((1, 4, 10), (False, True), (0.0, 0.75)):
+        model = PairwiseRecommender(
+            numNegatives=number, rotateNegatives=rotate, power=power, maxIter=20, checkpointInterval=-1, seed=1
+        ).fit(data)
+        called = F.col("prediction") > -math.log(number)
+        right = model.transform(pairs).agg(F.avg((called == (F.col("label") == 1)).cast("double"))).first()
+        drawn = f"{number}:1, {'rotated' if rotate else 'fixed'}, {'by popularity' if power else 'uniform'}"
+        measured = held_out_among_negatives(model, users, candidates)
+        rows.append({"what": drawn, **measured, "accuracy": right[0] if right else None})
     return rows
 
 
@@ -176,6 +238,9 @@ def ranking(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
 
 def main() -> None:
     """Measure and publish."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", default=["errors", "ranking", "gravity", "ncf", "negatives"], help="which tables")
+    chosen = parser.parse_args().only
     data = Path(os.environ["RECSYS_DATA_DIR"])
     spark = get_session()
     with tempfile.TemporaryDirectory() as name:
@@ -183,8 +248,16 @@ def main() -> None:
         folder = Path(name) / "ml-100k"
         tables = {"errors": rating_error, "ranking": ranking, "gravity": gravity}
         for part, measure in tables.items():
-            publish(f"quality-{part}", f"MovieLens 100K (Harper & Konstan 2015): {part}", measure(spark, folder))
-    publish("quality-ncf", "MovieLens 1M by the protocol of NCF (He et al. 2017)", ncf(spark, data / "ncf-ml-1m"))
+            if part in chosen:
+                publish(f"quality-{part}", f"MovieLens 100K (Harper & Konstan 2015): {part}", measure(spark, folder))
+    of_ncf = {"ncf": ncf, "negatives": negatives}
+    for part, measure in of_ncf.items():
+        if part in chosen:
+            publish(
+                f"quality-{part}",
+                f"MovieLens 1M by the protocol of NCF (He et al. 2017): {part}",
+                measure(spark, data / "ncf-ml-1m"),
+            )
 
 
 if __name__ == "__main__":

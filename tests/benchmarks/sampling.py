@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.kernels.negatives import Ints, Longs, Proposal, draw_negatives
@@ -29,6 +29,8 @@ from tests.benchmarks.als import peak_of_workers
 from tests.benchmarks.report import best, publish, seconds
 
 EACH = 20
+HEAVY = 100_000
+"""Positives of the one user who has very many."""
 
 
 def make_positives(users: int, items: int) -> tuple[Longs, Ints]:
@@ -78,6 +80,13 @@ def anti_join(positives: DataFrame, items: int, ratio: int) -> DataFrame:
     return drawn.join(positives, ["user", "item"], "left_anti")
 
 
+def written(spark: SparkSession, folder: Path, user: Ints, item: Ints) -> DataFrame:
+    """Positives as a Parquet file."""
+    folder.mkdir(exist_ok=True)
+    pq.write_table(pa.table({"user": user, "item": item}), folder / "positives.parquet", row_group_size=500_000)
+    return spark.read.parquet(str(folder / "positives.parquet"))
+
+
 def write(frame: DataFrame) -> None:
     """Compute every row and throw it away."""
     frame.write.format("noop").mode("overwrite").save()
@@ -114,10 +123,8 @@ def main() -> None:
         if negatives == options.negatives[0]:
             add("RecBole's loop, uniform", count, seconds(recbole(known, options.items, options.ratio)), 1)
         with tempfile.TemporaryDirectory() as name:
-            path = Path(name) / "positives.parquet"
             user = np.repeat(np.arange(users, dtype=np.int32), np.diff(known[0]))
-            pq.write_table(pa.table({"user": user, "item": known[1]}), path, row_group_size=500_000)
-            positives = spark.read.parquet(str(path))
+            positives = written(spark, Path(name), user, known[1])
             for strategy in ("uniform", "popularity"):
                 sampler = NegativeSampler(strategy=strategy, ratio=options.ratio)
                 action = lambda sampler=sampler, positives=positives: write(sampler.transform(positives))  # noqa: E731
@@ -125,6 +132,19 @@ def main() -> None:
                 add(f"transform, {strategy}", count, taken, cores, peak_of_workers(action))
             if negatives <= 10_000_000:
                 add("anti-join", count, best(lambda: write(anti_join(positives, options.items, options.ratio)), 1), cores)  # noqa: B023
+    with tempfile.TemporaryDirectory() as name:
+        for kind, taken_by_one in (("one user has 100,000 of", HEAVY), ("nobody has many of", 0)):
+            rng = np.random.default_rng(1)
+            user = np.concatenate(
+                [np.zeros(taken_by_one, np.int32), 1 + rng.integers(0, 50_000, 1_000_000 - taken_by_one, np.int32)]
+            )
+            item = np.concatenate(
+                [np.arange(taken_by_one, dtype=np.int32), rng.integers(0, 10 * HEAVY, len(user) - taken_by_one, np.int32)]
+            )
+            positives = written(spark, Path(name) / str(taken_by_one), user, item).dropDuplicates()
+            action = lambda positives=positives: write(NegativeSampler(ratio=options.ratio).transform(positives))  # noqa: E731
+            what = f"transform, uniform, {10 * HEAVY:,} items: {kind} 1,000,000 positives"
+            add(what, len(user) * options.ratio, best(action, options.repeats), cores, peak_of_workers(action))
     publish(options.name, f"Negatives, {options.ratio} for each positive, {options.items:,} items", rows)
 
 

@@ -1,4 +1,4 @@
-"""Program of test_als_cluster: fits twice on the master it is given, and says whether both came to the same."""
+"""Program of test_cluster: fits a model twice on the master it is given, and says whether both came to the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from recsys_spark.collectives import group_size
 from recsys_spark.config import Session
 from recsys_spark.errors import GroupError
-from recsys_spark.models import ALS
+from recsys_spark.models import ALS, SoftmaxRecommender
 from recsys_spark.session import get_session
 
 
@@ -23,17 +23,22 @@ def where_loaded(_: object) -> list[str]:
     return [str(module.__file__)]
 
 
-def main(master: str, package: str) -> None:
+MODELS = {
+    "als": ALS(rank=32, maxIter=150, implicitPrefs=True, checkpointInterval=-1, seed=1),
+    "softmax": SoftmaxRecommender(maxIter=40, batchSize=64, checkpointInterval=20, seed=1),
+}
+
+
+def main(master: str, package: str, model_name: str) -> None:
     settings = {"spark.master": master, "spark.executor.cores": "1", "spark.executor.memory": "1g", "spark.driver.memory": "1g"}
     spark = get_session(Session(spark=settings))
     spark.sparkContext.addPyFile(package)
     wait_for_two_executors(spark)
     user, item = (F.pmod(F.xxhash64("id", F.lit(key)), F.lit(size)).alias(key) for key, size in (("user", 3000), ("item", 2000)))
     events = spark.range(150_000).select(user, item, F.lit(1.0).alias("rating"))
-    als = ALS(rank=32, maxIter=150, implicitPrefs=True, checkpointInterval=-1, seed=1)
 
     def fit() -> tuple[str, list[float]]:
-        model = als.fit(events)
+        model = MODELS[model_name].fit(events)
         factors = model.userFactors.unionAll(model.itemFactors).collect()
         digest = hashlib.sha256(np.array(sorted([row["id"], *row["features"]] for row in factors)).tobytes()).hexdigest()
         return digest, model.summary.objectiveHistory

@@ -51,5 +51,5 @@ def test_item_nobody_has_scores_zero(spark):
 
 
 def test_negative_half_life_is_refused(spark):
-    with pytest.raises(ValueError, match="halfLife must be at least 0 days, got -1"):
+    with pytest.raises(ValueError, match="halfLife must be at least 0, got -1"):
         PopularityRecommender(halfLife=-1.0).fit(events(spark, ("a", "x", 0)))

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import load_config
 from recsys_spark.errors import ConfigError, LakeError, ModelError, PublishError, RejectedShareError, SourceError
+from recsys_spark.models.pairwise import PairwiseModel
 from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.ingest import ingest
@@ -346,3 +347,40 @@ def test_input_without_a_row_is_no_success(shop):
     shop.receive()
     with pytest.raises(SourceError, match="the input of ratings holds not one row"):
         ingest(shop.night())
+
+
+def test_models_trained_apart_are_measured_together(shop):
+    shop.ingested(*CHECKERBOARD)
+    STEPS["split"](shop.night())
+    STEPS["train"](shop.night(models=["popularity"]))
+    with pytest.raises(LakeError, match="there is no als trained on ratings version 0: run the train step"):
+        STEPS["evaluate"](shop.night())
+    STEPS["train"](shop.night(models=["als"]))
+    STEPS["evaluate"](shop.night())
+    assert {row[0] for row in shop.rows("metrics", "model")} == {"popularity", "als"}
+
+
+def test_models_take_features_from_the_tables_of_users_and_items(shop):
+    colours = ["i,title,genres", *(f"item {i:02d},Item {i},{('dark', 'light')[i % 2]}" for i in range(13))]
+    (shop.folder / "items.csv").write_text("\n".join(colours) + "\n")
+    items = {
+        "path": str(shop.folder / "items.csv"),
+        "format": "csv",
+        "id": "i",
+        "columns": {"title": "title", "genres": "genres"},
+    }
+    shop.tree["ingest"]["source"]["items"] = items
+    small = {"embeddingDim": 4, "maxIter": 30, "batchSize": 20, "stepSize": 0.05}
+    shop.tree |= {"models": ["popularity", "pairwise"], "pairwise": {**small, "itemFeatureCols": ["genres"]}}
+    shop.receive(*CHECKERBOARD)
+    nightly(shop.night())
+    (trained,) = [row for row in shop.night().lake.read("runs").collect() if row["step"] == "train"]
+    assert trained["versions_read"] == {"ratings": 0, "items": 0}
+    (path,) = {row[0] for row in shop.rows("models", "path", "model", "purpose") if row[1:] == ("pairwise", "candidate")}
+    model = PairwiseModel.load(path)
+    assert {row.id for row in model.itemFactors.where("count = 0").collect()} == {"item 12"}  # it has no rating, but genres
+    shop.tree["pairwise"]["userFeatureCols"] = ["age"]
+    with pytest.raises(
+        ConfigError, match=r"pairwise.userFeatureCols: given \['age'\]; allowed: nothing, unless ingest.source.users"
+    ):
+        STEPS["train"](shop.night())

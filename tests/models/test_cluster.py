@@ -1,9 +1,10 @@
-"""ALS on a cluster of two machines' making: a standalone master and two workers of one core, the package shipped as a zip."""
+"""Fits on a cluster of two machines' making: a standalone master and two workers of one core, the package shipped as a zip."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -77,21 +78,32 @@ def kill_an_executor(folder):
     raise AssertionError("there is no executor to kill")
 
 
-def test_executor_killed_in_mid_fit_costs_a_retry_and_no_bit(cluster, tmp_path):
+@pytest.mark.parametrize(
+    ("model", "line", "kill_after", "first_iterations"),
+    [
+        # one job: the killed fit begins again
+        ("als", "ALS iteration", 1, 3),
+        # jobs of 20 epochs: what the first one learnt is kept
+        ("softmax", "softmax epoch", 20, 2),
+    ],
+)
+def test_executor_killed_in_mid_fit_costs_one_job_and_no_bit(cluster, tmp_path, model, line, kill_after, first_iterations):
     package = Path(recsys_spark.__file__).parent
     archive = shutil.make_archive(str(tmp_path / "shipped"), "zip", package.parent, package.name)
-    command = [sys.executable, "-m", "tests.models.cluster_fit", cluster, archive]
+    command = [sys.executable, "-m", "tests.models.cluster_fit", cluster, archive, model]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as program:
         lines, killed = [], False
-        for line in program.stderr:
-            lines.append(line)
-            if not killed and "and again\n" in lines and "ALS iteration" in line and "iteration 1 " not in line:
+        for said in program.stderr:
+            lines.append(said)
+            reported = re.search(rf"{line} (\d+) of", said)
+            if not killed and "and again\n" in lines and reported and int(reported[1]) > kill_after:
                 kill_an_executor(tmp_path)
                 killed = True
         answer = program.stdout.read()
     assert program.returncode == 0, "".join(lines)
-    said = json.loads(answer.splitlines()[-1])
-    assert sum("ALS iteration 1 of" in line for line in lines) == 3  # once, once more, and again after the kill
-    assert said["same factors"]
-    assert said["same objectives"]
-    assert "shipped.zip" in said["module"]
+    answered = json.loads(answer.splitlines()[-1])
+    assert killed
+    assert sum(f"{line} 1 of" in said for said in lines) == first_iterations
+    assert answered["same factors"]
+    assert answered["same objectives"]
+    assert "shipped.zip" in answered["module"]
