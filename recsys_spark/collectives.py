@@ -35,6 +35,8 @@ import numpy.typing as npt
 from recsys_spark.errors import GroupError
 
 Array = npt.NDArray[Any]
+Report = Callable[[Array], None] | None
+"""What tells the driver, or whoever listens, how a task goes on."""
 
 MAX_TASKS = 64
 CONNECT_SECONDS = 120.0

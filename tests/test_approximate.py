@@ -29,6 +29,16 @@ def test_nearly_all_of_the_best_are_found_with_their_scores():
     assert (np.diff(scores, axis=1) <= 0).all()
 
 
+def test_seen_items_of_a_large_catalogue_are_left_out():
+    """Keys of (user, item) together do not fit into 32 bits: 200 users times 2^24 items."""
+    n_items = 2**24
+    seen = np.arange(201), np.full(200, 3, np.int32)
+    _, items, biases = vectors(1, 50)
+    users = np.tile(items[3], (200, 1))  # whose best is what they have seen
+    found, _ = approximate_top_n(users, open_index(build_index(items, biases)), seen, 2, n_items)
+    assert not (found == 3).any()
+
+
 @pytest.mark.parametrize("n_users", [1, 3])
 def test_user_who_has_seen_nearly_all_gets_what_is_left(n_users):
     users, items, biases = vectors(n_users, 20)

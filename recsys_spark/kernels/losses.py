@@ -1,13 +1,12 @@
 """Losses of pairs: a positive's score against those of its negatives, or against a rating.
 
-Each takes ``scores``, shape (n, 1 + m): the pair itself in the first column, then its negatives, and ``there``, bool, of the same
-shape: which negatives there are. It gives the losses, shape (n,), and their gradients by the scores; both are finite for finite
-scores, however large.
+Each takes ``scores``, shape (n, 1 + m): the pair itself in the first column, then its negatives; and those with negatives take
+``there``, bool, of the same shape: which of them there are. It gives the losses, shape (n,), and their gradients by the scores;
+both are finite for finite scores, however large.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
-Loss = Callable[[Floats, Mask], tuple[Floats, Floats]]
 
 
 def logistic(scores: Floats, there: Mask) -> tuple[Floats, Floats]:

@@ -106,12 +106,13 @@ def softmax_loss(logits: Floats, rows: Places, columns: Places, weights: Floats)
 
 
 def sampled_softmax_loss(own: Floats, shared: Floats, rows: Places, weights: Floats) -> tuple[Floats, Floats, Floats]:
-    """The same where a target competes with some sampled items of its row only.
+    """The same where a row's catalogue is its own targets and some sampled items.
 
     Parameters
     ----------
     own : logits of the targets, shape (n_targets,)
-    shared : logits of the sampled items, shape (n, m), with a very negative number for those that do not count
+    shared : logits of the sampled items, shape (n, m), each less the log of how often the item is expected among them, so that
+        their sum estimates that over the catalogue without the targets; a very negative number for those that do not count
     rows, weights : of each target
 
     Returns
@@ -119,11 +120,10 @@ def sampled_softmax_loss(own: Floats, shared: Floats, rows: Places, weights: Flo
     losses : shape (n_targets,), weighted
     by_own, by_shared : gradients of their sum
     """
-    largest = shared.max(axis=1, keepdims=True)
-    by_shared = np.exp(shared - largest)
-    total = by_shared.sum(axis=1, keepdims=True)
-    others = (largest + np.log(total))[:, 0][rows]
-    everything = np.logaddexp(own, others)
-    share = np.bincount(rows, weights * np.exp(others - everything), len(shared)).astype(shared.dtype)
-    by_shared *= share[:, None] / total
-    return weights * (everything - own), weights * (np.exp(own - everything) - 1), by_shared
+    largest = shared.max(axis=1)
+    np.maximum.at(largest, rows, own)
+    by_own, by_shared = np.exp(own - largest[rows]), np.exp(shared - largest[:, None])
+    total = by_shared.sum(axis=1) + np.bincount(rows, by_own, len(shared))
+    share = (np.bincount(rows, weights, len(shared)) / total).astype(shared.dtype)
+    losses = weights * (np.log(total)[rows] + largest[rows] - own)
+    return losses, by_own * share[rows] - weights, by_shared * share[:, None]

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys_spark.collectives import Array, Group, group_size
+from recsys_spark.collectives import Array, Group, Report, group_size
 from recsys_spark.kernels.events import sort_events
 from recsys_spark.kernels.least_squares import Weights, solve
 from recsys_spark.models import stage
@@ -106,7 +106,7 @@ class _Program:
     last: bool
 
     def __call__(
-        self, group: Group, payloads: stage.Payloads, report: stage.Report
+        self, group: Group, payloads: stage.Payloads, report: Report
     ) -> tuple[Iterator[pa.RecordBatch], dict[str, object]]:
         problem, id_types = self.problem, self.id_types
         data = prepare(group, stage.events_of(payloads, id_types))

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recsys_spark.collectives import Array, Group
+from recsys_spark.collectives import Group
 from recsys_spark.kernels.bags import Floats, Ints, adam
 from recsys_spark.kernels.network import Layer, Network, starting
 from recsys_spark.kernels.randomness import Words, mix, normal
 
 SCHEDULES = ("constant", "linear", "cosine")
-Report = Callable[[Array], None] | None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ from pyspark.ml.param import Param, TypeConverters
 from pyspark.ml.param.shared import HasMaxIter, HasRegParam, HasSeed
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.network import ACTIVATIONS
@@ -17,7 +19,7 @@ from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, i
 from recsys_spark.models.descent import SCHEDULES, Epoch
 from recsys_spark.models.descent_stage import Fitted, Inputs, Learner, fit
 from recsys_spark.models.factors import FactorModel
-from recsys_spark.models.side_features import Scales, entries_of, scales_of
+from recsys_spark.models.side_features import Scales, check_columns, entries_of, scales_of
 from recsys_spark.params import check_interval, check_ranges, param
 from recsys_spark.schema import ITEM, RATING, SEEDED, USER
 
@@ -121,7 +123,10 @@ class DescentEstimator(RecommenderEstimator, DescentParams):
             columns = of(f"{side}FeatureCols")
             scales[side] = scales_of(frame, columns)
             features[f"{side} features"] = feature_entries(frame, of(f"{side}Col"), columns, scales[side], ratings, id_name)
-        start = None if self.initialModel is None else self.initialModel.tables
+        start = None
+        if self.initialModel is not None:  # its ids as the ratings have them, or they would be sought in other tasks
+            casts = {name: F.col(name).try_cast(ratings.schema[name].dataType) for name in (USER, ITEM)}
+            start = self.initialModel.tables.withColumns(casts)
         interval = of("checkpointInterval")
         per_job = max(1, of("maxIter")) if interval == -1 else interval
         return fit(Inputs(ratings, features, start), learner, per_job, StorageLevel.MEMORY_AND_DISK), scales
@@ -162,6 +167,18 @@ class DescentModel(FactorModel, NetworkParams):
         return cls(frames["userFactors"], frames["itemFactors"], frames["tables"])
 
 
+def check_initial_model(estimator: DescentEstimator, kind: type[DescentModel], shape: Sequence[str]) -> None:
+    """Raise ``ValueError`` for an initial model of another class than ``kind``, or with another value of a Param of ``shape``."""
+    model = estimator.initialModel
+    if model is None:
+        return
+    if not isinstance(model, kind):
+        raise ValueError(f"initialModel must be a {kind.__name__}, got a {type(model).__name__}")
+    for name in shape:
+        if model.getOrDefault(name) != estimator.getOrDefault(name):
+            raise ValueError(f"initialModel has {name} {model.getOrDefault(name)!r}, not {estimator.getOrDefault(name)!r}")
+
+
 def rating_rows(dataset: DataFrame, user: str, item: str, rating: str | None) -> DataFrame:
     """``user, item, rating`` (float; 1 without a column of ratings)."""
     value = F.col(rating) if rating and rating in dataset.columns else F.lit(1.0)
@@ -172,10 +189,24 @@ def rating_rows(dataset: DataFrame, user: str, item: str, rating: str | None) ->
 def feature_entries(
     frame: DataFrame, column: str, columns: list[str], scales: Scales, ratings: DataFrame, id_name: str
 ) -> DataFrame:
-    """Features of a frame's rows (:func:`recsys_spark.models.side_features.entries_of`), with ids of the type in ``ratings``."""
-    if column not in frame.columns:
-        raise ModelError(f"the table of features has no column {column!r} of ids, only {', '.join(frame.columns)}")
+    """Features of a frame's rows (:func:`recsys_spark.models.side_features.entries_of`), with ids of the type in ``ratings``.
+
+    Raises
+    ------
+    ModelError
+        A column is missing or of another kind than in the fit, or an id has several rows (which one shuffle finds).
+    """
+    if not columns:
+        raise ModelError("the model was fitted without such features")
+    check_columns(frame, [column, *columns])
+    text = [name for name in columns if name in scales and not isinstance(frame.schema[name].dataType, T.NumericType)]
+    numeric = [name for name in columns if name not in scales and isinstance(frame.schema[name].dataType, T.NumericType)]
+    if text or numeric:
+        raise ModelError(f"feature column {(text + numeric)[0]!r} was {'a number' if text else 'text'} in the fit")
     ids = id_column(frame, column).try_cast(ratings.schema[id_name].dataType)
+    twice = frame.groupBy(ids.alias(column)).count().where((F.col("count") > 1) & F.col(column).isNotNull()).first()
+    if twice is not None:
+        raise ModelError(f"the features of {column} {twice[0]!r} stand in {twice[1]} rows: they must be one")
     return entries_of(frame, ids, columns, scales)
 
 

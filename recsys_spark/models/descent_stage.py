@@ -19,18 +19,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys_spark.collectives import Array, Group, group_size
+from recsys_spark.collectives import Array, Group, Report, group_size
+from recsys_spark.errors import ModelError
 from recsys_spark.kernels.bags import Floats
 from recsys_spark.models import stage
-from recsys_spark.models.descent import Epoch, Report, State
-from recsys_spark.models.interactions import (
-    Histories,
-    features_of,
-    histories,
-    table_of,
-    table_to_bytes,
-    to_owners,
-)
+from recsys_spark.models.descent import Epoch, State
+from recsys_spark.models.histories import Histories, features_of, histories, table_of, table_to_bytes, to_owners
 from recsys_spark.packing import lists_of, one_array
 from recsys_spark.schema import ITEM, USER
 
@@ -72,8 +66,8 @@ class Learner(Protocol):
     def vectors(self, data: Histories, state: State) -> tuple[Floats, Floats]:
         """What is served of the own users and of the catalogue, one row each."""
 
-    def said(self, group: Group, data: Histories) -> dict[str, float]:
-        """Numbers of the data that the model keeps."""
+    def said(self, group: Group, data: Histories, state: State) -> dict[str, Any]:
+        """Numbers that the model keeps, as JSON has them."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ class Fitted:
     tables : all that is learnt: ``name`` of a table; ``user``, ``item`` or ``feature`` that its row belongs to, none for a layer;
         ``values`` array<float>
     history : the epochs
-    said : numbers of the data
+    said : numbers that the model keeps
     kept : the persisted frame that these are read from
     """
 
@@ -94,7 +88,7 @@ class Fitted:
     items: DataFrame
     tables: DataFrame
     history: list[Epoch]
-    said: dict[str, float]
+    said: dict[str, Any]
     kept: DataFrame
 
 
@@ -159,21 +153,22 @@ def fit(inputs: Inputs, learner: Learner, per_job: int, level: StorageLevel) -> 
     return Fitted(users, items, tables, history, notes[-1]["said"], result)
 
 
-def layers_of(rows: list[Any]) -> dict[str, Floats]:
-    """The network's tables among collected rows of a fit's ``tables``."""
+def layers_of(tables: DataFrame) -> dict[str, Floats]:
+    """The network's tables among a fit's ``tables``, on the driver."""
+    rows = tables.where(F.col(NAME).startswith("weights ") | F.col(NAME).startswith("biases ")).select(NAME, VALUES).collect()
     found = {row[NAME]: np.array(row[VALUES], np.float32) for row in rows}
-    tables, number = {}, 0
+    layers, number = {}, 0
     while f"weights {number}" in found:
         biases = found[f"biases {number}"]
-        tables[f"weights {number}"] = found[f"weights {number}"].reshape(-1, len(biases))
-        tables[f"biases {number}"] = biases[None]
+        layers[f"weights {number}"] = found[f"weights {number}"].reshape(-1, len(biases))
+        layers[f"biases {number}"] = biases[None]
         number += 1
-    return tables
+    return layers
 
 
-def features_table(rows: list[Any], width: int) -> tuple[pa.Array, Floats]:
-    """Names of features, and their vectors, from collected rows of one table of a fit's ``tables``."""
-    rows = sorted(rows, key=lambda row: row[FEATURE])
+def features_table(tables: DataFrame, name: str, width: int) -> tuple[pa.Array, Floats]:
+    """Names of features, ascending, and their vectors, of table ``name`` among a fit's ``tables``, on the driver."""
+    rows = sorted(tables.where(F.col(NAME) == name).select(FEATURE, VALUES).collect(), key=lambda row: row[FEATURE])
     vectors = np.array([row[VALUES] for row in rows], np.float32).reshape(len(rows), width)
     return pa.array([row[FEATURE] for row in rows], pa.string()), vectors
 
@@ -201,11 +196,11 @@ class _Program:
     epochs: int
     best: tuple[float, int] | None
 
-    def __call__(
-        self, group: Group, payloads: stage.Payloads, report: stage.Report
-    ) -> tuple[Iterator[pa.RecordBatch], stage.Note]:
+    def __call__(self, group: Group, payloads: stage.Payloads, report: Report) -> tuple[Iterator[pa.RecordBatch], stage.Note]:
         learner = self.learner
         data = histories(group, stage.events_of(payloads, self.id_types), learner.explicit)
+        if not group.all_reduce(np.array([len(data.items)], np.int64))[0]:
+            raise ModelError("there is not one rating above 0 to train on")
         data = replace(
             data,
             user_features=features_of(group, data.ids, payloads.get("user features", []), owned=True),
@@ -219,7 +214,7 @@ class _Program:
         if group.rank == 0:
             rows = chain(rows, self._rows(ITEM_VECTORS, data.catalogue, items))
         said = {"steps": state.steps, "epochs": state.epochs, "best": state.best, "done": learner.finished(state)}
-        return rows, {**said, "said": learner.said(group, data), "history": [one.__dict__ for one in history]}
+        return rows, {**said, "said": learner.said(group, data, state), "history": [one.__dict__ for one in history]}
 
     def _learnt(self, group: Group, data: Histories, state: State) -> Iterator[Iterator[pa.RecordBatch]]:
         """Rows of every table; those that are the same in every task are task 0's."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.ml.param import Param, Params, TypeConverters
@@ -161,6 +162,10 @@ class FactorModel(FramesModel, RecommenderModel):
         """Whether lists may miss items, to be made faster."""
         return False
 
+    def _average(self) -> tuple[Floats, Floats] | None:
+        """Vectors, with their bias as a last number, that unknown users and items are given; None for none."""
+        return None
+
     def _pair_scorer(self) -> PairScorer:
         """What ``transform`` adds to the biases of a pair."""
         return dot_products
@@ -181,8 +186,10 @@ class FactorModel(FramesModel, RecommenderModel):
         prediction = T.StructField(self.getOrDefault("predictionCol"), T.FloatType())
         schema = T.StructType([*dataset.schema.fields, prediction])
         strategy = self.getOrDefault("coldStartStrategy").lower()
-        mean = self.getOrDefault("globalMean")
-        predicted = joined.mapInArrow(_predicting(prediction.name, self._pair_scorer(), strategy == "average", mean), schema)
+        average = self._average() if strategy == "average" else None
+        if average is not None:
+            average[0][-1] += self.getOrDefault("globalMean")  # as the known users' biases hold it
+        predicted = joined.mapInArrow(_predicting(prediction.name, self._pair_scorer(), average), schema)
         return predicted.where(~F.isnan(prediction.name)) if strategy == "drop" else predicted
 
     def frames(self) -> dict[str, DataFrame]:
@@ -221,35 +228,39 @@ def dot_products(x: Floats, y: Floats) -> Floats:
     return np.asarray(np.einsum("ij,ij->i", x, y))
 
 
-def _predicting(name: str, score: PairScorer, average: bool, mean: float):  # type: ignore[no-untyped-def]
+def _predicting(name: str, score: PairScorer, average: tuple[Floats, Floats] | None):  # type: ignore[no-untyped-def]
     """Replace the two vectors of each row by its score, float32.
 
-    Where one is missing the score is NaN; or, with ``average``, that of a vector and a bias of 0, so that nothing is NaN.
+    Where one is missing the score is NaN, or that of the ``average`` of users or items.
     """
 
     def predict(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             table = pa.Table.from_batches([batch])
-            sides = [table[f"{side}_features"].combine_chunks() for side in ("_user", "_item")]
-            known = [np.asarray(side.is_valid()) for side in sides]
-            biases = [table[f"{side}_bias"].fill_null(0.0).to_numpy() for side in ("_user", "_item")]
-            biases[0] = np.where(known[0], biases[0], np.float32(mean))  # a known user's bias holds it already
-            scores = biases[0] + biases[1]
-            scored = np.flatnonzero(known[0] | known[1] if average else known[0] & known[1])
+            sides, known = [], np.ones(batch.num_rows, bool)
+            for number, side in enumerate(("_user", "_item")):
+                vectors, biases = table[f"{side}_features"].combine_chunks(), table[f"{side}_bias"]
+                there = np.asarray(vectors.is_valid())
+                known &= there
+                sides.append(_filled(vectors, biases, there, None if average is None else average[number]))
+            scored = np.flatnonzero(known) if average is None else np.arange(batch.num_rows)
+            scores = np.full(batch.num_rows, np.nan, np.float32)
             if len(scored):
-                scores[scored] += score(*(_filled(side.take(pa.array(scored)), sides) for side in sides))
-            if not average:
-                scores[~(known[0] & known[1])] = np.nan
+                (x, user_bias), (y, item_bias) = sides
+                scores[scored] = score(x[scored], y[scored]) + user_bias[scored] + item_bias[scored]
             kept = table.drop_columns(["_user_features", "_item_features", "_user_bias", "_item_bias"])
-            yield from kept.append_column(name, pa.array(scores.astype(np.float32))).to_batches()
+            yield from kept.append_column(name, pa.array(scores)).to_batches()
 
     return predict
 
 
-def _filled(lists: pa.Array, like: list[pa.Array]) -> Floats:
-    """Vectors as a matrix, zeros for those that are missing; as long as any of ``like``."""
-    width = max(pc.max(pc.list_value_length(side)).as_py() or 0 for side in like)
-    found = np.zeros((len(lists), width), np.float32)
-    there = np.asarray(lists.is_valid())
-    found[there] = np.asarray(lists.filter(pa.array(there)).flatten(), np.float32).reshape(int(there.sum()), width)
-    return found
+def _filled(
+    lists: pa.Array, biases: pa.ChunkedArray, there: npt.NDArray[np.bool_], average: Floats | None
+) -> tuple[Floats, Floats]:
+    """Vectors (n, rank) and biases (n,) with the average's where there are none."""
+    width = len(average) - 1 if average is not None else (pc.max(pc.list_value_length(lists)).as_py() or 0)
+    vectors, found = np.zeros((len(lists), width), np.float32), biases.fill_null(0.0).to_numpy().copy()
+    vectors[there] = np.asarray(lists.filter(pa.array(there)).flatten(), np.float32).reshape(int(there.sum()), width)
+    if average is not None:
+        vectors[~there], found[~there] = average[:-1], average[-1]
+    return vectors, found

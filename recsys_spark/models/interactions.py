@@ -31,8 +31,6 @@ from recsys_spark.collectives import Group
 from recsys_spark.ids import hash_ids
 from recsys_spark.kernels.events import Floats, Ints, Longs, group_events, sort_events
 from recsys_spark.kernels.randomness import Words
-from recsys_spark.models.side_features import Features
-from recsys_spark.packing import one_array, table_bytes
 
 BUCKETS = 128
 """Logical buckets of users, and of items: what sums run over. A group has at most half as many tasks."""
@@ -143,8 +141,8 @@ def prepare(group: Group, events: pa.Table, heavy_events: int = HEAVY_EVENTS) ->
     item_ids, item_codes = numbered(events["item"])
     ratings = events["rating"].to_numpy().astype(np.float32, copy=False)
     user_owners = owners_of_users(group.size)
-    item_owners = _balanced(group, buckets_of(hash_ids(item_ids)), np.bincount(item_codes, minlength=len(item_ids)))
-    own_items, item_positions, item_starts = _register(group, item_ids, item_owners)
+    item_owners = balanced(group, buckets_of(hash_ids(item_ids)), np.bincount(item_codes, minlength=len(item_ids)))
+    own_items, item_positions, item_starts = register(group, item_ids, item_owners)
     user_starts = _starts(group, len(user_ids))
     user_start, item_start = int(user_starts[group.rank]), int(item_starts[group.rank])
     user_buckets = _bucket_rows(user_ids, user_owners, group.rank)
@@ -221,111 +219,6 @@ def _places(columns: Ints, total: int) -> tuple[Longs, Ints]:
     return np.flatnonzero(needed), (np.cumsum(needed, dtype=np.int32) - np.int32(1))[columns]
 
 
-@dataclass(frozen=True)
-class Histories:
-    """One task's users with the items of theirs, and the whole catalogue.
-
-    Attributes
-    ----------
-    ids, words : own users in order of position, and their hashes
-    indptr, items, ratings : their events as compressed rows, items ascending; positions in the catalogue. No row is empty
-    catalogue : ids of all tasks' items, in order of position; the same in every task
-    counts : int64 array, shape (n_items,): events of each item, in all tasks
-    user_features, item_features : of the own users, and of the catalogue
-    """
-
-    ids: pa.Array
-    words: Words
-    indptr: Longs
-    items: Ints
-    ratings: Floats
-    catalogue: pa.Array
-    counts: Longs
-    user_features: Features
-    item_features: Features
-
-
-def histories(group: Group, events: pa.Table, explicit: bool = False) -> Histories:
-    """Number the ids and lay out the users' side, for programs that hold the catalogue in every task.
-
-    Parameters
-    ----------
-    group, events : as in :func:`prepare`
-    explicit : keep every row; otherwise rows with a rating of 0 or less are passed over, and a pair counts once
-
-    Returns
-    -------
-    Histories
-        Without features; all ratings are 1 unless ``explicit``.
-
-    Notes
-    -----
-    Every task holds the catalogue: ``n_items * (8 + id)`` bytes, and 8 bytes for each of its events.
-    """
-    if not explicit:
-        events = events.filter(pc.greater(events["rating"], 0.0))
-    user_ids, user_codes = numbered(events["user"])
-    item_ids, item_codes = numbered(events["item"])
-    owners = _balanced(group, buckets_of(hash_ids(item_ids)), np.bincount(item_codes, minlength=len(item_ids)))
-    own, positions, starts = _register(group, item_ids, owners)
-    catalogue = pa.concat_arrays([from_bytes(part) for part in group.all_gather(to_bytes(own))])
-    ratings = events["rating"].to_numpy().astype(np.float32, copy=False)
-    indptr, columns, ratings = sort_events(user_codes, item_codes, ratings, len(user_ids), len(item_ids))
-    rows = np.repeat(np.arange(len(user_ids)), np.diff(indptr))
-    if not explicit:
-        first = np.ones(len(rows), bool)
-        first[1:] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
-        rows, columns, ratings = rows[first], columns[first], np.ones(int(first.sum()), np.float32)
-    items = positions[columns].astype(np.int32)
-    counts = group.all_reduce(np.bincount(items, minlength=int(starts[-1])))
-    served = np.unique(rows)
-    indptr = np.append(np.searchsorted(rows, served), len(rows)).astype(np.int64)
-    ids = user_ids.take(pa.array(served))
-    nothing = Features.none(len(ids)), Features.none(len(catalogue))
-    return Histories(ids, hash_ids(ids), indptr, items, ratings, catalogue, counts, *nothing)
-
-
-def features_of(group: Group, ids: pa.Array, entries: Sequence[pa.Table], owned: bool) -> Features:
-    """Features of ``ids`` from entries that come in any task; names are those that some id of some task has.
-
-    Parameters
-    ----------
-    entries : ``id``, ``names``, ``weights``
-    owned : each task has its own users; otherwise ``ids`` are the same in every task, and each receives all entries
-    """
-    whole = table_of(to_owners(group, entries, "id") if owned else group.all_gather(table_to_bytes(entries)))
-    if not group.all_reduce(np.array([whole is not None], np.int64))[0]:
-        return Features.none(len(ids))
-    if whole is None:
-        known = pa.table([ids.slice(0, 0), pa.array([], pa.list_(pa.string())), pa.array([], pa.list_(pa.float32()))],
-                         names=["id", "names", "weights"])  # fmt: skip
-    else:
-        known = whole.filter(pc.is_in(one_array(whole["id"]).cast(ids.type), value_set=ids))
-    own = pc.unique(one_array(known["names"]).flatten())
-    names = pc.unique(pa.concat_arrays([from_bytes(part) for part in group.all_gather(to_bytes(own))]))
-    return Features.of(ids, known, names.take(pc.sort_indices(names)))
-
-
-def table_to_bytes(tables: Sequence[pa.Table]) -> npt.NDArray[np.uint8]:
-    """Tables of one schema as bytes that :func:`table_of` reads; none as none."""
-    return np.frombuffer(table_bytes(pa.concat_tables(tables)) if tables else b"", np.uint8)
-
-
-def to_owners(group: Group, tables: Sequence[pa.Table], column: str) -> list[npt.NDArray[np.uint8]]:
-    """Send each row to the task that owns its user, whose id is in ``column``; gives what came here, as bytes."""
-    if not tables:
-        return group.all_to_all([table_to_bytes([])] * group.size)
-    whole = pa.concat_tables(tables)
-    owners = owner_of_ids(one_array(whole[column]), owners_of_users(group.size))
-    return group.all_to_all([table_to_bytes([whole.filter(pa.array(owners == task))]) for task in range(group.size)])
-
-
-def table_of(parts: Sequence[npt.NDArray[np.uint8]]) -> pa.Table | None:
-    """One table of what :func:`table_to_bytes` made in several tasks; None if none of them had any."""
-    tables = [pa.ipc.open_stream(pa.py_buffer(part)).read_all() for part in parts if len(part)]
-    return pa.concat_tables(tables) if tables else None
-
-
 def to_bytes(array: pa.Array) -> npt.NDArray[np.uint8]:
     """An Arrow array as bytes that :func:`from_bytes` reads."""
     sink = pa.BufferOutputStream()
@@ -361,7 +254,7 @@ def numbered(column: pa.ChunkedArray) -> tuple[pa.Array, Ints]:
     return whole.dictionary.take(pa.array(order)), place[whole.indices.to_numpy()]
 
 
-def _balanced(group: Group, buckets: Longs, events: npt.NDArray[np.integer]) -> Longs:
+def balanced(group: Group, buckets: Longs, events: npt.NDArray[np.integer]) -> Longs:
     """Bounds of each task's item buckets, cut so that the tasks get about as many events."""
     counts = group.all_reduce(np.bincount(buckets, weights=events, minlength=BUCKETS).astype(np.int64))
     done = np.concatenate([[0], np.cumsum(counts)])
@@ -370,7 +263,7 @@ def _balanced(group: Group, buckets: Longs, events: npt.NDArray[np.integer]) -> 
     return np.concatenate([[0], nearest, [BUCKETS]]).astype(np.int64)
 
 
-def _register(group: Group, wanted: pa.Array, owners: Longs) -> tuple[pa.Array, Longs, Longs]:
+def register(group: Group, wanted: pa.Array, owners: Longs) -> tuple[pa.Array, Longs, Longs]:
     """Owners collect the ids that anybody holds, number them, and answer.
 
     Returns

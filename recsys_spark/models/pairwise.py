@@ -22,17 +22,17 @@ from recsys_spark.models.descent_models import (
     DescentParams,
     NetworkParams,
     TrainingSummary,
+    check_initial_model,
     feature_entries,
     side_frames,
 )
-from recsys_spark.models.descent_stage import FEATURE, NAME, VALUES, features_table, layers_of
+from recsys_spark.models.descent_stage import VALUES, features_table, layers_of
 from recsys_spark.models.factors import PairScorer, dot_products
 from recsys_spark.models.pairwise_program import PairwiseProblem, network_scores, vectors
 from recsys_spark.models.pairwise_stage import PairwiseLearner, rescore
-from recsys_spark.models.side_features import vectors_by_features
+from recsys_spark.models.side_features import Features, vectors_by_features
 from recsys_spark.params import check_ranges, param
 from recsys_spark.recommend.host import DEFAULT_BLOCKS
-from recsys_spark.schema import ITEM, USER
 
 INTERACTIONS = ("dot", "mlp", "dot+mlp")
 LOSSES = ("squared", "logistic", "bpr", "ccl")
@@ -46,6 +46,10 @@ class PairParams(NetworkParams):
     )
     interaction: Param[str] = param("interaction", f"what makes a score: {', '.join(INTERACTIONS)}", TypeConverters.toString)
     loss: Param[str] = param("loss", f"one of {', '.join(LOSSES)}", TypeConverters.toString)
+    useBiases: Param[bool] = param("useBiases", "whether users and items have biases; never with ccl", TypeConverters.toBoolean)
+    averages: Param[dict[str, list[float]]] = param(
+        "averages", "mean embedding and bias of the users, and of the items; set by the fit", TypeConverters.identity
+    )
     candidates: Param[int] = param(
         "candidates",
         "items that the network ranks for each user: the best by dot product, or without one the most popular",
@@ -56,19 +60,15 @@ class PairParams(NetworkParams):
         super().__init__(*args)
         self._setDefault(
             itemFeatureCols=[], interaction="dot", loss="logistic", candidates=500, hiddenDims=[64, 32],
-            coldStartStrategy="average",
+            coldStartStrategy="average", useBiases=True, averages={},
         )  # fmt: skip
 
     def problem(self, **fit: Any) -> PairwiseProblem:
         """The numbers of the score, and those of the ``fit``."""
         of = self.getOrDefault
-        unused: dict[str, Any] = {
-            "dropout": 0.0, "negatives": 0, "power": 0.0, "rotate": True, "margin": 0.0, "weight": 1.0, "biases": True,
-            "deviation": 0.0, "mean": None, "batch": 1, "epochs": 0, "rate": 0.0, "schedule": "constant", "decay": 0.0,
-        }  # fmt: skip
         return PairwiseProblem(
             dim=of("embeddingDim"), product="dot" in of("interaction"), network="mlp" in of("interaction"),
-            hidden=tuple(of("hiddenDims")), activation=of("activation"), loss=of("loss"), seed=of("seed"), **{**unused, **fit},
+            hidden=tuple(of("hiddenDims")), activation=of("activation"), loss=of("loss"), seed=of("seed"), **fit,
         )  # fmt: skip
 
 
@@ -80,13 +80,12 @@ class PairwiseParams(PairParams, DescentParams):
     negativeWeight: Param[float] = param(
         "negativeWeight", "of loss ccl: weight of the negatives' mean loss", TypeConverters.toFloat
     )
-    useBiases: Param[bool] = param("useBiases", "whether users and items have biases; never with ccl", TypeConverters.toBoolean)
     initStd: Param[float] = param("initStd", "standard deviation of embeddings before the first step", TypeConverters.toFloat)
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(
-            numNegatives=4, power=0.0, rotateNegatives=True, margin=0.4, negativeWeight=10.0, useBiases=True, initStd=0.01,
+            numNegatives=4, power=0.0, rotateNegatives=True, margin=0.4, negativeWeight=10.0, initStd=0.01,
             batchSize=8192, stepSize=0.003, regParam=1e-6, maxIter=20,
         )  # fmt: skip
 
@@ -150,9 +149,8 @@ class PairwiseRecommender(DescentEstimator, PairwiseParams, DefaultParamsReadabl
             raise ValueError(f"loss ccl is of cosines: interaction must be dot, got {of('interaction')!r}")
         if of("loss") != "squared" and of("numNegatives") < 1:
             raise ValueError(f"loss {of('loss')} needs numNegatives of at least 1, got {of('numNegatives')}")
-        shape = ("embeddingDim", "interaction", "hiddenDims")
-        if self.initialModel is not None and any(self.initialModel.getOrDefault(name) != of(name) for name in shape):
-            raise ValueError(f"initialModel has another {' or '.join(shape)}")
+        shape = ["embeddingDim", "interaction", "loss", "useBiases"] + ["hiddenDims"] * ("mlp" in of("interaction"))
+        check_initial_model(self, PairwiseModel, shape)
 
     def _fit(self, dataset: DataFrame) -> PairwiseModel:
         self.check()
@@ -170,7 +168,8 @@ class PairwiseRecommender(DescentEstimator, PairwiseParams, DefaultParamsReadabl
         users = fitted.users.select("id", *vector)
         items = fitted.items.select("id", *vector, F.element_at(VALUES, dim + 2).alias("count"))
         model = self._copyValues(PairwiseModel(users, items, fitted.tables))
-        model._set(featureScales=scales, globalMean=fitted.said["mean"])
+        averages = {side: fitted.said[side] for side in ("user", "item")}
+        model._set(featureScales=scales, globalMean=fitted.said["mean"], averages=averages)
         model.summary = TrainingSummary(fitted.history)
         model._kept = fitted.kept
         for side, frame, _ in side_frames(self):
@@ -180,6 +179,9 @@ class PairwiseRecommender(DescentEstimator, PairwiseParams, DefaultParamsReadabl
 
 class PairwiseModel(DescentModel, PairParams):
     """Vectors and biases of users and items, the network, and what can be asked of them.
+
+    ``transform`` predicts unknown users and items as average ones, so that nothing is NaN (``coldStartStrategy`` "average").
+    Those with features are served by them, with the average embedding as their own.
 
     Attributes
     ----------
@@ -236,8 +238,7 @@ class PairwiseModel(DescentModel, PairParams):
         if interaction == "dot":
             return dot_products
         problem = self.problem()
-        layers = layers_of(self._unkeyed())
-        held = self.tables.sparkSession.sparkContext.broadcast(layers)
+        held = self.tables.sparkSession.sparkContext.broadcast(layers_of(self.tables))
 
         def score(x: Any, y: Any) -> Any:
             found = network_scores(x, y, held.value, problem)
@@ -245,22 +246,25 @@ class PairwiseModel(DescentModel, PairParams):
 
         return score
 
-    def _unkeyed(self) -> list[Any]:
-        """Rows of the tables of layers and features."""
-        own = F.col(USER).isNull() & F.col(ITEM).isNull()
-        return self.tables.where(own).select(NAME, FEATURE, VALUES).collect()
+    def _average(self) -> tuple[Any, Any]:
+        found = []
+        for side in ("user", "item"):
+            own = np.array([self.getOrDefault("averages")[side]], np.float32)
+            problem = self.problem()
+            found.append(vectors(own, Features.none(1), np.zeros((0, problem.dim + 1), np.float32), problem)[0])
+        return found[0], found[1]
 
     def _add_by_features(self, side: str, frame: DataFrame) -> None:
         """Add the ids of ``frame`` that have no vector, by their features."""
-        of = self.getOrDefault
+        of, problem = self.getOrDefault, self.problem()
         factors = self.userFactors if side == "user" else self.itemFactors
-        columns, scales = of(f"{side}FeatureCols"), of("featureScales").get(side, {})
-        entries = feature_entries(frame, of(f"{side}Col"), columns, scales, factors, "id").dropDuplicates(["id"])
-        rows = [row for row in self._unkeyed() if row[NAME] == f"{side} features"]
-        problem = self.problem()
-        names, table = features_table(rows, problem.dim + 1)
+        entries = feature_entries(
+            frame, of(f"{side}Col"), of(f"{side}FeatureCols"), of("featureScales").get(side, {}), factors, "id"
+        )
+        names, table = features_table(self.tables, f"{side} features", problem.dim + 1)
+        average = np.array(of("averages")[side], np.float32)
         unseen = entries.join(factors, "id", "left_anti")
-        found = vectors_by_features(unseen, names, lambda features: vectors(np.float32(0), features, table, problem))
+        found = vectors_by_features(unseen, names, lambda features: vectors(average, features, table, problem))
         vector = [F.slice(VALUES, 1, problem.dim).alias("features"), F.element_at(VALUES, problem.dim + 1).alias("bias")]
         rest = [F.lit(0.0).cast("float").alias("count")] if side == "item" else []
         setattr(self, f"{side}Factors", factors.unionByName(found.select("id", *vector, *rest)))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recsys_spark.collectives import Group
+from recsys_spark.collectives import Group, Report
 from recsys_spark.ids import hash_ids
 from recsys_spark.kernels import losses
 from recsys_spark.kernels.bags import Floats, Ints, add_rows
@@ -30,7 +30,6 @@ from recsys_spark.kernels.randomness import mix, uniform
 from recsys_spark.models.descent import (
     Epoch,
     Gradient,
-    Report,
     State,
     descend,
     gradients_of,
@@ -43,7 +42,7 @@ from recsys_spark.models.descent import (
     union,
     unit,
 )
-from recsys_spark.models.interactions import Histories
+from recsys_spark.models.histories import Histories
 from recsys_spark.models.side_features import Features
 
 USERS, ITEMS, USER_FEATURES, ITEM_FEATURES = "users", "items", "user features", "item features"
@@ -76,26 +75,26 @@ class PairwiseProblem:
     """
 
     dim: int
-    product: bool
-    network: bool
-    hidden: tuple[int, ...]
-    activation: str
-    dropout: float
-    loss: str
-    negatives: int
-    power: float
-    rotate: bool
-    margin: float
-    weight: float
-    biases: bool
-    deviation: float
-    mean: float | None
-    batch: int
-    epochs: int
-    rate: float
-    schedule: str
-    decay: float
-    seed: int
+    product: bool = True
+    network: bool = False
+    hidden: tuple[int, ...] = ()
+    activation: str = "relu"
+    dropout: float = 0.0
+    loss: str = "logistic"
+    negatives: int = 4
+    power: float = 0.0
+    rotate: bool = True
+    margin: float = 0.0
+    weight: float = 1.0
+    biases: bool = True
+    deviation: float = 0.01
+    mean: float | None = None
+    batch: int = 8192
+    epochs: int = 20
+    rate: float = 0.003
+    schedule: str = "linear"
+    decay: float = 0.0
+    seed: int = 0
 
     @property
     def explicit(self) -> bool:
@@ -135,7 +134,7 @@ def train(
 
     Notes
     -----
-    Memory of a task: ``(20 + 4 * negatives) * events`` bytes, ``12 * (dim + 1) * (users + n_items + features)`` for the tables
+    Memory of a task: ``(40 + 10 * negatives) * events`` bytes, ``12 * (dim + 1) * (users + n_items + features)`` for the tables
     and their moments, and for a mini-batch's part of the pairs ``8 * (1 + negatives)`` bytes each, with a network
     ``8 * (1 + negatives) * (2 * dim + sum of hidden)``. A step sends the gradients of the items that it touches, in all-reduce.
     """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +13,11 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.collectives import Group
+from recsys_spark.collectives import Group, Report
 from recsys_spark.kernels.bags import Floats
-from recsys_spark.models.descent import Epoch, Report, State
+from recsys_spark.models.descent import Epoch, State
 from recsys_spark.models.factors import PairScorer
-from recsys_spark.models.interactions import Histories
+from recsys_spark.models.histories import Histories
 from recsys_spark.models.pairwise_program import (
     ITEM_FEATURES,
     ITEMS,
@@ -70,9 +72,14 @@ class PairwiseLearner:
         items = vectors(tables[ITEMS], data.item_features, tables[ITEM_FEATURES], self.problem)
         return users, np.column_stack([items, data.counts.astype(np.float32)])
 
-    def said(self, group: Group, data: Histories) -> dict[str, float]:
-        """The mean that predictions start from."""
-        return {"mean": mean_rating(group, data, self.problem)}
+    def said(self, group: Group, data: Histories, state: State) -> dict[str, Any]:
+        """The mean that predictions start from, and the mean embeddings of users and items, with their biases."""
+        users = group.all_reduce(np.append(state.tables[USERS].sum(axis=0, dtype=np.float64), len(data.ids)))
+        averages = {"user": users[:-1] / users[-1], "item": state.tables[ITEMS].mean(axis=0, dtype=np.float64)}
+        return {"mean": mean_rating(group, data, self.problem), **{side: list(found) for side, found in averages.items()}}
+
+
+_PAIRS_AT_ONCE = 100_000
 
 
 def rescore(lists: DataFrame, users: DataFrame, items: DataFrame, n: int, score: PairScorer) -> DataFrame:
@@ -86,7 +93,8 @@ def rescore(lists: DataFrame, users: DataFrame, items: DataFrame, n: int, score:
     Returns
     -------
     DataFrame
-        In the shape of ``lists``; ties go to the smaller item. One join; the items' vectors are broadcast.
+        In the shape of ``lists``; ties go to the smaller item. One join; the items' vectors are broadcast, and a task holds
+        the vectors of about ``_PAIRS_AT_ONCE`` pairs.
     """
     ids, vectors_, biases = collect_factors(items)
     held = lists.sparkSession.sparkContext.broadcast((ids, vectors_, biases))
@@ -94,7 +102,7 @@ def rescore(lists: DataFrame, users: DataFrame, items: DataFrame, n: int, score:
 
     def best(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         catalogue, of_items, item_biases = held.value
-        for batch in batches:
+        for batch in (part for whole in batches for part in _parts(whole)):
             entries = batch[RECOMMENDATIONS]
             lengths = pc.fill_null(pc.list_value_length(entries), 0).to_numpy()
             rows = np.repeat(np.arange(batch.num_rows), lengths)
@@ -111,3 +119,11 @@ def rescore(lists: DataFrame, users: DataFrame, items: DataFrame, n: int, score:
             yield pa.RecordBatch.from_arrays(columns, names=["id", RECOMMENDATIONS])
 
     return together.mapInArrow(best, lists.schema)
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Runs of rows with about ``_PAIRS_AT_ONCE`` candidates, one row at least."""
+    candidates = np.cumsum(pc.fill_null(pc.list_value_length(batch[RECOMMENDATIONS]), 0).to_numpy())
+    bounds = np.flatnonzero(np.diff(candidates // _PAIRS_AT_ONCE, prepend=-1, append=np.iinfo(np.int64).max))
+    for begin, end in pairwise(bounds.tolist()):
+        yield batch.slice(begin, end - begin)

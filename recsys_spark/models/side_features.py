@@ -79,6 +79,18 @@ def scales_of(frame: DataFrame, columns: list[str]) -> Scales:
     ModelError
         A column is missing, or of a type that makes no feature.
     """
+    check_columns(frame, columns)
+    numeric = [column for column in columns if isinstance(frame.schema[column].dataType, T.NumericType)]
+    if not numeric:
+        return {}
+    wanted = [measure(_finite(column)) for column in numeric for measure in (F.mean, F.stddev_pop)]
+    found: Any = frame.agg(*wanted).first()
+    pairs = zip(numeric, found[::2], found[1::2], strict=True)
+    return {column: [mean or 0.0, deviation or 1.0] for column, mean, deviation in pairs}
+
+
+def check_columns(frame: DataFrame, columns: list[str]) -> None:
+    """Raise ``ModelError`` for a column that is missing, or of a type that makes no feature."""
     missing = sorted(set(columns) - set(frame.columns))
     if missing:
         raise ModelError(f"there is no feature column {missing[0]!r} among {', '.join(frame.columns)}")
@@ -89,13 +101,6 @@ def scales_of(frame: DataFrame, columns: list[str]) -> Scales:
             raise ModelError(
                 f"feature column {column!r} is {kind.simpleString()}: it must be text, a number, or an array of them"
             )
-    numeric = [column for column in columns if isinstance(frame.schema[column].dataType, T.NumericType)]
-    if not numeric:
-        return {}
-    wanted = [measure(_finite(column)) for column in numeric for measure in (F.mean, F.stddev_pop)]
-    found: Any = frame.agg(*wanted).first()
-    pairs = zip(numeric, found[::2], found[1::2], strict=True)
-    return {column: [mean or 0.0, deviation or 1.0] for column, mean, deviation in pairs}
 
 
 def entries_of(frame: DataFrame, id_column: Column, columns: list[str], scales: Scales) -> DataFrame:
@@ -106,7 +111,7 @@ def entries_of(frame: DataFrame, id_column: Column, columns: list[str], scales: 
 
 
 def vectors_by_features(entries: DataFrame, names: pa.Array, vectors: Callable[[Features], Floats]) -> DataFrame:
-    """One row per row of ``entries``: ``id`` and ``values`` array<float>, what ``vectors`` makes of its features.
+    """One row per row of ``entries`` with a known feature: ``id`` and ``values`` array<float>, what ``vectors`` makes of them.
 
     Parameters
     ----------
@@ -116,8 +121,10 @@ def vectors_by_features(entries: DataFrame, names: pa.Array, vectors: Callable[[
 
     def make(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            made = vectors(Features.of(batch["id"], pa.Table.from_batches([batch]), names))
-            yield pa.RecordBatch.from_arrays([batch["id"], lists_of(made)], names=["id", "values"])
+            features = Features.of(batch["id"], pa.Table.from_batches([batch]), names)
+            some = pa.array(np.diff(features.weights.indptr) > 0)
+            made = vectors(features)[some.to_numpy(zero_copy_only=False)]
+            yield pa.RecordBatch.from_arrays([batch["id"].filter(some), lists_of(made)], names=["id", "values"])
 
     schema = T.StructType([entries.schema["id"], T.StructField("values", T.ArrayType(T.FloatType()))])
     return entries.mapInArrow(make, schema)

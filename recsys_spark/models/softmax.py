@@ -7,7 +7,7 @@ The mathematics and the training loop stand in :mod:`recsys_spark.models.softmax
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,9 +28,11 @@ from recsys_spark.models.descent_models import (
     DescentParams,
     NetworkParams,
     TrainingSummary,
+    check_initial_model,
     feature_entries,
     rating_rows,
 )
+from recsys_spark.models.histories import distinct_pairs
 from recsys_spark.models.side_features import Features
 from recsys_spark.models.softmax_program import USER_FEATURES, SoftmaxProblem, user_vectors
 from recsys_spark.models.softmax_stage import SoftmaxLearner, collect_tables, encode
@@ -62,14 +64,10 @@ class BagParams(NetworkParams):
     def problem(self, **fit: Any) -> SoftmaxProblem:
         """The numbers of the network, and those of the ``fit``."""
         of = self.getOrDefault
-        unused: dict[str, Any] = {
-            "dropout": 0.0, "negatives": 0, "power": 0.0, "held": 0.5, "exponent": 0.0, "batch": 1, "epochs": 0, "rate": 0.0,
-            "schedule": "constant", "decay": 0.0, "gravity": 0.0, "validation": 0.0, "patience": 0,
-        }  # fmt: skip
         return SoftmaxProblem(
             dim=of("embeddingDim"), hidden=tuple(of("hiddenDims")), activation=of("activation"), tied=of("tieItems"),
             pooling=of("bagExponent"), cosine=of("similarity") == "cosine", temperature=of("temperature"), seed=of("seed"),
-            **{**unused, **fit},
+            **fit,
         )  # fmt: skip
 
 
@@ -104,8 +102,9 @@ class SoftmaxRecommender(DescentEstimator, SoftmaxParams, DefaultParamsReadable[
     """The softmax model on bags of items, trained by Spark without a framework.
 
     An epoch holds ``targetShare`` of every history out and asks the network for it, seeing the rest: cross-entropy under the
-    softmax over the catalogue, or over ``numNegatives`` items drawn for each mini-batch of ``batchSize`` users, log-q corrected.
-    Feedback is implicit: a rating of 0 or less is no history. Users with a single item are served, and not trained on.
+    softmax over the catalogue, or over the targets and ``numNegatives`` items drawn for each mini-batch of ``batchSize`` users,
+    log-q corrected. Feedback is implicit: a rating of 0 or less is no history. Users with a single item are served, and not
+    trained on. A fit that stops early keeps what it learnt last, not what it had learnt at the lowest loss.
 
     Parameters
     ----------
@@ -146,9 +145,9 @@ class SoftmaxRecommender(DescentEstimator, SoftmaxParams, DefaultParamsReadable[
             raise ValueError(f"with tieItems the last of hiddenDims {of('hiddenDims')} must be embeddingDim {of('embeddingDim')}")
         if bool(of("patience")) != bool(of("validationShare")):
             raise ValueError("patience and validationShare belong together: set both, or neither")
-        shape = ("embeddingDim", "hiddenDims", "tieItems", "similarity")
-        if self.initialModel is not None and any(self.initialModel.getOrDefault(name) != of(name) for name in shape):
-            raise ValueError(f"initialModel has another {' or '.join(shape)}")
+        if of("dropout") and len(of("hiddenDims")) < 2:
+            raise ValueError("dropout is of hidden layers but the last, and hiddenDims has no such layer")
+        check_initial_model(self, SoftmaxModel, ("embeddingDim", "hiddenDims", "tieItems", "similarity"))
 
     def _fit(self, dataset: DataFrame) -> SoftmaxModel:
         self.check()
@@ -179,8 +178,6 @@ class SoftmaxModel(DescentModel, BagParams):
     summary : :class:`recsys_spark.models.descent_models.TrainingSummary` of the fit; None for a loaded model
     """
 
-    scores_new_users: ClassVar[bool] = False
-
     def foldIn(self, histories: DataFrame, ratingCol: str | None = None, userFeatures: DataFrame | None = None) -> SoftmaxModel:
         """A model of other users, from their histories alone: nothing is trained.
 
@@ -197,6 +194,8 @@ class SoftmaxModel(DescentModel, BagParams):
         """
         of = self.getOrDefault
         rows = rating_rows(histories, of("userCol"), of("itemCol"), ratingCol)
+        item = F.col(ITEM).try_cast(self.itemFactors.schema["id"].dataType)
+        rows = rows.where(item.isNotNull() | F.col(ITEM).isNull()).withColumn(ITEM, item)  # of another type is unknown
         entries = None
         if userFeatures is not None:
             scales = of("featureScales").get("user", {})
@@ -204,14 +203,15 @@ class SoftmaxModel(DescentModel, BagParams):
         tasks = min(MAX_TASKS, max(1, histories.sparkSession.sparkContext.defaultParallelism))
         model = self.copy()
         model.userFactors = encode(rows, entries, self.tables, self.problem(), tasks).persist()
-        model.summary = None
+        model.summary, model._kept = None, model.userFactors
         return model
 
     def register(self, spark: SparkSession, name: str = "softmax_top_n") -> None:
         """Make ``name(history, n)`` a function of SQL: the best ``n`` items for an array of item ids, none of them in it.
 
         It gives array<struct<item, score: float, probability: float>>, best first; ``probability`` is the softmax over the
-        catalogue. Of a null history, or one without a known item, null. The model is broadcast: a worker gets it once.
+        catalogue. Of a null history, or one without a known item, and where ``n`` is null or below 1, null. The model is
+        broadcast: a worker gets it once.
         """
         item_type = self.itemFactors.schema["id"].dataType
         entry = T.StructType(
@@ -221,8 +221,9 @@ class SoftmaxModel(DescentModel, BagParams):
         ids, tables, _ = collect_tables(self.tables, problem)
         tables[USER_FEATURES] = tables[USER_FEATURES][:0]  # of a visitor only his history is known
         _, vectors, _ = collect_factors(self.itemFactors)
-        block = ItemBlock.build(vectors, np.zeros(len(vectors), np.float32))
-        held = spark.sparkContext.broadcast((ids, tables, block))
+        size, biases = DEFAULT_BLOCKS.item_block, np.zeros(len(vectors), np.float32)
+        blocks = [ItemBlock.build(vectors[at : at + size], biases[at : at + size], at) for at in range(0, len(vectors), size)]
+        held = spark.sparkContext.broadcast((ids, tables, blocks))
 
         def best(histories: pd.Series, wanted: pd.Series) -> pd.Series:
             return best_of_histories(histories, wanted, *held.value, problem)
@@ -262,7 +263,7 @@ def best_of_histories(
     wanted: pd.Series,
     ids: pa.Array,
     tables: dict[str, Floats],
-    block: ItemBlock,
+    blocks: list[ItemBlock],
     problem: SoftmaxProblem,
 ) -> pd.Series:
     """For each array of item ids its best items, as lists of item, score and probability; None without a known item.
@@ -271,20 +272,24 @@ def best_of_histories(
     ----------
     histories, wanted : arrays of ids, and lengths of the lists
     ids, tables : of :func:`recsys_spark.models.softmax_stage.collect_tables`, without features
-    block : v in the order of ``ids``
+    blocks : v in the order of ``ids``
     """
-    column = pa.array(histories, pa.list_(ids.type), from_pandas=True)
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    place = pc.fill_null(pc.index_in(column.flatten(), value_set=ids), -1).to_numpy()
-    pairs = np.unique(np.repeat(np.arange(len(lengths)), lengths)[place >= 0] * len(ids) + place[place >= 0])
-    rows, starts = np.unique(pairs // len(ids), return_index=True)
+    column = pa.array(histories, from_pandas=True)
+    if not pa.types.is_list(column.type):  # all null or empty
+        column = pa.array(histories, pa.list_(ids.type), from_pandas=True)
+    numbers = wanted.fillna(0).astype(int).to_numpy()
+    lengths = np.where(numbers > 0, pc.fill_null(pc.list_value_length(column), 0).to_numpy(), 0)
+    asked = column.filter(pa.array(numbers > 0))
+    values, known = _comparable(asked.flatten(), ids)
+    place = pc.fill_null(pc.index_in(values, value_set=known), -1).to_numpy()
+    rows, indptr, items = distinct_pairs(np.repeat(np.arange(len(lengths)), lengths), place, len(ids))
     found: list[list[dict[str, Any]] | None] = [None] * len(lengths)
     if len(rows):
-        indptr, items = np.append(starts, len(pairs)).astype(np.int64), (pairs % len(ids)).astype(np.int32)
         psi = user_vectors(indptr, items, Features.none(len(rows)), tables, problem)
-        lengths_wanted = wanted.to_numpy()[rows]
+        lengths_wanted = numbers[rows]
         log_sums = np.zeros(len(psi))
-        best, scores = top_n(psi, [block], (indptr, items), max(1, int(lengths_wanted.max())), log_sums=log_sums)
+        longest = max(1, int(lengths_wanted.max()))
+        best, scores = top_n(psi, blocks, (indptr, items), longest, DEFAULT_BLOCKS.user_block, log_sums)
         chances = np.exp(scores - log_sums[:, None])
         for row, n, place_of, score, chance in zip(rows, lengths_wanted, best, scores, chances, strict=True):
             there = place_of[:n] >= 0
@@ -292,3 +297,12 @@ def best_of_histories(
             entries = zip(names, score[:n][there].tolist(), chance[:n][there].tolist(), strict=True)
             found[row] = [dict(zip((ITEM, SCORE, PROBABILITY), entry, strict=True)) for entry in entries]
     return pd.Series(found)
+
+
+def _comparable(values: pa.Array, ids: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Ids of any type beside those of the catalogue, as one type that both fit into."""
+    if pa.types.is_null(values.type) or values.type == ids.type:
+        return values.cast(ids.type), ids
+    both_numbers = pa.types.is_integer(values.type) and pa.types.is_integer(ids.type)
+    kind = pa.int64() if both_numbers else pa.string()
+    return values.cast(kind), ids.cast(kind)

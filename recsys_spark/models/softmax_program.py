@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys_spark.collectives import Group
+from recsys_spark.collectives import Group, Report
+from recsys_spark.errors import ModelError
 from recsys_spark.ids import hash_ids
 from recsys_spark.kernels.bags import Floats, Ints, add_rows, bag_sums, hold_out, spread_over_bags
 from recsys_spark.kernels.negatives import Proposal
@@ -27,7 +29,6 @@ from recsys_spark.kernels.randomness import Words, mix, uniform
 from recsys_spark.models.descent import (
     Epoch,
     Gradient,
-    Report,
     State,
     descend,
     gradients_of,
@@ -40,12 +41,12 @@ from recsys_spark.models.descent import (
     union,
     unit,
 )
-from recsys_spark.models.interactions import Histories
+from recsys_spark.models.histories import Histories
 from recsys_spark.models.side_features import Features
 
 INPUTS, OUTPUTS, USER_FEATURES = "inputs", "outputs", "user features"
 _ORDER, _TARGETS, _DROPOUT, _NEGATIVES, _VALIDATION, _START = range(6)
-FIXED = 2**31
+_FIXED = 2**31
 """The epoch that keys the validation's targets."""
 
 
@@ -76,26 +77,26 @@ class SoftmaxProblem:
     """
 
     dim: int
-    hidden: tuple[int, ...]
-    activation: str
-    dropout: float
-    tied: bool
-    pooling: float
-    cosine: bool
-    temperature: float
-    negatives: int
-    power: float
-    held: float
-    exponent: float
-    batch: int
-    epochs: int
-    rate: float
-    schedule: str
-    decay: float
-    gravity: float
-    validation: float
-    patience: int
-    seed: int
+    hidden: tuple[int, ...] = ()
+    activation: str = "relu"
+    dropout: float = 0.0
+    tied: bool = False
+    pooling: float = 0.5
+    cosine: bool = False
+    temperature: float = 1.0
+    negatives: int = 0
+    power: float = 0.75
+    held: float = 0.5
+    exponent: float = 0.5
+    batch: int = 256
+    epochs: int = 20
+    rate: float = 0.01
+    schedule: str = "linear"
+    decay: float = 0.0
+    gravity: float = 0.0
+    validation: float = 0.0
+    patience: int = 0
+    seed: int = 0
 
     @property
     def width(self) -> int:
@@ -133,9 +134,15 @@ def train(group: Group, data: Histories, problem: SoftmaxProblem, state: State, 
 
     Notes
     -----
-    Memory of a task: ``16 * events + 12 * n_items * (dim + width)`` bytes for the tables and their moments, as much again for
-    gradients, and for a mini-batch's scores ``12 * batch * (n_items or negatives)`` bytes over the tasks. A step sends the
-    gradients of the rows that it touches, in all-reduce.
+    Memory of a task: 16 bytes for each of its events, 16 for each user of all tasks, ``12 * n_items * (dim + width)`` for the
+    tables and their moments, as much again for gradients where a step touches all items, and for a mini-batch's scores
+    ``12 * batch * n_items`` over the tasks, or with sampled items ``24 * batch * negatives``. Validation scores all items. A step
+    sends the gradients of the rows that it touches, in all-reduce.
+
+    Raises
+    ------
+    ModelError
+        A validation part without a user of at least two items.
     """
     held = uniform(seed_of(problem.seed, _VALIDATION), data.words) < problem.validation
     proposal = Proposal.build(np.maximum(data.counts, 1.0) ** problem.power) if problem.negatives else None
@@ -144,17 +151,19 @@ def train(group: Group, data: Histories, problem: SoftmaxProblem, state: State, 
         started = time.perf_counter()
         keys = mix(seed_of(problem.seed, _TARGETS), state.epochs, data.words)
         place, users = _order(group, mix(seed_of(problem.seed, _ORDER), state.epochs, data.words), ~held)
+        order = np.argsort(place).astype(np.int32)
+        bounds = np.searchsorted(place[order], np.arange(0, users + problem.batch, problem.batch))
         losses = np.zeros(2)
-        for first in range(0, users, problem.batch):
-            rows = np.flatnonzero((place >= first) & (place < first + problem.batch)).astype(np.int32)
-            rows = rows[np.argsort(place[rows])]
-            losses += _step(group, data, problem, state, rows, keys, proposal)
+        for begin, end in pairwise(bounds):
+            losses += _step(group, data, problem, state, order[begin:end], keys, proposal)
         state.epochs += 1
         validation = None
         if problem.validation:
-            fixed = mix(seed_of(problem.seed, _TARGETS), FIXED, data.words)
+            fixed = mix(seed_of(problem.seed, _TARGETS), _FIXED, data.words)
             total = group.all_reduce(_loss(data, problem, state, np.flatnonzero(held).astype(np.int32), fixed))
-            validation = float(total[0] / max(total[1], 1))
+            if not total[1]:
+                raise ModelError("there is no user with two items to validate on: raise validationShare")
+            validation = float(total[0] / total[1])
             if state.best is None or validation < state.best[0]:
                 state.best = validation, state.epochs
         history.append(Epoch(float(losses[0] / max(losses[1], 1)), validation, time.perf_counter() - started))
@@ -218,6 +227,7 @@ def _step(
 
     by_sums = by_bags * asked.scales[:, None]
     own = np.concatenate([data.items[:0], *(data.items[data.indptr[row] : data.indptr[row + 1]] for row in rows)])
+    bounds = np.concatenate([[0], np.cumsum(np.diff(data.indptr)[rows])]).astype(np.int64)
     scored = np.arange(len(data.counts), dtype=np.int32) if drawn is None else np.concatenate([asked.targets, drawn[0]])
     touched = {INPUTS: np.concatenate([own, scored])} if problem.tied else {INPUTS: own, OUTPUTS: scored}
     gradients = {}
@@ -225,7 +235,7 @@ def _step(
         named = union(group, items, len(data.counts))
         at, sums = places(named, len(data.counts)), np.zeros((len(named), state.tables[name].shape[1]), np.float32)
         if name == INPUTS:
-            spread_over_bags(data.indptr, at[data.items], rows, by_sums, sums)
+            spread_over_bags(bounds, at[own], np.arange(len(rows), dtype=np.int32), by_sums, sums)
             add_rows(sums, at[asked.targets], by_sums[asked.slots], -1.0)
         if name == OUTPUTS or problem.tied:
             add_rows(sums, at[scored], by_vectors, 1.0)
@@ -294,11 +304,11 @@ def _masks(problem: SoftmaxProblem, words: Words, state: State) -> list[Floats]:
 
 
 def _drawn(problem: SoftmaxProblem, state: State, proposal: Proposal | None) -> tuple[Ints, Floats] | None:
-    """Negatives of this step, the same in every task; and, for every item, the log of how often it is expected among them."""
+    """Negatives of this step, the same in every task; and the log of how often each of them is expected among them."""
     if proposal is None:
         return None
     items = proposal.draw(uniform(seed_of(problem.seed, _NEGATIVES), state.steps, np.arange(problem.negatives)))
-    return items, proposal.log_q + np.float32(np.log(problem.negatives))
+    return items, proposal.log_q[items] + np.float32(np.log(problem.negatives))
 
 
 def _scored(
@@ -306,9 +316,9 @@ def _scored(
 ) -> tuple[Floats, Floats, Floats]:
     """Loss of each target, and the gradients of their sum by ``psi`` and by the vectors.
 
-    The vectors are the whole catalogue's, or those of the targets and then of the ``drawn`` items, whose scores are corrected by
-    the logs of how often each item is expected among the drawn (Bengio & Senécal 2003; Yi et al. 2019). A drawn item that is one
-    of the user's targets does not count for him.
+    The vectors are the whole catalogue's, or those of the targets and then of the ``drawn`` items. The latter's scores are
+    corrected by the logs of how often each is expected among them (Bengio & Senécal 2003), and a drawn item that is one of the
+    user's targets does not count for him: so the mean of the normaliser over all draws is that of the whole catalogue.
     """
     scale = np.float32(1 / problem.temperature if problem.cosine else 1.0)
     unit_psi, by_unit_psi = unit(psi) if problem.cosine else (psi, None)
@@ -342,11 +352,10 @@ def _of_drawn(
     slots, n = asked.slots, len(asked.targets)
     own = np.einsum("ij,ij->i", psi[slots], vectors[:n]) * scale
     shared = psi @ vectors[n:].T * scale
-    counted = shared - expected[items]
-    taken = np.zeros((len(psi), len(expected)), bool)
-    taken[slots, asked.targets] = True
-    counted[taken[:, items]] = -1e9
-    losses, by_own, by_shared = sampled_softmax_loss(own - expected[asked.targets], counted, slots, asked.weights)
+    counted = shared - expected
+    users, n_items = np.arange(len(psi))[:, None], int(max(items.max(), asked.targets.max(initial=0))) + 1
+    counted[np.isin(users * n_items + items, slots.astype(np.int64) * n_items + asked.targets)] = -1e9
+    losses, by_own, by_shared = sampled_softmax_loss(own, counted, slots, asked.weights)
     if gravity:
         each = gravity / (1 + len(items))
         losses = losses + each * asked.weights * (own**2 + (shared**2).sum(axis=1)[slots])

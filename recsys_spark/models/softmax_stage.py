@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.collectives import Group
+from recsys_spark.collectives import Group, Report
 from recsys_spark.kernels.bags import Floats
 from recsys_spark.models import stage
-from recsys_spark.models.descent import Epoch, Report, State
-from recsys_spark.models.descent_stage import FEATURE, NAME, VALUES, features_table, layers_of
-from recsys_spark.models.interactions import Histories, numbered
+from recsys_spark.models.descent import Epoch, State
+from recsys_spark.models.descent_stage import NAME, VALUES, features_table, layers_of
+from recsys_spark.models.histories import Histories, distinct_pairs
+from recsys_spark.models.interactions import numbered
 from recsys_spark.models.side_features import Features
 from recsys_spark.models.softmax_program import (
     INPUTS,
@@ -63,7 +64,7 @@ class SoftmaxLearner:
         psi = user_vectors(data.indptr, data.items, data.user_features, state.tables, self.problem)
         return psi, item_vectors(state.tables, self.problem)
 
-    def said(self, group: Group, data: Histories) -> dict[str, float]:
+    def said(self, group: Group, data: Histories, state: State) -> dict[str, Any]:
         """Nothing."""
         return {}
 
@@ -73,7 +74,8 @@ def encode(ratings: DataFrame, features: DataFrame | None, tables: DataFrame, pr
 
     Parameters
     ----------
-    ratings : ``user``, ``item``, ``rating`` float; rows of unknown items, and of 0 or less, are passed over
+    ratings : ``user``, ``item`` of the catalogue's type, ``rating`` float; rows of unknown items, and of 0 or less, are passed
+        over
     features : of users, as :func:`recsys_spark.models.side_features.entries_of` makes them, or None
     tables : of a fit
     tasks : how many tasks share the users
@@ -96,10 +98,8 @@ def encode(ratings: DataFrame, features: DataFrame | None, tables: DataFrame, pr
         events = events.filter(pc.greater(events[RATING], 0.0))
         users, rows = numbered(events[USER])
         names, codes = numbered(events[ITEM])
-        place = pc.fill_null(pc.index_in(names.cast(catalogue.type), value_set=catalogue), -1).to_numpy()[codes]
-        known = np.unique((rows.astype(np.int64) * max(1, len(catalogue)) + place)[place >= 0])
-        served, starts = np.unique(known // max(1, len(catalogue)), return_index=True)
-        indptr, history = np.append(starts, len(known)).astype(np.int64), (known % max(1, len(catalogue))).astype(np.int32)
+        place = pc.fill_null(pc.index_in(names, value_set=catalogue), -1).to_numpy()[codes]
+        served, indptr, history = distinct_pairs(rows, place, len(catalogue))
         served_ids = users.take(pa.array(served))
         of_users = Features.none(len(served))
         if USER_FEATURES in payloads:
@@ -120,6 +120,5 @@ def collect_tables(tables: DataFrame, problem: SoftmaxProblem) -> tuple[pa.Array
     """What makes a user's vector, on the driver: ids of the items in ascending order, the tables by name, names of features."""
     inputs = tables.where(F.col(NAME) == INPUTS).select(F.col(ITEM).alias("id"), F.col(VALUES).alias("features"))
     ids, vectors, _ = collect_factors(inputs)
-    rows = tables.where(F.col(ITEM).isNull()).select(NAME, FEATURE, VALUES).collect()
-    names, of_features = features_table([row for row in rows if row[NAME] == USER_FEATURES], problem.dim)
-    return ids, {INPUTS: vectors, USER_FEATURES: of_features, **layers_of(rows)}, names
+    names, of_features = features_table(tables, USER_FEATURES, problem.dim)
+    return ids, {INPUTS: vectors, USER_FEATURES: of_features, **layers_of(tables)}, names

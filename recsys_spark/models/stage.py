@@ -18,20 +18,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark import StorageLevel
+from pyspark import StorageLevel, TaskContext
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from recsys_spark.collectives import Array, Group, barrier_group, listening, new_key, reporting
+from recsys_spark.collectives import Array, Group, Report, barrier_group, listening, new_key, reporting
 from recsys_spark.console import note
 from recsys_spark.errors import ModelError
 from recsys_spark.models.interactions import owner_of_ids, owners_of_users, split_by_task
 from recsys_spark.packing import in_chunks, table_bytes
 from recsys_spark.schema import ITEM, RATING, USER
 
-Report = Callable[[Array], None] | None
 Payloads = dict[str, list[pa.Table]]
 Note = dict[str, Any]
 Program = Callable[[Group, Payloads, Report], tuple[Iterable[pa.RecordBatch], Note]]
@@ -58,10 +57,10 @@ def packed_ratings(ratings: DataFrame, tasks: int) -> DataFrame:
 
 
 def packed_frame(frame: DataFrame, kind: str, tasks: int) -> DataFrame:
-    """Any rows as payloads of ``kind``, spread over the tasks as it comes."""
+    """Any rows as payloads of ``kind``, a batch to each task in turn."""
 
     def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for number, batch in enumerate(batches):
+        for number, batch in enumerate(batches, _partition()):
             yield _packed_rows([(number % tasks, kind, table_bytes(pa.Table.from_batches([batch])), 0)])
 
     return frame.mapInArrow(pack, PACKED)
@@ -99,7 +98,7 @@ def run(
     Raises
     ------
     ModelError
-        Rows that cannot be trained on, with their number and an example, or no rows.
+        Rows that cannot be trained on, with their number and an example, no rows, or what the program raises.
     """
     key = new_key()
     noted = T.StructType([*schema.fields, T.StructField(_NOTE, T.StringType())])
@@ -112,6 +111,8 @@ def run(
             _refuse(said["refused"], said["example"])
             if not said["rows"]:
                 raise ModelError("there is not one rating to train on")
+            if "error" in said:
+                raise ModelError(said["error"])
         except BaseException:
             result.unpersist()
             raise
@@ -209,6 +210,12 @@ def id_types_of(ratings: DataFrame) -> tuple[pa.DataType, pa.DataType]:
     return user, item
 
 
+def _partition() -> int:
+    """Number of the partition that this code runs on."""
+    context = TaskContext.get()
+    return context.partitionId() if context is not None else 0
+
+
 def _stage(key: bytes, address: str, program: Program, schema: T.StructType) -> Any:
     columns = to_arrow_schema(schema)
 
@@ -220,8 +227,11 @@ def _stage(key: bytes, address: str, program: Program, schema: T.StructType) -> 
             refused, rows = group.all_reduce(np.array([refused, rows], np.int64)).tolist()
             said = {"refused": refused, "example": example, "rows": rows}
             if rows and not refused:
-                made, more = program(group, payloads, report)
-                said |= more
+                try:
+                    made, more = program(group, payloads, report)
+                    said |= more
+                except ModelError as error:  # of all tasks alike
+                    said["error"] = str(error)
             first = group.rank == 0
         for batch in made:
             yield batch.append_column(_NOTE, pa.nulls(batch.num_rows, pa.string())).cast(columns)

@@ -31,6 +31,7 @@ def train(night: Night) -> None:
     """
     with night.step("train") as entry:
         entry.versions_read["ratings"] = night.ratings_version()
+        entry.details["split"] = night.split_described()
         rows = [fit_and_save(night, entry, name, "candidate", night.part(TRAIN)) for name in night.config.models]
         record_models(night, entry, rows)
 
@@ -81,7 +82,7 @@ def record_models(night: Night, entry: Entry, rows: list[dict[str, Any]]) -> Non
 
 
 def load_models(night: Night, purpose: str) -> dict[str, RecommenderModel]:
-    """The configured models, each as this date's latest training on the pinned ratings saved it for ``purpose``, by name.
+    """The configured models, each as this date's latest training on this split of the pinned ratings saved it, by name.
 
     Models may have been trained apart, by runs of their own.
 
@@ -90,7 +91,8 @@ def load_models(night: Night, purpose: str) -> dict[str, RecommenderModel]:
     LakeError
         A model has not been trained for this date, or on other ratings.
     """
-    newest_first = [row["run_id"] for row in night.ledger.all_done("train")]
+    done = night.ledger.all_done("train")
+    newest_first = [row["run_id"] for row in done if row["details"].get("split") == night.split_described()]
     of_date = (F.col("run_date") == F.lit(night.run_date)) & (F.col("purpose") == purpose)
     saved = night.lake.read("models").where(of_date & (F.col("ratings_version") == night.ratings_version())).collect()
     saved = sorted((row for row in saved if row["run_id"] in newest_first), key=lambda row: newest_first.index(row["run_id"]))
@@ -98,7 +100,7 @@ def load_models(night: Night, purpose: str) -> dict[str, RecommenderModel]:
     missing = [name for name in night.config.models if name not in rows]
     if missing:
         raise LakeError(
-            f"for {night.run_date} there is no {', '.join(missing)} trained on ratings version {night.ratings_version()}: "
-            f"run the train step"
+            f"for {night.run_date} there is no {', '.join(missing)} trained on this split of ratings version "
+            f"{night.ratings_version()}: run the train step"
         )
     return {name: REGISTRY[name].model.load(rows[name]["path"]) for name in night.config.models}

@@ -39,7 +39,7 @@ def build_index(factors: Floats, biases: Floats) -> bytes:
 
 def open_index(saved: bytes) -> Any:
     """What :func:`build_index` gave, ready to be searched."""
-    return _index_class().restore(saved, view=True)
+    return _index_class().restore(saved)  # a copy: a view would outlive its bytes
 
 
 def approximate_top_n(
@@ -60,7 +60,7 @@ def approximate_top_n(
     """
     indptr, positions = seen
     items, scores = np.full((len(users), n), -1, np.int32), np.full((len(users), n), -np.inf, np.float32)
-    counts = np.diff(indptr)
+    counts, positions = np.diff(indptr), positions.astype(np.int64)  # for keys of user and item together
     queries = np.column_stack([users, np.ones(len(users), np.float32)])
     # as many more are asked for as may be seen: users with alike numbers of them together
     by_count = np.argsort(counts, kind="stable")

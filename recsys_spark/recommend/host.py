@@ -27,6 +27,7 @@ from pyspark import Broadcast, SparkContext
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_schema
 
 from recsys_spark.config import Blocks
 from recsys_spark.errors import ModelError
@@ -103,7 +104,7 @@ def recommend_lists(
     result = T.StructType([T.StructField("id", id_type), T.StructField(RECOMMENDATIONS, lists)])
     if normalised:
         result.add(LOG_NORMALISER, T.DoubleType())
-    fill = _filling(ids, search, normalised)
+    fill = _filling(ids, search, normalised, to_arrow_schema(result))
     return packed.repartitionById(buckets, F.col("bucket")).mapInArrow(fill, result)
 
 
@@ -131,7 +132,7 @@ def _exactly(context: SparkContext, factors: Floats, biases: Floats, n: int, siz
 
 
 def _approximately(context: SparkContext, factors: Floats, biases: Floats, n: int, _: Blocks) -> _Search:
-    held, n_items = context.broadcast(build_index(factors, biases)), len(factors)
+    held, n_items = context.broadcast(build_index(factors, biases) if len(factors) else b""), len(factors)
 
     def search(users: Floats, seen: Any, log_sums: Doubles | None) -> tuple[Positions, Floats]:
         items, scores = approximate_top_n(users, open_index(held.value), seen, n, n_items)
@@ -177,7 +178,7 @@ def _positions(catalogue: Broadcast[Any]) -> Callable[[pa.Table], pa.Table]:
     return replaced
 
 
-def _filling(catalogue: Broadcast[Any], search: _Search, normalised: bool) -> Any:
+def _filling(catalogue: Broadcast[Any], search: _Search, normalised: bool, result: pa.Schema) -> Any:
     """Stage two: a bucket's payloads into lists."""
 
     def fill(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -188,6 +189,11 @@ def _filling(catalogue: Broadcast[Any], search: _Search, normalised: bool) -> An
         users = pa.concat_tables(tables[_USERS]).combine_chunks().sort_by("id")
         ids = one_array(users["id"])
         log_sums = np.zeros(len(ids)) if normalised else None
+        if not len(catalogue.value):
+            nothing = pa.array([[]] * len(ids), result.field(RECOMMENDATIONS).type)
+            empty = [ids, nothing, *([pa.nulls(len(ids), pa.float64())] if normalised else [])]
+            yield pa.RecordBatch.from_arrays(empty, schema=result)
+            return
         items, scores = search(_matrix(users["features"]), _csr(ids, tables.get(_SEEN, [])), log_sums)
         scores += users["bias"].to_numpy()[:, None]
         columns = {"id": ids, RECOMMENDATIONS: _lists(items, scores, catalogue.value)}

@@ -6,8 +6,10 @@ Needs ``RECSYS_DATA_DIR``, and for PyTorch's rows the extra ``bench-torch``.
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import os
+import pstats
 import subprocess
 import sys
 import time
@@ -16,11 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from recsys_spark.collectives import Group
 from recsys_spark.config import Session
 from recsys_spark.kernels.topn import ItemBlock, top_n
 from recsys_spark.models import SoftmaxRecommender
+from recsys_spark.models.interactions import histories
+from recsys_spark.models.softmax_program import fresh, train
 from recsys_spark.recommend.approximate import approximate_top_n, build_index, open_index
 from recsys_spark.session import get_session
 from tests.benchmarks.quality import held_out_among_negatives, hits, ncf_arrays, ncf_data
@@ -94,6 +100,36 @@ def torch_peer(threads: int) -> dict[str, object]:
         scores = (psi_of(n_users, history, owner) @ vectors.weight.T).numpy()
     row = {"what": f"PyTorch {torch.__version__}, {threads} thread{'s' * (threads > 1)}", "epoch, s": float(np.median(taken[1:]))}
     return row | hits(scores[users[:, None], candidates])
+
+
+PARTS = {
+    "bags of histories, without their targets": ("softmax_program.py", "of"),
+    "scores, softmax, and the way back": ("softmax_program.py", "_scored"),
+    "gradients to the items of the bags": ("bags.py", "spread_over_bags"),
+    "sums over the tasks": ("collectives.py", "all_reduce"),
+    "Adam": ("bags.py", "adam"),
+}
+
+
+def where_time_goes() -> list[dict[str, object]]:
+    """Shares of an epoch on one task without Spark, by Python's own profiler."""
+    pairs, *_ = ncf_arrays(_folder())
+    ids = [pa.array(column).dictionary_encode() for column in pairs.T]
+    events = pa.table([*ids, pa.array(np.ones(len(pairs), np.float32))], ["user", "item", "rating"])
+    group = Group(0, {})
+    data = histories(group, events)
+    problem = SoftmaxRecommender().problem(batch=BATCH, epochs=EPOCHS, rate=RATE, schedule="linear", exponent=0.5)
+    state = fresh(data, problem)
+    with threadpool_limits(1):
+        train(group, data, problem, state, 1)  # compiles
+        profile = cProfile.Profile()
+        profile.runcall(train, group, data, problem, state, 6)
+    stats: Any = pstats.Stats(profile)
+    rows: list[dict[str, object]] = []
+    for what, (file, function) in PARTS.items():
+        taken = sum(entry[3] for key, entry in stats.stats.items() if key[0].endswith(file) and key[2] == function)
+        rows.append({"what": f"of an epoch on one task: {what}", "share": taken / stats.total_tt})
+    return rows
 
 
 def lists() -> list[dict[str, object]]:
@@ -171,7 +207,7 @@ def main() -> None:
     publish(
         "softmax",
         "Softmax model, MovieLens 1M as NCF has it, and lists",
-        [*rows, *lists(), *retrieval(ITEMS), *retrieval(200_000)],
+        [*rows, *where_time_goes(), *lists(), *retrieval(ITEMS), *retrieval(200_000)],
         NOTES,
     )
 

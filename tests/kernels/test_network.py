@@ -61,11 +61,11 @@ def test_softmax_loss_is_minus_the_log_of_each_targets_probability():
     assert gradient.ravel().tolist() == pytest.approx([0.6, 0.9 - 2, 1.5 - 1, 0, 0, 0])  # the second row has no target
 
 
-def test_sampled_softmax_loss_is_the_softmax_over_the_target_and_the_row_of_the_sampled():
+def test_sampled_softmax_loss_is_the_softmax_over_a_rows_targets_and_the_sampled():
     own, shared = np.log(np.array([0.3, 0.5, 0.2])), np.log(np.array([[0.6, 0.1], [0.4, 0.4]]))
     rows, weights = np.array([0, 0, 1]), np.array([2.0, 1.0, 3.0])
     losses, by_own, by_shared = sampled_softmax_loss(own, shared, rows, weights)
-    assert losses.tolist() == pytest.approx([-2 * np.log(0.3), -np.log(0.5 / 1.2), -3 * np.log(0.2)])
+    assert losses.tolist() == pytest.approx([-2 * np.log(0.3 / 1.5), -np.log(0.5 / 1.5), -3 * np.log(0.2)])
     for place, found in ((own, by_own), (shared, by_shared)):
         expected = numerical(lambda: sampled_softmax_loss(own, shared, rows, weights)[0].sum(), place)
         np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pyspark.ml.evaluation import RegressionEvaluator
+from pyspark.sql import functions as F
 
 from recsys_spark.errors import ModelError
-from recsys_spark.models import PairwiseModel, PairwiseRecommender
+from recsys_spark.models import PairwiseModel, PairwiseRecommender, SoftmaxRecommender
 from tests.models.model_contract import ITEMS, USERS, ModelContract, checkerboard
 
 SMALL = {
@@ -62,13 +63,20 @@ def test_unknown_users_and_items_count_as_average_ones_and_are_never_nan(spark):
     model = PairwiseRecommender(loss="squared", **SMALL).fit(data)
     pairs = spark.createDataFrame([(0, 99), (99, 1), (99, 99), (None, None)], "user int, item int")
     found = {(row.user, row.item): row.prediction for row in model.transform(pairs).collect()}
-    users, items = ({row.id: row for row in side.collect()} for side in (model.userFactors, model.itemFactors))
+    users, items = (
+        {row.id: np.array([*row.features, row.bias]) for row in side.collect()} for side in (model.userFactors, model.itemFactors)
+    )
     mean = data.agg({"rating": "mean"}).first()[0]
+    average = [np.mean(list(side.values()), axis=0) for side in (users, items)]
+
+    def score(x, y):
+        return pytest.approx(mean + x[:-1] @ y[:-1] + x[-1] + y[-1], abs=1e-5)
+
     assert found == {
-        (0, 99): pytest.approx(mean + users[0].bias, abs=1e-5),
-        (99, 1): pytest.approx(mean + items[1].bias, abs=1e-5),
-        (99, 99): pytest.approx(mean, abs=1e-5),
-        (None, None): pytest.approx(mean, abs=1e-5),
+        (0, 99): score(users[0], average[1]),
+        (99, 1): score(average[0], items[1]),
+        (99, 99): score(*average),
+        (None, None): score(*average),
     }
     model._set(coldStartStrategy="drop")
     assert model.transform(pairs.unionAll(data.select("user", "item"))).count() == data.count()
@@ -117,9 +125,14 @@ def test_fold_in_serves_others_by_their_features(spark, featured):
     model = featured.foldIn(userFeatures=more)
     found = {row.id: row for row in model.userFactors.collect()}
     known = {row.id: row for row in featured.userFactors.collect()}
-    assert set(found) == {*known, 555, 556}
+    assert set(found) == {*known, 555}  # nothing is known of 556
     assert found[1] == known[1]  # known users stay as they are
-    assert np.allclose(found[556].features, 0)
+    tables = {(row["name"], row["user"], row["feature"]): np.array(row["values"]) for row in featured.tables.collect()}
+    average = np.mean([row for (name, _, _), row in tables.items() if name == "users"], axis=0)
+    numbers = np.array([*range(USERS), 100, 101], float)
+    weight = (3.0 - numbers.mean()) / numbers.std()
+    whole = average + tables["user features", None, "colour=odd"] + weight * tables["user features", None, "number"]
+    assert [*found[555].features, found[555].bias] == pytest.approx(whole.tolist(), abs=1e-5)
     listed = model.recommend(spark.createDataFrame([(555,)], "user int"), 1).first()
     assert listed.item % 2 == 1
 
@@ -154,6 +167,35 @@ def test_initial_model_goes_on_where_it_was(spark):
     assert again.summary.objectiveHistory[0] < 0.8 * first.summary.objectiveHistory[0]
 
 
+def test_initial_model_of_another_kind_is_refused(spark):
+    first = PairwiseRecommender(**{**SMALL, "maxIter": 0}).fit(checkerboard(spark))
+    for params, said in (
+        ({"loss": "ccl"}, "initialModel has loss 'logistic', not 'ccl'"),
+        ({"embeddingDim": 3}, "initialModel has embeddingDim 8, not 3"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            PairwiseRecommender(**{**SMALL, **params}, initialModel=first).check()
+    with pytest.raises(ValueError, match="must be a SoftmaxModel, got a PairwiseModel"):
+        SoftmaxRecommender(initialModel=first).check()
+
+
+def test_initial_model_is_found_whatever_the_type_of_the_ids(spark):
+    """In a fit of two tasks; strings and integers have other owners."""
+    data = checkerboard(spark)
+    first = PairwiseRecommender(**{**SMALL, "maxIter": 3}).fit(data)
+    texts = data.select(F.col("user").cast("string"), F.col("item").cast("string"), "rating")
+    again = PairwiseRecommender(**{**SMALL, "maxIter": 0}, initialModel=first).fit(texts)
+    assert {int(row.id): row.features for row in again.userFactors.collect()} == {
+        row.id: row.features for row in first.userFactors.collect()
+    }
+
+
+def test_nothing_above_zero_is_refused(spark):
+    data = checkerboard(spark).withColumn("rating", F.lit(0.0))
+    with pytest.raises(ModelError, match="not one rating above 0"):
+        PairwiseRecommender(**SMALL).fit(data)
+
+
 @pytest.mark.parametrize(
     ("params", "said"),
     [
@@ -177,7 +219,8 @@ def test_features_that_cannot_be_are_named(spark):
         ({}, ["colour"], "there is no userFeatures"),
         ({"userFeatures": users}, ["colour"], "no feature column 'colour' among user, words"),
         ({"userFeatures": users}, ["words"], "'words' is map<string,int>"),
-        ({"userFeatures": users.select("words")}, ["words"], "'words' is map|no column 'user'"),
+        ({"userFeatures": users.select("words")}, ["words"], "'words' is map"),
+        ({"userFeatures": spark.createDataFrame([(1, "a"), (1, "b")], "user int, t string")}, ["t"], "of user 1 stand in 2 rows"),
     ):
         with pytest.raises(ModelError, match=said):
             PairwiseRecommender(**SMALL, **frames, userFeatureCols=columns).fit(data)

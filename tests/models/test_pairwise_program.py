@@ -10,7 +10,8 @@ import pytest
 
 from recsys_spark.collectives import Group
 from recsys_spark.models import pairwise_program
-from recsys_spark.models.interactions import features_of, histories, split_by_task
+from recsys_spark.models.histories import features_of, histories
+from recsys_spark.models.interactions import split_by_task
 from recsys_spark.models.pairwise_program import PairwiseProblem, fresh, mean_rating, train
 from tests.groups import run_group
 

@@ -92,9 +92,48 @@ def test_sql_function_gives_the_best_of_a_history(spark, model):
         assert all(entry.probability == pytest.approx(probabilities[user, entry.item], abs=1e-5) for entry in best)
 
 
+def test_sql_function_takes_ids_of_other_types_and_gives_null_for_no_number(spark, model):
+    model.register(spark, "softmax_top_n")
+    query = """
+        SELECT softmax_top_n(array(0, 2), 1) AS best UNION ALL SELECT softmax_top_n(array(0L, 2L, 9999999999L), 1)
+        UNION ALL SELECT softmax_top_n(array('0', '2', 'no number'), 1) UNION ALL SELECT softmax_top_n(array(0, 2), NULL)
+        UNION ALL SELECT softmax_top_n(array(0, 2), -1) UNION ALL SELECT softmax_top_n(NULL, 1)
+    """
+    found = [row.best for row in spark.sql(query).collect()]
+    assert found[0] == found[1] == found[2]
+    assert found[0] is not None
+    assert found[3:] == [None, None, None]
+
+
+def test_lists_from_no_items_are_empty(spark, model):
+    nothing = spark.createDataFrame([(999,)], "item int")
+    rows = model.recommendForAllUsers(2, allowedItems=nothing).collect()
+    assert {len(row.recommendations) for row in rows} == {0}
+
+
+def test_items_that_nobody_liked_are_not_in_the_model(spark):
+    disliked = spark.createDataFrame([(0, 77, 0.0)], "user int, item int, rating double")
+    fitted = SoftmaxRecommender(**{**SMALL, "maxIter": 1}).fit(checkerboard(spark).unionAll(disliked))
+    assert 77 not in {row.id for row in fitted.itemFactors.collect()}
+
+
+def test_features_of_users_join_their_bags(spark):
+    data = checkerboard(spark).where("user > 1")
+    colours = spark.createDataFrame([(u, "even" if u % 2 == 0 else "odd") for u in range(12)], "user int, colour string")
+    fitted = SoftmaxRecommender(**SMALL, userFeatures=colours, userFeatureCols=["colour"]).fit(data)
+    tables = fitted.tables.collect()
+    inputs = {row["item"]: np.array(row["values"]) for row in tables if row["name"] == "inputs"}
+    of_colour = {row["feature"]: np.array(row["values"]) for row in tables if row["name"] == "user features"}
+    visitor = spark.createDataFrame([(0, 2), (0, 4), (1, 2)], "user int, item int")
+    with_features = vectors(fitted.foldIn(visitor, userFeatures=colours).userFactors)
+    assert with_features[0] == pytest.approx((inputs[2] + inputs[4]) / 2 + of_colour["colour=even"], abs=1e-5)
+    assert with_features[1] == pytest.approx(inputs[2] + of_colour["colour=odd"], abs=1e-5)
+    assert vectors(fitted.foldIn(visitor).userFactors)[1] == pytest.approx(inputs[2], abs=1e-5)
+
+
 def test_jobs_of_a_few_epochs_give_what_one_job_gives(spark):
     data = checkerboard(spark)
-    params = {**SMALL, "maxIter": 5, "hiddenDims": [5], "dropout": 0.2}
+    params = {**SMALL, "maxIter": 5, "hiddenDims": [7, 5], "dropout": 0.2}
     one = SoftmaxRecommender(**params).fit(data)
     some = SoftmaxRecommender(**{**params, "checkpointInterval": 2}).fit(data)
     assert some.summary.objectiveHistory == one.summary.objectiveHistory
@@ -118,6 +157,7 @@ def test_initial_model_goes_on_where_it_was(spark):
         ({"embeddingDim": 0}, "embeddingDim must be at least 1"),
         ({"activation": "sigmoid"}, "activation must be one of relu, tanh"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"dropout": 0.2, "hiddenDims": [8]}, "hiddenDims has no such layer"),
         ({"tieItems": True, "hiddenDims": [8, 3], "embeddingDim": 4}, "must be embeddingDim 4"),
         ({"patience": 3}, "belong together"),
         ({"temperature": 0.0}, "temperature must be above 0"),

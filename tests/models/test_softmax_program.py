@@ -8,10 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from recsys_spark.collectives import Group
+from recsys_spark.errors import ModelError
 from recsys_spark.kernels.negatives import Proposal
 from recsys_spark.models import softmax_program
 from recsys_spark.models.descent import learning_rate
-from recsys_spark.models.interactions import histories, split_by_task
+from recsys_spark.models.histories import histories
+from recsys_spark.models.interactions import split_by_task
 from recsys_spark.models.softmax_program import SoftmaxProblem, fresh, item_vectors, stalled, train, user_vectors
 from tests.groups import run_group
 
@@ -87,7 +90,8 @@ def test_gradients_of_scores_are_those_of_central_differences(mode):
     asked = softmax_program._Asked(psi, np.ones(4), slots, targets, weights)
     drawn = None
     if problem.negatives:
-        drawn = np.array([1, 3, 5, 5]), Proposal.build(np.arange(1.0, 10.0)).log_q + np.log(4)
+        items = np.array([1, 3, 5, 5])
+        drawn = items, Proposal.build(np.arange(1.0, 10.0)).log_q[items] + np.log(4)
     _, by_psi, by_vectors = softmax_program._scored(psi, vectors, asked, drawn, problem)
     scored = np.arange(9) if drawn is None else np.concatenate([targets, drawn[0]])
     of_vectors = np.zeros_like(vectors)
@@ -141,6 +145,25 @@ def test_training_stops_when_the_validation_stalls():
     assert min(losses) == losses[-5]
 
 
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_mean_of_the_sampled_normalisers_is_that_of_the_whole_catalogue(power):
+    """With very many draws the sampled loss is the full one, however often an item is among them."""
+    problem, rng = replace(PLAIN, negatives=200_000, power=power), np.random.default_rng(3)
+    psi, vectors = rng.normal(size=(2, 6)), rng.normal(size=(9, 6))
+    asked = softmax_program._Asked(psi, np.ones(2), np.array([0, 0, 1]), np.array([0, 3, 8]), np.array([0.5, 0.5, 1.0]))
+    full = softmax_program._scored(psi, vectors, asked, None, problem)
+    proposal = Proposal.build(np.arange(1.0, 10.0) ** power)
+    state = fresh(histories_of(taste()), problem)
+    sampled = softmax_program._scored(psi, vectors, asked, softmax_program._drawn(problem, state, proposal), problem)
+    assert sampled[0] == pytest.approx(full[0], abs=0.02)
+    assert sampled[1] == pytest.approx(full[1], abs=0.02)
+
+
+def histories_of(table):
+    """Of one task."""
+    return histories(Group(0, {}), next(split_by_task(table, 1))[1])
+
+
 def test_histories_are_what_was_liked_once():
     table = pa.table({"user": [1, 1, 1, 2, 3], "item": [5, 5, 6, 5, 7], "rating": pa.array([1, 2, 3, 1, 0], pa.float32())})
     done = run_group(
@@ -151,8 +174,13 @@ def test_histories_are_what_was_liked_once():
     for data in done:
         names = np.array(data.catalogue.to_pylist())
         found |= {u: set(names[data.items[a:b]].tolist()) for u, a, b in zip(data.ids.to_pylist(), data.indptr[:-1], data.indptr[1:], strict=True)}  # fmt: skip  # noqa: E501
-        assert dict(zip(names.tolist(), data.counts.tolist(), strict=True)) == {5: 2, 6: 1, **({7: 0} if 7 in names else {})}
+        assert dict(zip(names.tolist(), data.counts.tolist(), strict=True)) == {5: 2, 6: 1}
     assert found == {1: {5, 6}, 2: {5}}
+
+
+def test_validation_without_anybody_to_validate_on_is_refused():
+    with pytest.raises(ModelError, match="no user with two items to validate on"):
+        fit(taste(), 1, replace(PLAIN, validation=1e-9, patience=2))
 
 
 def test_learning_rates_fall_to_zero():

@@ -353,7 +353,7 @@ def test_models_trained_apart_are_measured_together(shop):
     shop.ingested(*CHECKERBOARD)
     STEPS["split"](shop.night())
     STEPS["train"](shop.night(models=["popularity"]))
-    with pytest.raises(LakeError, match="there is no als trained on ratings version 0: run the train step"):
+    with pytest.raises(LakeError, match="there is no als trained on this split of ratings version 0: run the train step"):
         STEPS["evaluate"](shop.night())
     STEPS["train"](shop.night(models=["als"]))
     STEPS["evaluate"](shop.night())
