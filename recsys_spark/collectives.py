@@ -126,6 +126,9 @@ class Group:
         Sums of floats depend on the number of tasks in their last bits; see :meth:`ordered_sum`.
         """
         flat = array.reshape(-1)
+        if self.size == 2:  # the same sum in one exchange of whole arrays, which carries as much as two of halves
+            first, second = self.all_gather(flat)
+            return (first + second).reshape(array.shape)
         bounds = _even_bounds(len(flat), self.size)
         slices = self.all_to_all([flat[bounds[r] : bounds[r + 1]] for r in range(self.size)])
         own = slices[0].copy()
@@ -393,7 +396,7 @@ def _exactly(connection: socket.socket, length: int) -> bytes:
 def _fill(connection: socket.socket, view: memoryview) -> None:
     done = 0
     while done < len(view):
-        count = connection.recv_into(view[done:], len(view) - done)
+        count = connection.recv_into(view[done:], len(view) - done, socket.MSG_WAITALL)
         if not count:
             raise ConnectionError("the connection was closed")
         done += count

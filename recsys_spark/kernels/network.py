@@ -88,7 +88,7 @@ def softmax_loss(logits: Floats, rows: Places, columns: Places, weights: Floats)
 
     Parameters
     ----------
-    logits : shape (n, m), finite
+    logits : shape (n, m), finite; overwritten by the gradient
     rows, columns : of each target, shape (n_targets,); none stands twice
     weights : of each target
 
@@ -97,12 +97,14 @@ def softmax_loss(logits: Floats, rows: Places, columns: Places, weights: Floats)
     losses : shape (n_targets,), weighted, finite: the largest logit is taken off before anything is exponentiated
     gradient : of their sum, shape (n, m)
     """
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    gradient = np.exp(shifted)
-    total = gradient.sum(axis=1)
-    gradient *= (np.bincount(rows, weights, len(logits)).astype(logits.dtype) / total)[:, None]
-    gradient[rows, columns] -= weights
-    return weights * (np.log(total)[rows] - shifted[rows, columns]), gradient
+    # in place: a pass over a large matrix costs less than a new one
+    logits -= logits.max(axis=1, keepdims=True)
+    of_targets = logits[rows, columns]
+    np.exp(logits, out=logits)
+    total = logits.sum(axis=1)
+    logits *= (np.bincount(rows, weights, len(logits)) / total).astype(logits.dtype)[:, None]
+    logits[rows, columns] -= weights
+    return weights * (np.log(total)[rows] - of_targets), logits
 
 
 def sampled_softmax_loss(own: Floats, shared: Floats, rows: Places, weights: Floats) -> tuple[Floats, Floats, Floats]:

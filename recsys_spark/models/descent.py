@@ -129,13 +129,13 @@ def descend(
         Loss and weight of the whole mini-batch. Where the weight is 0 nothing is done.
     """
     shared = {name: gradient for name, gradient in gradients.items() if not gradient.own}
-    flat = np.concatenate([gradient.sums.ravel() for gradient in shared.values()])
+    flat = np.concatenate([np.array(loss, np.float32), *(gradient.sums.ravel() for gradient in shared.values())])
     summed = group.all_reduce(flat.astype(np.float32, copy=False))
-    total: npt.NDArray[np.float64] = group.all_reduce(np.array(loss, np.float64))
+    total = summed[:2].astype(np.float64)
     if not total[1]:
         return total
     state.steps += 1
-    at = 0
+    at = 2
     for name, gradient in gradients.items():
         sums = gradient.sums
         if not gradient.own:

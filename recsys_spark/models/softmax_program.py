@@ -228,15 +228,18 @@ def _step(
     by_sums = by_bags * asked.scales[:, None]
     own = np.concatenate([data.items[:0], *(data.items[data.indptr[row] : data.indptr[row + 1]] for row in rows)])
     bounds = np.concatenate([[0], np.cumsum(np.diff(data.indptr)[rows])]).astype(np.int64)
-    scored = np.arange(len(data.counts), dtype=np.int32) if drawn is None else np.concatenate([asked.targets, drawn[0]])
+    everything = np.arange(len(data.counts), dtype=np.int32)
+    scored = everything if drawn is None else np.concatenate([asked.targets, drawn[0]])
     touched = {INPUTS: np.concatenate([own, scored])} if problem.tied else {INPUTS: own, OUTPUTS: scored}
     gradients = {}
     for name, items in touched.items():
-        named = union(group, items, len(data.counts))
+        all_scored = drawn is None and (problem.tied or name == OUTPUTS)
+        named = everything if all_scored else union(group, items, len(data.counts))
         at, sums = places(named, len(data.counts)), np.zeros((len(named), state.tables[name].shape[1]), np.float32)
         if name == INPUTS:
-            spread_over_bags(bounds, at[own], np.arange(len(rows), dtype=np.int32), by_sums, sums)
-            add_rows(sums, at[asked.targets], by_sums[asked.slots], -1.0)
+            everybody = np.arange(len(rows), dtype=np.int32)
+            spread_over_bags(bounds, at[own], everybody, by_sums, sums)
+            spread_over_bags(asked.bounds, at[asked.targets], everybody, -by_sums, sums)
         if name == OUTPUTS or problem.tied:
             add_rows(sums, at[scored], by_vectors, 1.0)
         gradients[name] = Gradient(named, sums)
@@ -269,6 +272,7 @@ class _Asked:
     bags : what the network sees of each user, without his targets; float32, shape (n_users, dim)
     scales : what the sum of a bag was multiplied by
     slots, targets, weights : of each target its user, ascending; its item; and its weight in the loss
+    bounds : targets of user u are ``bounds[u]`` to ``bounds[u + 1]``
     """
 
     bags: Floats
@@ -276,19 +280,21 @@ class _Asked:
     slots: Ints
     targets: Ints
     weights: Floats
+    bounds: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, data: Histories, problem: SoftmaxProblem, state: State, rows: Ints, keys: Words) -> _Asked:
         slots, at = hold_out(keys, data.indptr, rows, problem.held)
         targets, table = data.items[at], state.tables[INPUTS]
-        sums = bag_sums(data.indptr, data.items, rows, table)
-        add_rows(sums, slots, table[targets], -1.0)
         numbers = np.bincount(slots, minlength=len(rows))
+        bounds = np.concatenate([[0], np.cumsum(numbers)]).astype(np.int64)
+        sums = bag_sums(data.indptr, data.items, rows, table)
+        sums -= bag_sums(bounds, targets, np.arange(len(rows), dtype=np.int32), table)
         left = np.maximum(np.diff(data.indptr)[rows] - numbers, 1)
         scales = (left**-problem.pooling).astype(np.float32)
         bags = sums * scales[:, None] + data.user_features.sums(rows, state.tables[USER_FEATURES])
         weights = np.maximum(numbers, 1)[slots] ** (problem.exponent - 1)
-        return cls(bags, scales, slots, targets, weights.astype(np.float32))
+        return cls(bags, scales, slots, targets, weights.astype(np.float32), bounds)
 
 
 def _masks(problem: SoftmaxProblem, words: Words, state: State) -> list[Floats]:
@@ -334,14 +340,15 @@ def _scored(
 def _of_all(
     psi: Floats, vectors: Floats, scale: np.float32, asked: _Asked, _: tuple[Ints, Floats] | None, gravity: float
 ) -> tuple[Floats, Floats, Floats]:
-    logits = psi @ vectors.T * scale
+    scaled = psi * scale
+    logits = scaled @ vectors.T
+    pulled = logits.copy() if gravity else logits
     losses, gradient = softmax_loss(logits, asked.slots, asked.targets, asked.weights)
     if gravity:
-        losses = losses + gravity * asked.weights * (logits**2).mean(axis=1)[asked.slots]
-        of_user = np.bincount(asked.slots, asked.weights, len(psi)).astype(np.float32)
-        gradient = gradient + (2 * gravity / logits.shape[1]) * of_user[:, None] * logits
-    gradient = (gradient * scale).astype(psi.dtype, copy=False)
-    return losses, gradient @ vectors, gradient.T @ psi
+        losses = losses + gravity * asked.weights * (pulled**2).mean(axis=1)[asked.slots]
+        of_user = np.bincount(asked.slots, asked.weights, len(psi)).astype(psi.dtype)
+        gradient += (2 * gravity / pulled.shape[1]) * of_user[:, None] * pulled
+    return losses, gradient @ vectors * scale, gradient.T @ scaled
 
 
 def _of_drawn(

@@ -25,7 +25,7 @@ from recsys_spark.collectives import Group
 from recsys_spark.config import Session
 from recsys_spark.kernels.topn import ItemBlock, top_n
 from recsys_spark.models import SoftmaxRecommender
-from recsys_spark.models.interactions import histories
+from recsys_spark.models.histories import histories
 from recsys_spark.models.softmax_program import fresh, train
 from recsys_spark.recommend.approximate import approximate_top_n, build_index, open_index
 from recsys_spark.session import get_session

@@ -87,7 +87,7 @@ def test_gradients_of_scores_are_those_of_central_differences(mode):
     psi, vectors = rng.normal(size=(4, problem.width)), rng.normal(size=(9, problem.width))
     slots, targets = np.array([0, 0, 1, 3]), np.array([0, 3, 3, 8])  # the third user has none
     weights = np.array([0.5, 0.5, 1.0, 2.0])
-    asked = softmax_program._Asked(psi, np.ones(4), slots, targets, weights)
+    asked = softmax_program._Asked(psi, np.ones(4), slots, targets, weights, np.array([0, 2, 3, 3, 4]))
     drawn = None
     if problem.negatives:
         items = np.array([1, 3, 5, 5])
@@ -150,7 +150,9 @@ def test_mean_of_the_sampled_normalisers_is_that_of_the_whole_catalogue(power):
     """With very many draws the sampled loss is the full one, however often an item is among them."""
     problem, rng = replace(PLAIN, negatives=200_000, power=power), np.random.default_rng(3)
     psi, vectors = rng.normal(size=(2, 6)), rng.normal(size=(9, 6))
-    asked = softmax_program._Asked(psi, np.ones(2), np.array([0, 0, 1]), np.array([0, 3, 8]), np.array([0.5, 0.5, 1.0]))
+    asked = softmax_program._Asked(
+        psi, np.ones(2), np.array([0, 0, 1]), np.array([0, 3, 8]), np.array([0.5, 0.5, 1.0]), np.array([0, 2, 3])
+    )
     full = softmax_program._scored(psi, vectors, asked, None, problem)
     proposal = Proposal.build(np.arange(1.0, 10.0) ** power)
     state = fresh(histories_of(taste()), problem)
