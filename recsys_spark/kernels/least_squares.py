@@ -40,6 +40,8 @@ BUFFER_BYTES = 2**21
 """Factors that the conjugate gradients of a block of rows hold."""
 BUFFER_EVENTS = 4096
 """Events that they hold at least."""
+CONSTANT = 64
+"""Rank from which on their loops are compiled for the rank itself."""
 CHUNK_BYTES = 2**17
 """Factors that the exact solvers add to a normal equation at a time."""
 PIVOT = np.float32(1e-7)
@@ -162,6 +164,11 @@ def _kernels(rank: int) -> dict[str, Any]:
     capacity = max(BUFFER_EVENTS, _rows_within(BUFFER_BYTES, rank))
 
     @_jit
+    def width(row):  # type: ignore[no-untyped-def]
+        """Length of a row. The compiler knows it from ``CONSTANT`` on: shorter loops it would unroll, and then not vectorise."""
+        return len(row) if rank < CONSTANT else rank
+
+    @_jit
     def gather(columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, k, buffer, a, b):  # type: ignore[no-untyped-def]
         """Copy events j0 to j1 to the buffer's rows from k on; gives Σ c."""
         constant = 0.0
@@ -178,6 +185,7 @@ def _kernels(rank: int) -> dict[str, Any]:
     @_jit
     def residual(columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, keep, first, buffer, a, x, r):  # type: ignore[no-untyped-def]
         """Add Σ (b − a x·y) y of events j0 to j1 to r, keep their rows in the buffer if so asked; gives their part of f."""
+        d = width(x)
         value = _ZERO
         for j in range(j0, j1):
             y = factors[columns[j]]
@@ -202,6 +210,7 @@ def _kernels(rank: int) -> dict[str, Any]:
     @_jit
     def apply(buffer, a, k0, k1, p, out):  # type: ignore[no-untyped-def]
         """Add Σ a (p·y) y over the buffer's rows k0 to k1 to out, four rows at a time."""
+        d = width(p)
         fours = k1 - (k1 - k0) % 4
         for k in range(k0, fours, 4):
             t0, t1, t2, t3 = _ZERO, _ZERO, _ZERO, _ZERO
@@ -228,6 +237,7 @@ def _kernels(rank: int) -> dict[str, Any]:
     @_jit
     def apply_afar(columns, ratings, factors, implicit, alpha, mean, j0, j1, p, out):  # type: ignore[no-untyped-def]
         """The same over events j0 to j1, whose rows are too many for the buffer."""
+        d = width(p)
         fours = j1 - (j1 - j0) % 4
         for j in range(j0, fours, 4):
             y0, y1, y2, y3 = factors[columns[j]], factors[columns[j + 1]], factors[columns[j + 2]], factors[columns[j + 3]]
@@ -257,7 +267,7 @@ def _kernels(rank: int) -> dict[str, Any]:
     def conjugate_gradient(  # type: ignore[no-untyped-def]
         indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, steps, X
     ):
-        n_rows = len(indptr) - 1
+        n_rows, d = len(indptr) - 1, width(gram[0])
         buffer, a = np.empty((capacity, d), np.float32), np.empty(capacity, np.float32)
         R, P = np.empty((BLOCK_ROWS, d), np.float32), np.empty((BLOCK_ROWS, d), np.float32)
         AP, rr = np.empty((BLOCK_ROWS, d), np.float32), np.empty(BLOCK_ROWS, np.float32)
