@@ -307,16 +307,16 @@ def test_long_fit_says_how_far_it_is(ratings, capsys):
 
 
 def test_worker_killed_in_mid_fit_costs_a_retry_and_no_bit(spark, ratings):
-    params = {"rank": 30, "maxIter": 3000, "checkpointInterval": -1, "seed": 1}
+    params = {"rank": 30, "maxIter": 1500, "checkpointInterval": -1, "seed": 1}
     expected = {row["id"]: row["features"] for row in ALS(**params).fit(ratings).userFactors.collect()}
     killed = []
 
     def kill_a_busy_worker():
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not killed:
             for process in psutil.Process(os.getpid()).children(recursive=True):
                 try:
-                    if "pyspark.daemon" in " ".join(process.cmdline()) and process.cpu_percent(0.2) > 50:
+                    if "pyspark.daemon" in " ".join(process.cmdline()) and process.cpu_percent(0.2) > 10:
                         process.send_signal(signal.SIGKILL)
                         killed.append(process.pid)
                         return
