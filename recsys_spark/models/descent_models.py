@@ -117,6 +117,9 @@ class DescentEstimator(RecommenderEstimator, DescentParams):
     def _train(self, dataset: DataFrame, learner: Learner) -> tuple[Fitted, dict[str, Scales]]:
         """What a fit gives, and the scales of numeric features."""
         of = self.getOrDefault
+        named = self.isSet("ratingCol") and of("ratingCol")
+        if of("ratingCol") not in dataset.columns and (named or self.predicts_ratings):
+            raise ModelError(f"there is no column {of('ratingCol')!r} of ratings among {', '.join(dataset.columns)}")
         ratings = rating_rows(dataset, of("userCol"), of("itemCol"), of("ratingCol"))
         features, scales = {}, {}
         for side, frame, id_name in side_frames(self):
@@ -216,9 +219,12 @@ def side_frames(estimator: Any) -> list[tuple[str, DataFrame, str]]:
     Raises
     ------
     ModelError
-        Columns are named, and there is no frame.
+        Columns are named, and there is no frame; or the other way round.
     """
     found = []
+    for side in ("user", "item"):
+        if getattr(estimator, f"{side}Features", None) is not None and side not in feature_columns(estimator):
+            raise ModelError(f"there is a frame {side}Features, and {side}FeatureCols names none of its columns")
     for side, columns in feature_columns(estimator).items():
         frame = getattr(estimator, f"{side}Features")
         if frame is None:

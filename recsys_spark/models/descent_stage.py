@@ -209,6 +209,8 @@ class _Program:
         state = replace(learner.fresh(data), steps=self.steps, epochs=self.epochs, best=self.best)
         _resume(group, payloads.get(_LEARNT, []), data, state)
         history = learner.train(group, data, state, self.until, report)
+        if history and not np.isfinite(history[-1].loss):
+            raise ModelError(f"the loss is {history[-1].loss} after epoch {state.epochs}: lower stepSize")
         users, items = learner.vectors(data, state)
         rows = chain(self._rows(USER_VECTORS, data.ids, users), *self._learnt(group, data, state))
         if group.rank == 0:

@@ -32,7 +32,7 @@ from recsys_spark.models.pairwise_program import PairwiseProblem, network_scores
 from recsys_spark.models.pairwise_stage import PairwiseLearner, rescore
 from recsys_spark.models.side_features import Features, vectors_by_features
 from recsys_spark.params import check_ranges, param
-from recsys_spark.recommend.host import DEFAULT_BLOCKS
+from recsys_spark.recommend.host import DEFAULT_BLOCKS, check_length
 
 INTERACTIONS = ("dot", "mlp", "dot+mlp")
 LOSSES = ("squared", "logistic", "bpr", "ccl")
@@ -219,6 +219,7 @@ class PairwiseModel(DescentModel, PairParams):
         """
         if "mlp" not in self.getOrDefault("interaction"):
             return super().lists(users, n, seen, sizes, allowedItems, deniedItems)
+        check_length(n)
         found = super().lists(users, max(n, self.getOrDefault("candidates")), seen, sizes, allowedItems, deniedItems)
         return rescore(found, self._scored_users(), self.itemFactors, n, self._pair_scorer())
 

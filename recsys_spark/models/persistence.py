@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any, Self
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReader, MLWriter
+from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable, MLReader, MLWritable, MLWriter
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.errors import ModelError
 
 
-class FramesModel:
+class FramesModel(MLWritable, MLReadable[Any]):
     """Mixin of models that are Params and some frames: gives ``write``, ``save``, ``read`` and ``load``.
 
     A subclass gives :meth:`frames` and :meth:`from_frames`.
     """
+
+    _read_from: str | None = None
 
     def frames(self) -> dict[str, DataFrame]:
         """The frames that make the model, by name."""
@@ -62,6 +65,18 @@ class _FramesWriter(MLWriter):
         super().__init__()
         self.instance = instance
 
+    def save(self, path: str) -> None:
+        """Write to ``path``.
+
+        Raises
+        ------
+        ModelError
+            The model reads its frames from there.
+        """
+        if self.instance._read_from is not None and posixpath.normpath(path) == posixpath.normpath(self.instance._read_from):
+            raise ModelError(f"{path}: the model was loaded from there, and reads it still: save it somewhere else")
+        super().save(path)
+
     def saveImpl(self, path: str) -> None:
         spark = self.sparkSession
         # metadata last: a folder with metadata is whole
@@ -86,6 +101,7 @@ class _FramesReader(MLReader[Any]):
             model = self.kind.from_frames(frames)
             model._resetUid(metadata["uid"])
             DefaultParamsReader.getAndSetParams(model, metadata)
+            model._read_from = path
         except (
             PySparkException,
             Py4JJavaError,

@@ -84,8 +84,7 @@ def recommend_lists(
     items' factors pass through the driver and are broadcast: ``n_items * (4 * rank + 4 + id)`` bytes. The same users
     give the same bits on any partitioning.
     """
-    if n < 1:
-        raise ModelError(f"a list's length must be at least 1, got {n}")
+    check_length(n)
     spark = users.sparkSession
     catalogue, factors, biases = collect_factors(items)
     ids = spark.sparkContext.broadcast(catalogue)
@@ -106,6 +105,12 @@ def recommend_lists(
         result.add(LOG_NORMALISER, T.DoubleType())
     fill = _filling(ids, search, normalised, to_arrow_schema(result))
     return packed.repartitionById(buckets, F.col("bucket")).mapInArrow(fill, result)
+
+
+def check_length(n: int) -> None:
+    """Raise ``ModelError`` for a list's length that is no whole number of at least 1."""
+    if not isinstance(n, int) or n < 1:
+        raise ModelError(f"a list's length must be at least 1, got {n}")
 
 
 def explode_lists(lists: DataFrame, user: str = "id") -> DataFrame:

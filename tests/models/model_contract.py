@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import pytest
-from pyspark.ml import Pipeline
+from pyspark.ml import Pipeline, PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -115,6 +115,9 @@ class ModelContract:
         users = data.select("user").distinct()
         assert set(loaded.recommend(users, 5, data).collect()) == set(fitted.recommend(users, 5, data).collect())
         assert (loaded.uid, loaded.getOrDefault("userCol")) == (fitted.uid, fitted.getOrDefault("userCol"))
+        with pytest.raises(ModelError, match="reads it still"):
+            loaded.write().overwrite().save(path)
+        assert set(loaded.recommend(users, 5, data).collect()) == set(fitted.recommend(users, 5, data).collect())
 
     def test_saving_twice_needs_overwrite(self, fitted, tmp_path):
         path = str(tmp_path / "model")
@@ -159,10 +162,13 @@ class ModelContract:
         for row in rows.collect():
             assert row["prediction"] == pytest.approx(listed[row["user"], row["item"]], rel=1e-5)
 
-    def test_works_in_a_pipeline(self, spark):
+    def test_works_in_a_pipeline_that_is_saved(self, spark, tmp_path):
         data = checkerboard(spark)
         model = Pipeline(stages=[self.estimator()]).fit(data)
-        assert model.transform(data).where("prediction is not null").count() == data.count()
+        model.write().save(str(tmp_path / "pipeline"))
+        again = PipelineModel.load(str(tmp_path / "pipeline"))
+        assert again.transform(data).where("prediction is not null").count() == data.count()
+        assert sorted(again.transform(data).collect()) == sorted(model.transform(data).collect())
 
     def test_copy_has_its_own_params(self):
         estimator = self.estimator()

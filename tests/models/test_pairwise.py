@@ -144,6 +144,8 @@ def test_network_ranks_the_candidates_that_popularity_gives(spark):
     model = PairwiseRecommender(**{**SMALL, "maxIter": 2}, interaction="mlp", candidates=1).fit(data)
     rows = model.recommend(data.select("user").distinct(), 1).collect()
     assert {row.item for row in rows} == {3}  # the most popular, whatever the network thinks
+    with pytest.raises(ModelError, match="length must be at least 1, got 0"):
+        model.recommendForAllUsers(0)
     with pytest.raises(ModelError, match="users for items need interaction dot"):
         model.recommendForAllItems(1)
 
@@ -188,6 +190,25 @@ def test_initial_model_is_found_whatever_the_type_of_the_ids(spark):
     assert {int(row.id): row.features for row in again.userFactors.collect()} == {
         row.id: row.features for row in first.userFactors.collect()
     }
+
+
+def test_missing_ratings_are_refused_where_they_are_learnt_or_named(spark):
+    data = checkerboard(spark).drop("rating")
+    for params in ({"loss": "squared"}, {"ratingCol": "ratng"}):
+        with pytest.raises(ModelError, match=r"there is no column 'rat(i)?ng' of ratings among user, item"):
+            PairwiseRecommender(**SMALL, **params).fit(data)
+
+
+def test_features_that_no_column_is_taken_of_are_refused(spark):
+    users = spark.createDataFrame([(1, "a")], "user int, colour string")
+    with pytest.raises(ModelError, match="userFeatureCols names none of its columns"):
+        PairwiseRecommender(**SMALL, userFeatures=users).fit(checkerboard(spark))
+
+
+def test_fit_that_diverges_says_so(spark):
+    data, _ = additive(spark)
+    with pytest.raises(ModelError, match="lower stepSize"):
+        PairwiseRecommender(**{**SMALL, "maxIter": 3, "stepSize": 1e30}, loss="squared").fit(data)
 
 
 def test_nothing_above_zero_is_refused(spark):
