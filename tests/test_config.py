@@ -44,7 +44,7 @@ def load(tmp_path):
         (["seed=-1"], "seed", "-1", "greater than or equal to 0"),
         (["evaluate.k=[]"], "evaluate.k", "[]", "at least 1 item"),
         (["evaluate.champion=ndcg@7"], "evaluate", "{", "cut-off that is not in k"),
-        (["models=[alz]"], "models", "'alz'", "als, popularity"),
+        (["models=[alz]"], "models", "'alz'", "als, mllib_als"),
         (["models=[als, als]"], "models", "['als', 'als']", "each model once"),
         (["als=7"], "als", "7", "mapping"),
         (["ingest.source.format=xml"], "ingest.source.format", "'xml'", "synthetic, movielens, csv"),
