@@ -92,8 +92,6 @@ class DescentEstimator(RecommenderEstimator, DescentParams):
         Params by name. Frames and the initial model are not saved with the estimator.
     """
 
-    itemFeatures: DataFrame | None = None
-
     def __init__(self, *, initialModel: Any = None, userFeatures: DataFrame | None = None, **params: Any) -> None:
         super().__init__()
         self.initialModel = initialModel
