@@ -21,9 +21,8 @@ from recsys_spark.errors import ConfigError, RecsysError, summary
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.night import Night, check_models
-from recsys_spark.pipeline.nightly import STEPS, steps_of
-from recsys_spark.pipeline.nightly import nightly as run_nightly
 from recsys_spark.pipeline.show import sample_users, show_metrics, show_runs, show_user
+from recsys_spark.pipeline.steps import STEPS, run_night, steps_of
 from recsys_spark.schema import SEEDED
 from recsys_spark.session import get_session, spark_log
 
@@ -48,9 +47,15 @@ def _day(text: str) -> date:
 
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="YAML file; see conf/.")]
-RunDate = Annotated[date, typer.Option("--run-date", "-d", parser=_day, metavar="DAY", help="The night, as 2026-01-31.")]
-AnyDate = Annotated[date | None, typer.Option("--run-date", "-d", parser=_day, metavar="DAY", help="Only this night.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override, as als.rank=64.")]
+RunDate = Annotated[
+    date, typer.Option("--run-date", "-d", parser=_day, metavar="DAY", help="The night, as 2026-01-31.")
+]
+AnyDate = Annotated[
+    date | None, typer.Option("--run-date", "-d", parser=_day, metavar="DAY", help="Only this night.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override, as als.rank=64.")
+]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -80,9 +85,9 @@ def nightly(
 ) -> None:
     """A whole night: ingest, split, negatives where configured, train, evaluate, recommend, publish."""
     night = _night(config, run_date, overrides)
-    run_nightly(night)
+    run_night(night)
     show_runs(night.lake, run_date, len(steps_of(night.config)))
-    show_metrics(night.lake, night.run_id, int(night.config.evaluate.champion.split("@")[1]))
+    show_metrics(night.lake, night.run_id, int(night.config.evaluate.champion_metric.split("@")[1]))
     for user in sample_users(night.lake, show, run_date):
         show_user(night.lake, user, run_date)
 

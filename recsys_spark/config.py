@@ -1,8 +1,8 @@
 """Configuration: YAML files read into closed models, with overrides, and errors that say where.
 
-A value comes, in rising order of precedence, from the defaults below, the YAML file, environment variables and ``--set``:
-``RECSYS__SPLIT__K=2`` and ``--set split.k=2`` set ``split.k``, ``RECSYS__ALS__REG_PARAM=0.1`` sets ``als.regParam``. Values of
-overrides are read as YAML.
+A value comes, in rising order of precedence, from the defaults below, the YAML file, environment variables
+and ``--set``: ``RECSYS__SPLIT__K=2`` and ``--set split.k=2`` set ``split.k``, ``RECSYS__ALS__REG_PARAM=0.1``
+sets ``als.regParam``. Values of overrides are read as YAML.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ UNREADABLE = (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, R
 
 SPARK_SETTING = "session.spark."
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
     """A closed group of keys: unknown ones are errors, values are never silently converted."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
 
 class Lake(Section):
@@ -43,30 +43,34 @@ class Lake(Section):
     """Folder or URI under which every table is a Delta folder."""
     catalog: str | None = Field(None, pattern=r"^\w+(\.\w+)?$")
     """``schema`` or ``catalog.schema`` whose tables are managed by the catalog."""
-    models: str | None = None
+    model_store: str | None = None
     """Folder or URI for fitted models; ``<root>/model_store`` when a root is given."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if (self.root is None) == (self.catalog is None):
             raise ValueError("give exactly one of root and catalog")
-        if self.catalog is not None and self.models is None:
-            raise ValueError("models is needed with catalog: a folder or URI for fitted models")
+        if self.catalog is not None and self.model_store is None:
+            raise ValueError("model_store is needed with catalog: a folder or URI for fitted models")
         return self
 
     @property
-    def model_store(self) -> str:
+    def models_path(self) -> str:
         """Folder or URI for fitted models."""
-        return self.models or f"{self.root}/model_store"
+        return self.model_store or f"{self.root}/model_store"
 
 
 class Session(Section):
-    """Settings of a local session; under spark-submit only ``spark`` is read, and only where the cluster set nothing."""
+    """Settings of a local session; under spark-submit only ``spark`` is read, and only where the cluster
+    set nothing.
+    """
 
     cores: Count | None = None
     """Cores of a local session; all of the machine's when absent."""
     memory: str | None = Field(None, pattern=r"^\d+[mg]$")
-    """Heap of a local session's driver, such as ``4g``; a quarter of the machine's memory, 1 to 8 GiB, when absent."""
+    """Heap of a local session's driver, such as ``4g``; a quarter of the machine's memory, 1 to 8 GiB,
+    when absent.
+    """
     spark: dict[str, str] = {}
     """Any further Spark settings, as strings."""
 
@@ -75,10 +79,15 @@ class Columns(Section):
     """Names, in the source, of the columns of a rating."""
 
     user: str = "user"
+    """Column of user ids."""
     item: str = "item"
+    """Column of item ids."""
     rating: str | None = None
+    """Column of ratings; without it, and without ``event``, every row counts 1."""
     timestamp: str | None = None
+    """Column of timestamps; without it rows have none."""
     event: str | None = None
+    """Column of event types, whose weights are in ``ingest.events``; instead of ``rating``."""
 
     @model_validator(mode="after")
     def _rating_or_event(self) -> Self:
@@ -98,12 +107,15 @@ class Delimited(Section):
     """How the lines of a text file divide into fields."""
 
     delimiter: str = Field(",", min_length=1)
+    """One or more characters between fields."""
     quote: str = Field('"', max_length=1)
     """Quoting character, doubled inside a quoted field; empty for none."""
     header: bool = True
+    """Whether each file begins with a line of column names; without it give ``names``."""
     names: list[str] | None = None
     """Column names in file order, when there is no header line."""
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    """Encoding of the files."""
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -122,8 +134,11 @@ class SideTable(Section):
     """Features of users or items in a file or table of their own."""
 
     path: str
+    """File, folder or glob."""
     format: Literal["csv", "json", "parquet", "delta"] = "csv"
+    """Format of the files or the table."""
     text: Delimited = Delimited()
+    """How lines divide into fields, for csv."""
     id: str
     """Source column that holds the id."""
     columns: dict[Literal["title", "year", "genres", "age", "gender", "occupation", "zip"], str] = {}
@@ -133,35 +148,48 @@ class SideTable(Section):
 
 
 class SyntheticSource(Section):
-    """The built-in data set: latent tastes, genres, a power-law catalogue; made by Spark, the same for a seed."""
+    """The built-in data set: latent tastes, genres, a power-law catalogue; made by Spark, the same for a
+    seed.
+    """
 
     format: Literal["synthetic"]
+    """The built-in data set."""
     ratings: Annotated[int, Field(ge=1_000, le=1_000_000_000)] = 100_000
     """About how many ratings; users and items follow from it as in MovieLens."""
     users: Count | None = None
+    """Number of users; as in MovieLens when absent."""
     items: Annotated[int, Field(ge=18)] | None = None
-    """At least one of each genre."""
+    """Number of items, at least one of each of 18 genres; as in MovieLens when absent."""
 
 
 class MovieLensSource(Section):
     """A MovieLens release as published: the folder, a folder that holds it, or the zip."""
 
     format: Literal["movielens"]
+    """A MovieLens release."""
     path: str
+    """The folder, a folder that holds it, or the zip."""
 
 
 class FileSource(Section):
     """Delimited text, JSON lines, Parquet or Delta of any column names."""
 
     format: Literal["csv", "json", "parquet", "delta"]
+    """Format of the files or the table; json has one object a line."""
     path: str
     """File, folder or glob."""
     columns: Columns = Columns()
+    """Role: name of the column in the source."""
     text: Delimited = Delimited()
+    """How lines divide into fields, for csv."""
     user_type: IdType = "string"
+    """Type of user ids in all tables."""
     item_type: IdType = "string"
+    """Type of item ids in all tables."""
     users: SideTable | None = None
+    """Features of users."""
     items: SideTable | None = None
+    """Features of items, for titles and for the diversity of lists."""
 
 
 SOURCE_TYPES: dict[str, type[Section]] = {
@@ -173,18 +201,22 @@ SOURCE_TYPES: dict[str, type[Section]] = {
 
 
 class Ingest(Section):
-    """What comes in, and which rows are refused."""
+    """What comes in, and which rows are rejected."""
 
     source: Annotated[SyntheticSource | MovieLensSource | FileSource, Field(discriminator="format")]
+    """Where the interactions come from."""
     timestamps: Literal["auto", "seconds", "milliseconds", "iso8601"] = "auto"
-    """``auto`` takes numbers from 1e11 on as milliseconds, smaller ones as seconds, anything else as ISO 8601."""
+    """``auto`` takes numbers from 1e11 on as milliseconds, smaller ones as seconds, anything else as ISO
+    8601.
+    """
     events: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
-    """Event type → weight; rows of any other type are refused as unparsable."""
+    """Event type → weight; rows of any other type are rejected as unparsable. Needs ``columns.event``."""
     scale: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(None, min_length=2, max_length=2)
     """``[smallest, largest]`` allowed rating."""
     earliest: date | None = None
-    """Ratings before this day are refused; those after the run date always are."""
-    max_rejected_share: Share = 0.05
+    """Ratings before this day are rejected; those after the run date always are."""
+    max_rejected_fraction: Fraction = 0.05
+    """Above this fraction of rejected rows the step fails before it writes ``ratings``."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -199,56 +231,71 @@ class Ingest(Section):
 class Split(Section):
     """How the ratings divide into train and test."""
 
-    method: Literal["random", "temporal", "leave_last", "random_per_user", "strong"] = "leave_last"
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of test rows (random, temporal), or of held-out users and of their target rows (strong)."""
-    k: Count = 1
+    method: Literal["random", "temporal", "leave_last", "random_per_user", "holdout_users"] = "leave_last"
+    """``random`` rows; ``temporal``: one cut in time; ``leave_last`` or ``random_per_user``: some rows of
+    each user; ``holdout_users``: users that no model is fitted on (strong generalisation).
+    """
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Fraction of test rows (random, temporal), or of held-out users and of their test rows
+    (holdout_users).
+    """
+    rows_per_user: Count = 1
     """Test rows per user (leave_last, random_per_user)."""
     min_user_ratings: Count = 1
+    """Keep users with at least this many rows, within what is kept (k-core)."""
     min_item_ratings: Count = 1
-    """Minimum counts within what is kept (k-core)."""
+    """Keep items with at least this many rows, within what is kept (k-core)."""
 
 
 class Negatives(Section):
     """Negatives of the training part, as a table."""
 
     strategy: Literal["uniform", "popularity", "in-batch"] = "popularity"
+    """Distribution over the items that a user has not taken."""
     ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0
     """Negatives of each positive."""
-    power: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.75
-    """Exponent of an item's count, for popularity."""
+    popularity_exponent: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.75
+    """Exponent of an item's number of events, for popularity."""
 
 
 class Evaluate(Section):
-    """What is measured, at which cut-offs."""
+    """How the models are compared on the held-out part."""
 
-    k: list[Count] = Field([5, 10, 20], min_length=1)
+    cutoffs: list[Count] = Field([5, 10, 20], min_length=1)
+    """Lengths k at which lists are cut off for the metrics."""
     min_rating: float | None = None
     """Held-out rows below this rating do not count as relevant."""
     bootstrap: Annotated[int, Field(ge=0, le=10_000)] = 200
     """Resamplings of the users for the 95 % intervals; 0 for none."""
-    champion: str = Field("ndcg@10", pattern=r"^(hit_rate|precision|recall|map|mrr|ndcg)@\d+$")
-    """The measure whose best model is served."""
+    champion_metric: str = Field("ndcg@10", pattern=r"^(hit_rate|precision|recall|map|mrr|ndcg)@\d+$")
+    """The metric whose best model is served: hit_rate, precision, recall, map, mrr or ndcg, at one of
+    ``cutoffs``.
+    """
 
     @model_validator(mode="after")
     def _measured(self) -> Self:
-        if int(self.champion.split("@")[1]) not in self.k:
-            raise ValueError(f"champion {self.champion!r} is at a cut-off that is not in k {self.k}")
+        if int(self.champion_metric.split("@")[1]) not in self.cutoffs:
+            raise ValueError(
+                f"champion_metric {self.champion_metric!r} is at a cut-off that is not in cutoffs {self.cutoffs}"
+            )
         return self
 
 
-class Blocks(Section):
+class BlockSizes(Section):
     """What bounds the memory of a task that makes lists, in rows."""
 
     users_per_task: Count = 8_192
-    """Users whose vectors and seen pairs a task holds: about ``users_per_task * (4 * rank + 16)`` bytes, and 16 bytes for each of
-    their seen pairs."""
+    """Users whose vectors and seen pairs a task holds: about ``users_per_task * (4 * rank + 16)`` bytes, and
+    16 bytes for each of their seen pairs.
+    """
     pairs_per_task: Count = 4_000_000
     """Seen pairs that a task holds on average at most, whatever the number of its users."""
     user_block: Count = 64
+    """Users that are scored at a time."""
     item_block: Count = 32_768
-    """The scores held at a time take ``4 * user_block * item_block`` bytes; an item block itself takes
-    ``4 * item_block * (rank + 1)`` bytes, in a mapped file that the system may page out."""
+    """Items that are scored at a time: the scores held take ``4 * user_block * item_block`` bytes; an item
+    block itself takes ``4 * item_block * (rank + 1)`` bytes, in a mapped file that the system may page out.
+    """
     pack_rows: Count = 1_000_000
     """Rows that a packing task holds before it hands them on."""
 
@@ -257,27 +304,45 @@ class Recommend(Section):
     """The nightly lists."""
 
     n: Annotated[int, Field(ge=1, le=1_000)] = 10
+    """Length of the lists."""
     refit: bool = True
     """Fit the champion again on all ratings, held-out ones included, before making the lists."""
-    blocks: Blocks = Blocks()
+    block_sizes: BlockSizes = BlockSizes()
+    """What bounds the memory of a task."""
 
 
 class Config(Section):
     """A whole night. ``params`` holds, for each model, the section of its name."""
 
     lake: Lake
+    """Where the tables live."""
     ingest: Ingest
+    """What comes in."""
     session: Session = Session()
+    """Settings of the Spark session."""
     split: Split = Split()
+    """How the ratings divide into train and test."""
     negatives: Negatives | None = None
-    """Without this section no negatives are written."""
+    """Negatives of the training part, as a table; without this section there is none."""
     models: list[str] = Field(["popularity", "als"], min_length=1)
+    """What is trained and compared; each may have a section of its name with its estimator's Params."""
     params: dict[str, dict[str, Any]] = {}
     evaluate: Evaluate = Evaluate()
+    """How the models are compared."""
     recommend: Recommend = Recommend()
+    """The nightly lists."""
     seed: int = Field(SEEDED, ge=0, lt=2**31)
+    """Of every random draw."""
     origin: str
     """The file the configuration was read from."""
+
+    @property
+    def implicit_feedback(self) -> bool:
+        """Whether the source has events, or neither ratings nor events: then a rating is a weight, not an
+        opinion.
+        """
+        source = self.ingest.source
+        return isinstance(source, FileSource) and source.columns.rating is None
 
 
 def load_config(
@@ -313,7 +378,9 @@ def load_config(
         if not equals or not key:
             raise ConfigError(f"--set {override}: given {override!r}; allowed: key.path=value")
         if key.startswith(SPARK_SETTING):
-            _set(tree, ["session", "spark", key.removeprefix(SPARK_SETTING)], repr(value), f"--set {override}")
+            _set(
+                tree, ["session", "spark", key.removeprefix(SPARK_SETTING)], repr(value), f"--set {override}"
+            )
         else:
             _set(tree, key.split("."), value, f"--set {override}")
     return _build(tree, str(path), sections)
@@ -359,7 +426,11 @@ def _problem_line(origin: str, problem: Any, sections: Collection[str]) -> str:
         given, allowed = loc[-1], _known(problem["loc"][:-1], str(loc[-1]), sections)
     elif problem["type"].startswith("union_tag"):
         key, allowed = f"{key}.format", "one of " + ", ".join(SOURCE_TYPES)
-        given = problem["input"].get("format", "nothing") if isinstance(problem["input"], dict) else problem["input"]
+        given = (
+            problem["input"].get("format", "nothing")
+            if isinstance(problem["input"], dict)
+            else problem["input"]
+        )
     elif problem["type"] == "missing":
         given, allowed = "nothing", "this key is required"
     else:
@@ -386,7 +457,7 @@ def _known(location: tuple[Any, ...], given: str, sections: Collection[str]) -> 
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, which PyYAML lets the later one win."""
+    """YAML in which a key given twice is an error; in PyYAML the later one wins."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -395,7 +466,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -425,6 +498,8 @@ def _set(tree: dict[str, Any], keys: list[str], text: str, origin: str) -> None:
         if child is None:
             child = node[key] = {}
         if not isinstance(child, dict):
-            raise ConfigError(f"{origin}: given {key!r} as a section; allowed: keys of sections ({key} is a value)")
+            raise ConfigError(
+                f"{origin}: given {key!r} as a section; allowed: keys of sections ({key} is a value)"
+            )
         node = child
     node[keys[-1]] = value

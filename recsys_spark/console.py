@@ -37,7 +37,7 @@ def working(what: str) -> Iterator[None]:
     err.print(f"{what}: {time.monotonic() - started:.1f} s", markup=False, soft_wrap=True)
 
 
-def note(line: str) -> None:
+def progress_line(line: str) -> None:
     """A plain line of progress."""
     err.print(line, markup=False, soft_wrap=True)
 
@@ -67,4 +67,6 @@ def _cell(value: object) -> Text:
 
 def _plain(text: str) -> str:
     """``text`` without control characters and bidirectional overrides, which could rewrite the terminal."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if c in _UNSAFE or unicodedata.category(c) == "Cc" else c for c in text)
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if c in _UNSAFE or unicodedata.category(c) == "Cc" else c for c in text
+    )

@@ -23,7 +23,9 @@ ENOUGH_MEMORY = 2.0
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report: what was looked at, what was found, whether it will do, and what to do if not."""
+    """One line of the report: what was looked at, what was found, whether it will do, and what to do if
+    not.
+    """
 
     check: str
     found: str
@@ -64,12 +66,22 @@ def _guarded(spark: SparkSession) -> Iterator[Check]:
 
 def _python() -> Check:
     version = platform.python_version()
-    return Check("Python", version, (3, 11) <= tuple(map(int, version.split(".")[:2])) < (3, 14), "install Python 3.11 to 3.13")
+    return Check(
+        "Python",
+        version,
+        (3, 11) <= tuple(map(int, version.split(".")[:2])) < (3, 14),
+        "install Python 3.11 to 3.13",
+    )
 
 
 def _memory() -> Check:
     free = psutil.virtual_memory().available / 2**30
-    return Check("Free memory", f"{free:.1f} GiB", free >= ENOUGH_MEMORY, f"close something: {ENOUGH_MEMORY} GiB are wanted")
+    return Check(
+        "Free memory",
+        f"{free:.1f} GiB",
+        free >= ENOUGH_MEMORY,
+        f"close something: {ENOUGH_MEMORY} GiB are wanted",
+    )
 
 
 def _write_access(lake: Lake | None) -> Check:
@@ -107,7 +119,11 @@ def _workers(spark: SparkSession) -> Check:
 
 def _threads(spark: SparkSession) -> Check:
     names = list(THREAD_VARIABLES)
-    found = spark.sparkContext.parallelize([0], 1).map(lambda _: {name: os.environ.get(name) for name in names}).first()
+    found = (
+        spark.sparkContext.parallelize([0], 1)
+        .map(lambda _: {name: os.environ.get(name) for name in names})
+        .first()
+    )
     return Check(
         "BLAS threads of workers",
         ", ".join(f"{k}={v}" for k, v in found.items()),

@@ -6,11 +6,15 @@ import re
 
 
 class RecsysError(Exception):
-    """Base of every error this package raises on purpose; a command that meets one prints it and exits with 1."""
+    """Base of every error this package raises on purpose; a command that meets one prints it and exits
+    with 1.
+    """
 
 
 class ConfigError(RecsysError):
-    """A configuration file, an override or a model's parameter is not what it may be; commands exit with 2."""
+    """A configuration file, an override or a model's parameter is not what it may be; commands exit with
+    2.
+    """
 
 
 class SetupError(RecsysError):
@@ -21,7 +25,7 @@ class SourceError(RecsysError):
     """An input cannot be read: missing file, unknown layout, a header without the mapped columns."""
 
 
-class RejectedShareError(RecsysError):
+class RejectedFractionError(RecsysError):
     """More input rows were refused than the configuration allows; nothing was written to ``ratings``."""
 
 
@@ -46,7 +50,9 @@ class PublishError(RecsysError):
 
 
 def summary(error: BaseException) -> str:
-    """One line that says what went wrong: past the wrapping of Java and of Python workers, where the cause stands lower down."""
+    """One line that says what went wrong: past the wrapping of Java and of Python workers, where the
+    cause stands lower down.
+    """
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

@@ -1,4 +1,4 @@
-"""Ids as 64-bit words: what random draws and logical buckets are keyed by."""
+"""64-bit hashes of ids: what random draws and logical buckets are keyed by."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from recsys_spark.kernels.randomness import Words, mix
+from recsys_spark.kernels.arrays import Hashes
+from recsys_spark.kernels.randomness import mix
 
 
-def hash_ids(ids: pa.Array) -> Words:
+def hash_ids(ids: pa.Array) -> Hashes:
     """64-bit hash of each id: the same for an integer as for a long."""
     if pa.types.is_integer(ids.type):
         return mix(0, ids.to_numpy(zero_copy_only=False).astype(np.int64))

@@ -1,14 +1,14 @@
 """Rows on their way to the tasks that need them: as few, large binary rows.
 
-Spark's shuffle moves, and its Arrow bridge converts, row by row; twenty million rows that go to their tasks as some thousand
-payloads are never sorted, grouped or turned into lists by Spark.
+Spark's shuffle moves, and its Arrow bridge converts, row by row; twenty million rows that travel as some
+thousand payloads are never sorted, grouped or turned into lists by Spark.
 
-    rows (bucket, …) ─mapInArrow(packing)─▶ bucket, kind, payload ─repartitionById─▶ mapInArrow: unpacked(batches)
+    rows ─mapInArrow: packed_batch(parts)─▶ bucket, kind, payload ─repartitionById─▶ mapInArrow: unpacked(batches)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 PACKED = "bucket int, kind string, payload binary"
-"""Columns of packed rows."""
+"""Columns of packed rows: where a payload goes, what it holds, and an Arrow stream of its rows."""
 
 
 def bucket_of(ids: Column, buckets: int) -> Column:
@@ -27,32 +27,43 @@ def bucket_of(ids: Column, buckets: int) -> Column:
 
 
 def packing(kind: str, pack_rows: int, change: Callable[[pa.Table], pa.Table] | None = None) -> Any:
-    """For ``mapInArrow``: rows into one payload for each bucket and ``pack_rows`` rows.
+    """Function for ``mapInArrow``: rows into one payload for each bucket and ``pack_rows`` rows.
 
     Parameters
     ----------
-    kind : what stands beside each payload, to tell them apart
-    pack_rows : rows that a task holds before it hands them on
-    change : applied to the rows of a payload's size first; they keep ``bucket``
+    kind : str
+        Stands beside each payload, to tell them apart.
+    pack_rows : int
+        Rows that a task holds before it hands them on.
+    change : callable, optional
+        Applied to the rows of a payload's size first; they keep ``bucket``.
     """
 
     def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for table in in_chunks(batches, pack_rows):
-            yield _payloads(change(table) if change is not None else table, kind)
+            yield packed_batch(_by_bucket(change(table) if change is not None else table, kind))
 
     return pack
 
 
-def unpacked(batches: Iterator[pa.RecordBatch]) -> dict[str, list[pa.Table]]:
+def packed_batch(parts: Iterable[tuple[int, str, pa.Table]]) -> pa.RecordBatch:
+    """One row of :data:`PACKED` for each part: its bucket, its kind and its rows."""
+    listed = [(bucket, kind, table_bytes(rows)) for bucket, kind, rows in parts]
+    types = (pa.int32(), pa.string(), pa.binary())
+    columns = [pa.array([row[k] for row in listed], type_) for k, type_ in enumerate(types)]
+    return pa.RecordBatch.from_arrays(columns, names=["bucket", "kind", "payload"])
+
+
+def unpacked(batches: Iterable[pa.RecordBatch]) -> dict[str, list[pa.Table]]:
     """Tables of a task's payloads, by kind; a kind that did not come is not in it."""
     tables: dict[str, list[pa.Table]] = {}
     for batch in batches:
         for kind, payload in zip(batch["kind"].to_pylist(), batch["payload"], strict=True):
-            tables.setdefault(kind, []).append(pa.ipc.open_stream(payload.as_buffer()).read_all())
+            tables.setdefault(kind, []).append(read_table(payload.as_buffer()))
     return tables
 
 
-def in_chunks(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+def in_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
     """The batches as tables of at least ``rows`` rows, the last one smaller; nothing where there are none."""
     held: list[pa.RecordBatch] = []
     count = 0
@@ -78,19 +89,49 @@ def lists_of(matrix: npt.NDArray[np.float32]) -> pa.Array:
 
 
 def table_bytes(table: pa.Table) -> bytes:
-    """An Arrow table as a stream of bytes."""
+    """An Arrow table as bytes that :func:`read_table` reads."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
 
 
-def _payloads(rows: pa.Table, kind: str) -> pa.RecordBatch:
+def read_table(data: Any) -> pa.Table:
+    """The table that :func:`table_bytes` wrote, from anything with a buffer."""
+    return pa.ipc.open_stream(pa.py_buffer(data)).read_all()
+
+
+def tables_to_bytes(tables: Sequence[pa.Table]) -> npt.NDArray[np.uint8]:
+    """Tables of one schema as an array of bytes that :func:`table_from_bytes` reads; empty where there
+    are none.
+    """
+    return np.frombuffer(table_bytes(pa.concat_tables(tables)) if tables else b"", np.uint8)
+
+
+def table_from_bytes(parts: Sequence[npt.NDArray[np.uint8]]) -> pa.Table | None:
+    """One table of what :func:`tables_to_bytes` made in several tasks; None if none of them had any."""
+    tables = [read_table(part) for part in parts if len(part)]
+    return pa.concat_tables(tables) if tables else None
+
+
+def ids_to_bytes(ids: pa.Array) -> npt.NDArray[np.uint8]:
+    """An array of ids as bytes that :func:`ids_from_bytes` reads."""
+    return tables_to_bytes([pa.table([ids], names=["ids"])])
+
+
+def ids_from_bytes(data: npt.NDArray[np.uint8]) -> pa.Array:
+    """The array that :func:`ids_to_bytes` wrote."""
+    return one_array(read_table(data)["ids"])
+
+
+def _by_bucket(rows: pa.Table, kind: str) -> Iterator[tuple[int, str, pa.Table]]:
+    """Rows with a column ``bucket``, divided by it."""
     buckets = rows["bucket"].to_numpy()
-    order = np.argsort(buckets.astype(np.uint16) if buckets.max(initial=0) < 2**16 else buckets, kind="stable")
+    order = np.argsort(
+        buckets.astype(np.uint16) if buckets.max(initial=0) < 2**16 else buckets, kind="stable"
+    )
     ordered = rows.drop_columns("bucket").take(pa.array(order)).combine_chunks()
     found, starts = np.unique(buckets[order], return_index=True)
     ends = np.append(starts[1:], len(buckets))[: len(starts)]  # none, where no row is left
-    payloads = [table_bytes(ordered.slice(start, end - start)) for start, end in zip(starts, ends, strict=True)]
-    columns = [pa.array(found, pa.int32()), pa.array([kind] * len(found), pa.string()), pa.array(payloads, pa.binary())]
-    return pa.RecordBatch.from_arrays(columns, names=["bucket", "kind", "payload"])
+    for bucket, start, end in zip(found.tolist(), starts, ends, strict=True):
+        yield bucket, kind, ordered.slice(start, end - start)

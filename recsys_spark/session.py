@@ -1,7 +1,7 @@
 """The one builder of Spark sessions.
 
-On its own (a laptop, a test, CI) it starts a local session with everything set. Under ``spark-submit`` the cluster's
-settings stand: only what a night cannot do without, and nobody set, is added.
+On its own (a laptop, a test, CI) it starts a local session with everything set. Under ``spark-submit`` the
+cluster's settings stand: only what a night cannot do without, and nobody set, is added.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def get_session(settings: Session | None = None, app_name: str = "recsys-spark")
 
 
 def spark_log() -> Path | None:
-    """The file that takes what a local session's JVM writes on standard error, or None when this process started none."""
+    """The file that takes what a local session's JVM writes on standard error, or None when this process
+    started none.
+    """
     return _log
 
 
@@ -96,9 +98,13 @@ def require_java() -> int:
     """
     version = java_version()
     if version is None:
-        raise SetupError(f"Java not found: install a JDK {MIN_JAVA} or 21 and put it on the PATH or in JAVA_HOME")
+        raise SetupError(
+            f"Java not found: install a JDK {MIN_JAVA} or 21 and put it on the PATH or in JAVA_HOME"
+        )
     if version < MIN_JAVA:
-        raise SetupError(f"Java {version} is too old for Spark 4.2: install a JDK {MIN_JAVA} or 21, set JAVA_HOME")
+        raise SetupError(
+            f"Java {version} is too old for Spark 4.2: install a JDK {MIN_JAVA} or 21, set JAVA_HOME"
+        )
     return version
 
 
@@ -132,7 +138,9 @@ def _local(settings: Session, app_name: str) -> SparkSession:
 
 
 def _with_delta(builder: SparkSession.Builder, further: Mapping[str, str]) -> SparkSession.Builder:
-    """Add Delta's package to those that are configured, unless ``spark.jars`` names the jar files themselves."""
+    """Add Delta's package to those that are configured, unless ``spark.jars`` names the jar files
+    themselves.
+    """
     if "spark.jars" in further:
         return builder
     packages = [package for package in further.get("spark.jars.packages", "").split(",") if package]
@@ -140,7 +148,9 @@ def _with_delta(builder: SparkSession.Builder, further: Mapping[str, str]) -> Sp
 
 
 def local_settings(settings: Session) -> Mapping[str, str]:
-    """Spark settings of a local session: small parallelism, since every Delta write costs as many files and tasks."""
+    """Spark settings of a local session: small parallelism, since every Delta write costs as many files
+    and tasks.
+    """
     cores = settings.cores or os.cpu_count() or 1
     gib = psutil.virtual_memory().total / 2**30
     return {
@@ -163,7 +173,9 @@ def local_settings(settings: Session) -> Mapping[str, str]:
 
 @contextmanager
 def _quiet_start() -> Iterator[Path]:
-    """Send what the starting JVM writes on standard error (Ivy's report, Spark's banner) to a file, whose path is given."""
+    """Send what the starting JVM writes on standard error (Ivy's report, Spark's banner) to a file, whose
+    path is given.
+    """
     handle, name = tempfile.mkstemp(prefix="recsys-spark-", suffix=".log")
     sys.stderr.flush()
     try:

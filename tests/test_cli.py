@@ -18,11 +18,15 @@ PROJECT = Path(__file__).parents[1]
 def recsys(*arguments, cwd, **environment):
     command = [sys.executable, "-c", "from recsys_spark.cli import main; main()", *arguments]
     variables = {**os.environ, "PYTHONPATH": str(PROJECT), **environment}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=variables, timeout=300, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=variables, timeout=300, check=False
+    )
 
 
 def test_wrong_configuration_exits_with_2_before_spark_starts(tmp_path):
-    (tmp_path / "c.yaml").write_text("lake: {root: lake}\ningest: {source: {format: synthetic}}\nsplitt: {}\n")
+    (tmp_path / "c.yaml").write_text(
+        "lake: {root: lake}\ningest: {source: {format: synthetic}}\nsplitt: {}\n"
+    )
     done = recsys("nightly", "--config", "c.yaml", "--run-date", "2026-01-31", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
@@ -36,7 +40,10 @@ def test_wrong_configuration_exits_with_2_before_spark_starts(tmp_path):
     ("arguments", "said"),
     [
         (["nightly", "--run-date", "2026-01-31"], "Missing option '--config'"),
-        (["nightly", "--config", "c.yaml", "--run-date", "tonight"], "'tonight' is not a day such as 2026-01-31"),
+        (
+            ["nightly", "--config", "c.yaml", "--run-date", "tonight"],
+            "'tonight' is not a day such as 2026-01-31",
+        ),
         (["nightly", "--config", "c.yaml"], "Missing option '--run-date'"),
         (["datasets", "download", "netflix"], f"not one of {', '.join(RELEASES)}"),
         (["serve"], "No such command 'serve'"),
@@ -53,7 +60,9 @@ def test_failed_step_exits_with_1_and_one_line(tmp_path):
     (tmp_path / "c.yaml").write_text(text)
     done = recsys("ingest", "--config", "c.yaml", "--run-date", "2026-01-31", cwd=tmp_path)
     assert done.returncode == 1
-    assert "recsys: nowhere.zip: does not exist; a MovieLens release's folder or zip is expected" in done.stderr
+    assert (
+        "recsys: nowhere.zip: does not exist; a MovieLens release's folder or zip is expected" in done.stderr
+    )
     assert "Traceback" not in done.stderr
     assert "WARN" not in done.stderr
 
@@ -103,7 +112,15 @@ def test_jar_that_cannot_be_fetched_is_one_line(tmp_path):
 def test_doctor_finds_everything_in_order(tmp_path):
     done = recsys("doctor", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
-    for check in ("Java", "Spark", "Delta jars", "Python of workers", "BLAS threads of workers", "Write access", "Free memory"):
+    for check in (
+        "Java",
+        "Spark",
+        "Delta jars",
+        "Python of workers",
+        "BLAS threads of workers",
+        "Write access",
+        "Free memory",
+    ):
         assert check in done.stdout
 
 
@@ -123,10 +140,23 @@ def test_submitted_session_keeps_what_the_cluster_set(tmp_path):
         "    print(key, spark.conf.get(key))\n"
     )
     submit = Path(sys.executable).with_name("spark-submit")
-    ours = {"spark.sql.session.timeZone": "Europe/Paris", "spark.sql.shuffle.partitions": "7", "spark.ui.enabled": "false"}
+    ours = {
+        "spark.sql.session.timeZone": "Europe/Paris",
+        "spark.sql.shuffle.partitions": "7",
+        "spark.ui.enabled": "false",
+    }
     settings = [part for key, value in ours.items() for part in ("--conf", f"{key}={value}")]
     packages = ["--packages", "io.delta:delta-spark_4.2_2.13:4.4.0"]
-    command = [str(submit), "--master", "local[2]", "--driver-memory", "1g", *packages, *settings, str(script)]
+    command = [
+        str(submit),
+        "--master",
+        "local[2]",
+        "--driver-memory",
+        "1g",
+        *packages,
+        *settings,
+        str(script),
+    ]
     variables = {**os.environ, "PYTHONPATH": str(PROJECT), "PYSPARK_PYTHON": sys.executable}
     done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300, check=True)
     assert done.stdout.splitlines()[-4:] == [

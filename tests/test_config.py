@@ -91,7 +91,9 @@ def test_file_that_is_no_configuration(load, text, said):
 
 
 def test_merge_keys_are_read(load):
-    merged = load("split: &s {k: 2}\nlake: {root: a}\ningest: {source: {format: synthetic, <<: {ratings: 5000}}}")
+    merged = load(
+        "split: &s {k: 2}\nlake: {root: a}\ningest: {source: {format: synthetic, <<: {ratings: 5000}}}"
+    )
     assert merged.ingest.source.ratings == 5000
 
 
@@ -101,7 +103,8 @@ def test_missing_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "said"), [("split.k", "key.path=value"), ("=3", "key.path=value"), ("seed.x=1", "given 'seed'")]
+    ("override", "said"),
+    [("split.k", "key.path=value"), ("=3", "key.path=value"), ("seed.x=1", "given 'seed'")],
 )
 def test_malformed_override(load, override, said):
     with pytest.raises(ConfigError, match=said):
@@ -120,7 +123,9 @@ def test_params_in_camel_case_come_from_the_environment(load):
 
 
 def test_spark_settings_keep_their_dots_and_are_text(load):
-    assert load(GOOD, "session.spark.spark.sql.shuffle.partitions=4").session.spark == {"spark.sql.shuffle.partitions": "4"}
+    assert load(GOOD, "session.spark.spark.sql.shuffle.partitions=4").session.spark == {
+        "spark.sql.shuffle.partitions": "4"
+    }
 
 
 def test_model_sections_become_parameters(load):

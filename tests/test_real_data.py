@@ -14,7 +14,7 @@ from recsys_spark.evaluation.rating import rating_measures
 from recsys_spark.models import MLlibALS
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.nightly import nightly
+from recsys_spark.pipeline.steps import nightly
 
 FOLD = "user int, item int, rating double, timestamp long"
 
@@ -41,7 +41,11 @@ def test_published_counts(night):
 
 def test_side_tables_are_typed(night):
     item = night.lake.read("items").where("item = 1").first()
-    assert (item["title"], item["year"], item["genres"]) == ("Toy Story (1995)", 1995, ["Animation", "Children's", "Comedy"])
+    assert (item["title"], item["year"], item["genres"]) == (
+        "Toy Story (1995)",
+        1995,
+        ["Animation", "Children's", "Comedy"],
+    )
     accented = night.lake.read("items").where("item = 1633").first()["title"]
     assert accented == "\u00c1 k\u00f6ldum klaka (Cold Fever) (1994)"
     user = night.lake.read("users").where("user = 1").first()
@@ -62,12 +66,15 @@ def test_everybody_gets_ten_unseen_items(night):
 
 
 def test_explicit_als_reaches_the_measured_error_over_u1_to_u5(spark, data_dir, tmp_path):
-    """Mean RMSE .928 +- .01: rank 10, regParam 0.1, predictions clipped to the scale, as measured elsewhere."""
+    """Mean RMSE .928 +- .01: rank 10, regParam 0.1, predictions clipped to the scale, as measured
+    elsewhere.
+    """
     extract(data_dir / "ml-100k.zip", tmp_path, lambda name: name.endswith((".base", ".test")))
     errors = []
     for fold in range(1, 6):
         train, test = (
-            spark.read.csv(str(tmp_path / f"ml-100k/u{fold}.{part}"), sep="\t", schema=FOLD) for part in ("base", "test")
+            spark.read.csv(str(tmp_path / f"ml-100k/u{fold}.{part}"), sep="\t", schema=FOLD)
+            for part in ("base", "test")
         )
         model = MLlibALS(rank=10, regParam=0.1, maxIter=15, seed=1).fit(train)
         clipped = F.when(~F.isnan("prediction"), F.greatest(F.lit(1.0), F.least(F.lit(5.0), "prediction")))

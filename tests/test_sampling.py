@@ -17,7 +17,11 @@ SCHEMA = "user long, item string, note string"
 
 def pairs_of(seed=0, users=20, items=30, each=6):
     rng = np.random.default_rng(seed)
-    return [(u, f"item {i}", f"{u} likes {i}") for u in range(users) for i in rng.choice(items, each, replace=False)]
+    return [
+        (u, f"item {i}", f"{u} likes {i}")
+        for u in range(users)
+        for i in rng.choice(items, each, replace=False)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,9 @@ def split(rows):
 
 @pytest.mark.parametrize("strategy", ["uniform", "popularity", "in-batch"])
 def test_positives_come_back_each_with_its_negatives(positives, strategy):
-    liked, negatives = split(NegativeSampler(strategy=strategy, ratio=3, batchSize=40).transform(positives).collect())
+    liked, negatives = split(
+        NegativeSampler(strategy=strategy, ratio=3, batchSize=40).transform(positives).collect()
+    )
     given = {(row.user, row.item) for row in positives.collect()}
     assert {(row.user, row.item, row.note) for row in liked} == {tuple(row) for row in positives.collect()}
     assert all((row.user, row.item) not in given for row in negatives)
@@ -51,7 +57,9 @@ def test_negatives_do_not_depend_on_the_partitioning_and_do_on_the_epoch(positiv
 
 
 def test_history_is_not_drawn_and_counts_for_popularity(spark, positives):
-    history = spark.createDataFrame([(u, f"item {i}") for u in range(20) for i in range(15)], "user int, item string")
+    history = spark.createDataFrame(
+        [(u, f"item {i}") for u in range(20) for i in range(15)], "user int, item string"
+    )
     sampler = NegativeSampler(strategy="popularity", power=1.0, history=history)
     liked, negatives = split(sampler.transform(positives).collect())
     assert len(negatives) == len(liked)
@@ -60,7 +68,10 @@ def test_history_is_not_drawn_and_counts_for_popularity(spark, positives):
     weights = {item: 20 if int(item.split()[1]) < 15 else 1 for item in items}
     for row in liked:
         assert row.log_q == pytest.approx(np.log(weights[row.item] / sum(weights.values())), abs=1e-5)
-    taken = {u: {r.item for r in positives.collect() if r.user == u} | {f"item {i}" for i in range(15)} for u in range(20)}
+    taken = {
+        u: {r.item for r in positives.collect() if r.user == u} | {f"item {i}" for i in range(15)}
+        for u in range(20)
+    }
     for row in negatives:
         left = sum(weight for item, weight in weights.items() if item not in taken[row.user])
         assert row.log_q == pytest.approx(np.log(1 / left), abs=1e-4)
@@ -100,7 +111,9 @@ def test_too_few_unseen_items_are_counted_or_refused(spark):
     assert {(row.user, row.lacking) for row in liked} == {(1, 3), (2, 0)}
     assert Counter(row.user for row in negatives) == {1: 8, 2: 5}
     assert {row.item for row in negatives if row.user == 1} == {"item 4", "item 5"}
-    with pytest.raises(Exception, match="user 1 has too few unseen items: 5 negatives are wanted for a positive, 2 are left"):
+    with pytest.raises(
+        Exception, match="user 1 has too few unseen items: 5 negatives are wanted for a positive, 2 are left"
+    ):
         NegativeSampler(ratio=5, catalogue=catalogue, onExhausted="error").transform(frame).collect()
 
 
@@ -114,7 +127,9 @@ def test_ratio_may_be_a_fraction_or_a_column(spark, positives):
 
 
 def test_catalogue_bounds_what_is_drawn(spark, positives):
-    catalogue = spark.createDataFrame([("item 3",), ("item 4",), ("something new",), ("something new",)], "item string")
+    catalogue = spark.createDataFrame(
+        [("item 3",), ("item 4",), ("something new",), ("something new",)], "item string"
+    )
     liked, negatives = split(NegativeSampler(catalogue=catalogue).transform(positives).collect())
     assert len(liked) == 120
     assert {row.item for row in negatives} <= {"item 3", "item 4", "something new"}
@@ -146,4 +161,8 @@ def test_columns_of_the_result_must_be_free(positives):
 def test_params_are_saved(tmp_path):
     NegativeSampler(strategy="popularity", power=0.5, ratio=4, seed=7).save(str(tmp_path / "sampler"))
     again = NegativeSampler.load(str(tmp_path / "sampler"))
-    assert (again.getOrDefault("strategy"), again.getOrDefault("power"), again.getOrDefault("ratio")) == ("popularity", 0.5, 4.0)
+    assert (again.getOrDefault("strategy"), again.getOrDefault("power"), again.getOrDefault("ratio")) == (
+        "popularity",
+        0.5,
+        4.0,
+    )

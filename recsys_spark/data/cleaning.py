@@ -1,8 +1,8 @@
 """From raw cells to clean ratings, with a reason for every row that is refused.
 
-``sources`` gives *raw* frames: one row per input row, cells as they stood (strings, or typed in Parquet and Delta), beside
-the row's raw text and file. Here each row gets typed values or a reason code, and the ratings are reduced to one row per
-(user, item). Everything is a Spark expression: no Python runs per row.
+``sources`` gives *raw* frames: one row per input row, cells as they stood (strings, or typed in Parquet and
+Delta), beside the row's raw text and file. Here each row gets typed values or a reason code, and the ratings
+are reduced to one row per (user, item). Everything is a Spark expression: no Python runs per row.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ FAULT, REASON, RAW, SOURCE_FILE = "fault", "reason", "raw", "source_file"
 
 MAX_EPOCH_SECONDS = 253_402_300_799  # the end of the year 9999
 MILLISECONDS_FROM = 1e11
-"""From this number on, an epoch timestamp of format ``auto`` is taken as milliseconds (in seconds: the year 5138)."""
+"""From this number on, an epoch timestamp of format ``auto`` is taken as milliseconds (in seconds: the
+year 5138).
+"""
 
 TimestampFormat = Literal["auto", "seconds", "milliseconds", "iso8601"]
 
@@ -76,15 +78,16 @@ def clean_ratings(raw: DataFrame, rules: Rules) -> DataFrame:
 
     Parameters
     ----------
-    raw : one row per input row: ``user``, ``item`` and, where the source has them, ``rating``, ``timestamp``, ``event``; then
-        ``fault`` (a reason found while reading, or null), ``raw``, ``source_file``
+    raw : one row per input row: ``user``, ``item`` and, where the source has them, ``rating``, ``timestamp``,
+        ``event``; then ``fault`` (a reason found while reading, or null), ``raw``, ``source_file``
     rules : what is allowed
 
     Returns
     -------
     DataFrame
-        The same rows: ``user``, ``item`` (of the declared types), ``rating`` double, ``timestamp`` timestamp (null where the
-        source has none), ``reason`` (null for a good row), ``raw``, ``source_file``. Narrow: no shuffle.
+        The same rows: ``user``, ``item`` (of the declared types), ``rating`` double, ``timestamp`` timestamp
+        (null where the source has none), ``reason`` (null for a good row), ``raw``, ``source_file``. Narrow:
+        no shuffle.
 
     Raises
     ------
@@ -92,7 +95,9 @@ def clean_ratings(raw: DataFrame, rules: Rules) -> DataFrame:
         A typed source has ids that are neither whole numbers nor strings.
     """
     kinds = {field.name: field.dataType for field in raw.schema.fields}
-    numbers = _with_numbers(raw, kinds)  # a step of its own, or the optimizer repeats the parsing in every use
+    numbers = _with_numbers(
+        raw, kinds
+    )  # a step of its own, or the optimizer repeats the parsing in every use
     timestamp = _timestamp(kinds[TIMESTAMP], rules.timestamps) if TIMESTAMP in kinds else F.lit(None)
     typed = numbers.select(
         F.col(USER).cast("string").alias("user_cell"),
@@ -113,9 +118,10 @@ def clean_ratings(raw: DataFrame, rules: Rules) -> DataFrame:
 def latest_per_pair(rows: DataFrame) -> DataFrame:
     """One row per (user, item) of the good rows, and one per reason of the others.
 
-    Of several good rows of a pair the latest timestamp wins, and of equal timestamps the larger rating; a row without a timestamp
-    is older than any with one. Both kinds of rows come out of one hash aggregation, so counting the refused costs no
-    further pass. Where rows of a pair differ in timestamp *and* rating, ``disputed`` is true and :func:`settle` decides.
+    Of several good rows of a pair the latest timestamp wins, and of equal timestamps the larger rating; a row
+    without a timestamp is older than any with one. Both kinds of rows come out of one hash aggregation, so
+    counting the refused costs no further pass. Where rows of a pair differ in timestamp *and* rating,
+    ``disputed`` is true and :func:`settle` decides.
 
     Parameters
     ----------
@@ -124,11 +130,17 @@ def latest_per_pair(rows: DataFrame) -> DataFrame:
     Returns
     -------
     DataFrame
-        ``user``, ``item``, ``reason``, ``rating``, ``timestamp``, ``rows`` (how many input rows stand behind this one),
-        ``disputed``. User and item are null where ``reason`` is not. One shuffle.
+        ``user``, ``item``, ``reason``, ``rating``, ``timestamp``, ``rows`` (how many input rows stand behind
+        this one), ``disputed``. User and item are null where ``reason`` is not. One shuffle.
     """
     good = F.col(REASON).isNull()
-    keyed = rows.select(F.when(good, F.col(USER)).alias(USER), F.when(good, F.col(ITEM)).alias(ITEM), REASON, RATING, TIMESTAMP)
+    keyed = rows.select(
+        F.when(good, F.col(USER)).alias(USER),
+        F.when(good, F.col(ITEM)).alias(ITEM),
+        REASON,
+        RATING,
+        TIMESTAMP,
+    )
     # min and max keep the aggregation on hashes; max(struct(timestamp, rating)) would sort twice
     grouped = keyed.groupBy(USER, ITEM, REASON).agg(
         F.count("*").alias("rows"),
@@ -139,7 +151,9 @@ def latest_per_pair(rows: DataFrame) -> DataFrame:
         F.min(RATING).alias("lowest"),
     )
     several_ratings = F.col("lowest") < F.col(RATING)
-    several_times = (F.col("earliest") < F.col(TIMESTAMP)) | F.col("timed").between(F.lit(1), F.col("rows") - 1)
+    several_times = (F.col("earliest") < F.col(TIMESTAMP)) | F.col("timed").between(
+        F.lit(1), F.col("rows") - 1
+    )
     disputed = F.col(REASON).isNull() & F.coalesce(several_ratings & several_times, F.lit(False))
     return grouped.select(USER, ITEM, REASON, RATING, TIMESTAMP, "rows", disputed.alias("disputed"))
 
@@ -155,8 +169,8 @@ def settle(pairs: DataFrame, rows: DataFrame) -> DataFrame:
     Returns
     -------
     DataFrame
-        ``pairs`` with the winning rating and timestamp, and ``disputed`` false throughout. A second pass over ``rows``,
-        one shuffle.
+        ``pairs`` with the winning rating and timestamp, and ``disputed`` false throughout. A second pass over
+        ``rows``, one shuffle.
     """
     keys = pairs.where("disputed").select(USER, ITEM, F.col("rows").alias("rows"))
     order = Window.partitionBy(USER, ITEM).orderBy(F.desc_nulls_last(TIMESTAMP), F.desc(RATING))
@@ -177,8 +191,8 @@ def refused(rows: DataFrame) -> DataFrame:
     Returns
     -------
     DataFrame
-        ``source_file``, ``reason``, ``raw`` (undecodable bytes shown as U+FFFD), ``raw_bytes`` (binary, only where the raw
-        text is not valid UTF-8, so that nothing is lost). One row per refused input row.
+        ``source_file``, ``reason``, ``raw`` (undecodable bytes shown as U+FFFD), ``raw_bytes`` (binary, only
+        where the raw text is not valid UTF-8, so that nothing is lost). One row per refused input row.
     """
     valid = F.is_valid_utf8(RAW)
     return (
@@ -201,7 +215,8 @@ def clean_side_table(raw: DataFrame, key: str, id_type: IdType, types: Mapping[s
     raw : ``key``, the features of ``types`` that the source has, ``fault``, ``raw``, ``source_file``
     key : ``user`` or ``item``
     id_type : type of the id
-    types : feature → Spark SQL type; a cell that cannot be cast becomes null, and a missing feature is null throughout
+    types : feature → Spark SQL type; a cell that cannot be cast becomes null, and a missing feature is null
+        throughout
 
     Returns
     -------
@@ -218,7 +233,10 @@ def clean_side_table(raw: DataFrame, key: str, id_type: IdType, types: Mapping[s
         F.when(F.length(cell) > MAX_ID_LENGTH, F.lit("id_too_long")),
         F.when(typed.isNull(), F.lit("unparsable")),
     )
-    features = [(_feature(name, kind) if name in kinds else F.lit(None).cast(kind)).alias(name) for name, kind in types.items()]
+    features = [
+        (_feature(name, kind) if name in kinds else F.lit(None).cast(kind)).alias(name)
+        for name, kind in types.items()
+    ]
     return raw.select(typed.alias(key), *features, reason.alias(REASON), RAW, SOURCE_FILE)
 
 
@@ -236,7 +254,9 @@ def _blank(cell: Column) -> Column:
 
 def _id(name: str, kind: T.DataType, wanted: IdType) -> Column:
     if not isinstance(kind, T.StringType | T.IntegralType | T.DecimalType):
-        raise SourceError(f"the {name} column is {kind.simpleString()}: ids must be integers, longs or strings")
+        raise SourceError(
+            f"the {name} column is {kind.simpleString()}: ids must be integers, longs or strings"
+        )
     sql_type = ID_SQL_TYPES[wanted]
     return F.col(name) if kind.simpleString() == sql_type else F.col(name).cast("string").try_cast(sql_type)
 
@@ -254,7 +274,11 @@ def _with_numbers(raw: DataFrame, kinds: Mapping[str, T.DataType]) -> DataFrame:
 def _feature(name: str, kind: str) -> Column:
     cell = F.col(name)
     # "25.0", as pandas writes whole numbers beside missing ones
-    return F.coalesce(cell.try_cast(kind), cell.try_cast("double").try_cast(kind)) if kind == "int" else cell.try_cast(kind)
+    return (
+        F.coalesce(cell.try_cast(kind), cell.try_cast("double").try_cast(kind))
+        if kind == "int"
+        else cell.try_cast(kind)
+    )
 
 
 def _number(cell: Column, kind: T.DataType) -> Column:
@@ -274,7 +298,11 @@ def _rating(kinds: Mapping[str, T.DataType], rules: Rules) -> Column:
         return weight
     if RATING not in kinds:
         return F.lit(1.0)
-    return F.col("rating_number") if isinstance(kinds[RATING], T.StringType | T.NumericType) else F.lit(None).cast("double")
+    return (
+        F.col("rating_number")
+        if isinstance(kinds[RATING], T.StringType | T.NumericType)
+        else F.lit(None).cast("double")
+    )
 
 
 def _timestamp(kind: T.DataType, written: TimestampFormat) -> Column:

@@ -1,4 +1,6 @@
-"""Fetch published MovieLens releases: with progress, resume, checksum, and unpacking that stays in its folder."""
+"""Fetch published MovieLens releases: with progress, resume, checksum, and unpacking that stays in its
+folder.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from recsys_spark.console import err, note
+from recsys_spark.console import err, progress_line
 from recsys_spark.errors import DownloadError
 
 MIRROR = "https://files.grouplens.org/datasets/movielens"
@@ -25,8 +27,8 @@ CHUNK = 1 << 20
 def download(name: str, target: Path, mirror: str = MIRROR) -> Path:
     """Fetch release ``name``, check it against the MD5 published beside it, and unpack it.
 
-    A partial file of an earlier attempt is continued where the server allows it. A release that is already there and whole is
-    not fetched again.
+    A partial file of an earlier attempt is continued where the server allows it. A release that is already
+    there and whole is not fetched again.
 
     Parameters
     ----------
@@ -42,7 +44,8 @@ def download(name: str, target: Path, mirror: str = MIRROR) -> Path:
     Raises
     ------
     DownloadError
-        Unknown release, server not reached, checksum differs, or an archive that would write outside ``target``.
+        Unknown release, server not reached, checksum differs, or an archive that would write outside
+        ``target``.
     """
     if name not in RELEASES:
         raise DownloadError(f"unknown release {name!r}: one of {', '.join(RELEASES)}")
@@ -55,10 +58,12 @@ def download(name: str, target: Path, mirror: str = MIRROR) -> Path:
         found = _md5(partial)
         if found != wanted:
             partial.unlink()
-            raise DownloadError(f"{file}: MD5 is {found}, published is {wanted}; the partial file was removed, try again")
+            raise DownloadError(
+                f"{file}: MD5 is {found}, published is {wanted}; the partial file was removed, try again"
+            )
         partial.replace(archive)
     extract(archive, target)
-    note(f"{archive}: MD5 {wanted}, unpacked in {target}")
+    progress_line(f"{archive}: MD5 {wanted}, unpacked in {target}")
     return archive
 
 
@@ -68,7 +73,8 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool] = lambda 
     Raises
     ------
     DownloadError
-        A member's path leaves ``target``, or it is a link, or the archive is damaged; then nothing at all is unpacked.
+        A member's path leaves ``target``, or it is a link, or the archive is damaged; then nothing at all is
+        unpacked.
     """
     try:
         with zipfile.ZipFile(archive) as content:
@@ -86,8 +92,15 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool] = lambda 
 
 def _require_safe(archive: Path, member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in member.filename or stat.S_ISLNK(member.external_attr >> 16):
-        raise DownloadError(f"{archive}: member {member.filename!r} would leave the folder; nothing was unpacked")
+    if (
+        path.is_absolute()
+        or ".." in path.parts
+        or ":" in member.filename
+        or stat.S_ISLNK(member.external_attr >> 16)
+    ):
+        raise DownloadError(
+            f"{archive}: member {member.filename!r} would leave the folder; nothing was unpacked"
+        )
 
 
 def _published_md5(address: str) -> str:
@@ -96,7 +109,9 @@ def _published_md5(address: str) -> str:
             words = answer.read(4096).decode("ascii", "replace").replace("=", " ").split()
     except (urllib.error.URLError, OSError, ValueError) as error:
         raise DownloadError(f"{address}: cannot be fetched: {error}") from None
-    found = [word.lower() for word in words if len(word) == 32 and set(word.lower()) <= set("0123456789abcdef")]
+    found = [
+        word.lower() for word in words if len(word) == 32 and set(word.lower()) <= set("0123456789abcdef")
+    ]
     if not found:
         raise DownloadError(f"{address}: holds no MD5")
     return found[0]
@@ -115,7 +130,9 @@ def _fetch(address: str, partial: Path) -> None:
             return
         raise DownloadError(f"{address}: the server answers {error.code} {error.reason}") from None
     except (urllib.error.URLError, OSError, ValueError) as error:
-        raise DownloadError(f"{address}: broke off ({error}); run the same command again to go on from there") from None
+        raise DownloadError(
+            f"{address}: broke off ({error}); run the same command again to go on from there"
+        ) from None
 
 
 def _save(answer, partial: Path, have: int, length: int | None) -> None:  # type: ignore[no-untyped-def]

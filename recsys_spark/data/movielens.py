@@ -1,4 +1,6 @@
-"""MovieLens releases as published: 100K, 1M, 10M, 20M, 25M, 32M and latest, as a folder or as the zip itself."""
+"""MovieLens releases as published: 100K, 1M, 10M, 20M, 25M, 32M and latest, as a folder or as the zip
+itself.
+"""
 
 from __future__ import annotations
 
@@ -96,8 +98,8 @@ def movielens_inputs(spark: SparkSession, path: str) -> Iterator[Inputs]:
 
     Parameters
     ----------
-    path : the release's folder, a folder that holds it, or the zip; a zip must be on the driver's own disk, and on a cluster the
-        folder must be one that the workers see too
+    path : the release's folder, a folder that holds it, or the zip; a zip must be on the driver's own disk,
+        and on a cluster the folder must be one that the workers see too
 
     Raises
     ------
@@ -124,7 +126,9 @@ def _unpacked(archive: Path, folder: Path) -> str:
 
 def _read(spark: SparkSession, path: str, shown: str) -> Inputs:
     folder, layout = _find(path, shown)
-    ratings = read_cells(spark, "csv", f"{folder}/{layout.ratings}", layout.rating_columns, layout.rating_text)
+    ratings = read_cells(
+        spark, "csv", f"{folder}/{layout.ratings}", layout.rating_columns, layout.rating_text
+    )
     items = _items(spark, folder, layout)
     users = _users(spark, folder, layout)
     return Inputs(
@@ -136,7 +140,9 @@ def _read(spark: SparkSession, path: str, shown: str) -> Inputs:
 
 def _find(path: str, shown: str) -> tuple[str, Layout]:
     if "://" in path:
-        raise SourceError(f"{shown}: give MovieLens as a local or mounted folder or zip, or map its files as csv")
+        raise SourceError(
+            f"{shown}: give MovieLens as a local or mounted folder or zip, or map its files as csv"
+        )
     for layout in LAYOUTS:
         for found in sorted(Path(path).glob(f"**/{layout.ratings}")):
             if (found.parent / layout.items).exists():
@@ -146,7 +152,9 @@ def _find(path: str, shown: str) -> tuple[str, Layout]:
 
 
 def _named(raw: DataFrame, shown: str, file: str | None) -> DataFrame:
-    """The source file as the release's name and the file in it: the folder of an unpacked zip is gone tomorrow."""
+    """The source file as the release's name and the file in it: the folder of an unpacked zip is gone
+    tomorrow.
+    """
     return raw.withColumn(SOURCE_FILE, F.lit(f"{shown.rstrip('/')}/{file}"))
 
 
@@ -155,11 +163,15 @@ def _items(spark: SparkSession, folder: str, layout: Layout) -> DataFrame:
     if layout.items == "u.item":
         names = ["item", "title", *_FLAGS]
         raw = read_cells(spark, "csv", path, {name: name for name in names}, layout.item_text)
-        flagged = [F.when(F.col(flag) == "1", F.lit(genre)) for flag, genre in zip(_FLAGS, GENRES_100K, strict=True)]
+        flagged = [
+            F.when(F.col(flag) == "1", F.lit(genre)) for flag, genre in zip(_FLAGS, GENRES_100K, strict=True)
+        ]
         raw = raw.withColumn("genres", F.array_compact(F.array(*flagged))).drop(*_FLAGS)
     else:
         item = "movieId" if layout.item_text.header else "item"
-        raw = read_cells(spark, "csv", path, {"item": item, "title": "title", "genres": "genres"}, layout.item_text)
+        raw = read_cells(
+            spark, "csv", path, {"item": item, "title": "title", "genres": "genres"}, layout.item_text
+        )
         raw = raw.withColumn("genres", split_list("genres", "|"))
     return raw.withColumn("year", year_of("title"))
 

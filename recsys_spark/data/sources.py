@@ -1,7 +1,7 @@
 """Files and tables as they come: one row per input row, its cells, its raw text, its file.
 
-Text is read line by line, so that a line that cannot be divided into fields is still there to be shown. A quoted field may
-hold delimiters and doubled quotes, but no line break.
+Text is read line by line, so that a line that cannot be divided into fields is still there to be shown. A
+quoted field may hold delimiters and doubled quotes, but no line break.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ MAX_COLUMNS = 20_000
 
 @dataclass(frozen=True)
 class Inputs:
-    """The three inputs of a night: raw frames as :mod:`recsys_spark.data.cleaning` takes them; side tables may be absent."""
+    """The three inputs of a night: raw frames as :mod:`recsys_spark.data.cleaning` takes them; side
+    tables may be absent.
+    """
 
     ratings: DataFrame
     users: DataFrame | None = None
@@ -55,7 +57,11 @@ def _side(spark: SparkSession, side: SideTable | None, key: str) -> DataFrame | 
     if side is None:
         return None
     raw = read_cells(
-        spark, side.format, side.path, {key: side.id, **{str(role): name for role, name in side.columns.items()}}, side.text
+        spark,
+        side.format,
+        side.path,
+        {key: side.id, **{str(role): name for role, name in side.columns.items()}},
+        side.text,
     )
     if "genres" in raw.columns and raw.schema["genres"].dataType.simpleString() == "string":
         texts = split_list("genres", side.list_separator)
@@ -66,7 +72,9 @@ def _side(spark: SparkSession, side: SideTable | None, key: str) -> DataFrame | 
     return raw
 
 
-def read_cells(spark: SparkSession, kind: str, path: str, columns: Mapping[str, str], text: Delimited | None = None) -> DataFrame:
+def read_cells(
+    spark: SparkSession, kind: str, path: str, columns: Mapping[str, str], text: Delimited | None = None
+) -> DataFrame:
     """Cells of the mapped columns of one input.
 
     Parameters
@@ -79,7 +87,8 @@ def read_cells(spark: SparkSession, kind: str, path: str, columns: Mapping[str, 
     Returns
     -------
     DataFrame
-        One row per input row: a column per role (string cells for text and JSON), ``fault``, ``raw``, ``source_file``.
+        One row per input row: a column per role (string cells for text and JSON), ``fault``, ``raw``,
+        ``source_file``.
 
     Raises
     ------
@@ -100,14 +109,18 @@ def split_list(column: str, separator: str) -> Column:
 
 
 def year_of(title: str) -> Column:
-    """The year that ends a title, as in ``Toy Story (1995)`` or ``A Series (2009–2012)``; null where there is none."""
+    """The year that ends a title, as in ``Toy Story (1995)`` or ``A Series (2009–2012)``; null where
+    there is none.
+    """
     found = F.regexp_extract(F.col(title), r"\((\d{4})[^()]*\)\s*$", 1)
     return F.when(found != "", found.try_cast("int"))
 
 
 def _lines(spark: SparkSession, path: str, encoding: str) -> DataFrame:
     try:
-        lines = spark.read.text(_literal(path)).select(F.col("value").alias(RAW), F.col("_metadata.file_path").alias(SOURCE_FILE))
+        lines = spark.read.text(_literal(path)).select(
+            F.col("value").alias(RAW), F.col("_metadata.file_path").alias(SOURCE_FILE)
+        )
     except AnalysisException as error:
         raise SourceError(f"{path}: cannot be read: {summary(error)}") from None
     return lines.withColumn(RAW, _decoded(RAW, encoding))
@@ -138,7 +151,12 @@ def _delimited(spark: SparkSession, path: str, columns: Mapping[str, str], text:
         another_header = reduce(and_, (cell.isin(*names) for cell in cells.values()))
         faults.insert(0, F.when(another_header, F.lit("different_header")))
         faults.insert(0, F.when(F.col(RAW) == header, F.lit(HEADER_LINE)))
-    return split.select(*(cell.alias(role) for role, cell in cells.items()), F.coalesce(*faults).alias(FAULT), RAW, SOURCE_FILE)
+    return split.select(
+        *(cell.alias(role) for role, cell in cells.items()),
+        F.coalesce(*faults).alias(FAULT),
+        RAW,
+        SOURCE_FILE,
+    )
 
 
 def _odd_quotes(quote: str) -> Column:
@@ -158,7 +176,12 @@ def _fields(lines: DataFrame, text: Delimited, count: int) -> DataFrame:
     if not text.quote:
         return lines.withColumn("fields", plain)
     schema = ", ".join(f"c{index} string" for index in range(count)) + ", corrupt string"
-    options = {"sep": text.delimiter, "quote": text.quote, "escape": text.quote, "columnNameOfCorruptRecord": "corrupt"}
+    options = {
+        "sep": text.delimiter,
+        "quote": text.quote,
+        "escape": text.quote,
+        "columnNameOfCorruptRecord": "corrupt",
+    }
     # beyond its limit of columns the parser would end the job instead of marking the line
     quoted = F.contains(F.col(RAW), F.lit(text.quote)) & (F.size(plain) < MAX_COLUMNS)
     # a column of its own, so that a line is parsed once and not once a field
@@ -190,7 +213,9 @@ def _header(spark: SparkSession, path: str, text: Delimited) -> tuple[list[str],
 def _positions(path: str, names: list[str], columns: Mapping[str, str]) -> dict[str, int]:
     for role, name in columns.items():
         if name not in names:
-            raise SourceError(f"{path}: has columns {', '.join(names)}; columns.{role} names {name!r}, which is not there")
+            raise SourceError(
+                f"{path}: has columns {', '.join(names)}; columns.{role} names {name!r}, which is not there"
+            )
         if names.count(name) > 1:
             raise SourceError(f"{path}: has column {name!r} twice, so columns.{role} is ambiguous")
     return {role: names.index(name) for role, name in columns.items()}
@@ -203,13 +228,19 @@ def _json_lines(spark: SparkSession, path: str, columns: Mapping[str, str]) -> D
     fields = ", ".join(f"`{name.replace('`', '``')}` string" for name in (*names, corrupt))
     # as a list of one: Spark would pass over what follows the first object of a line
     listed = F.from_json(
-        F.concat(F.lit("["), RAW, F.lit("]")), f"array<struct<{fields}>>", {"columnNameOfCorruptRecord": corrupt}
+        F.concat(F.lit("["), RAW, F.lit("]")),
+        f"array<struct<{fields}>>",
+        {"columnNameOfCorruptRecord": corrupt},
     )
     parsed = F.get("listed", F.lit(0))
     whole = F.coalesce((F.size("listed") == 1) & parsed.isNotNull() & parsed[corrupt].isNull(), F.lit(False))
-    fault = F.coalesce(F.when(~F.is_valid_utf8(RAW), F.lit("undecodable_bytes")), F.when(~whole, F.lit("unparsable")))
+    fault = F.coalesce(
+        F.when(~F.is_valid_utf8(RAW), F.lit("undecodable_bytes")), F.when(~whole, F.lit("unparsable"))
+    )
     cells = (parsed[name].alias(role) for role, name in columns.items())
-    return lines.select(RAW, SOURCE_FILE, listed.alias("listed")).select(*cells, fault.alias(FAULT), RAW, SOURCE_FILE)
+    return lines.select(RAW, SOURCE_FILE, listed.alias("listed")).select(
+        *cells, fault.alias(FAULT), RAW, SOURCE_FILE
+    )
 
 
 def _typed(spark: SparkSession, kind: str, path: str, columns: Mapping[str, str]) -> DataFrame:
@@ -219,7 +250,11 @@ def _typed(spark: SparkSession, kind: str, path: str, columns: Mapping[str, str]
         file = F.col("_metadata.file_path")
         cells = {role: F.col(f"`{name.replace('`', '``')}`") for role, name in columns.items()}
         raw = F.to_json(F.struct(*(cell.alias(columns[role]) for role, cell in cells.items())))
-        texts = [cells[role] for role, name in columns.items() if table.schema[name].dataType.simpleString() == "string"]
+        texts = [
+            cells[role]
+            for role, name in columns.items()
+            if table.schema[name].dataType.simpleString() == "string"
+        ]
         invalid = reduce(or_, (~F.is_valid_utf8(cell) for cell in texts), F.lit(False))
         return table.select(
             *(cell.alias(role) for role, cell in cells.items()),

@@ -1,4 +1,6 @@
-"""The built-in data set: as large as asked for, the same for a seed on any partitioning, made by Spark block by block."""
+"""The built-in data set: as large as asked for, the same for a seed on any partitioning, made by Spark
+block by block.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.data.cleaning import FAULT, RAW, SOURCE_FILE
 from recsys_spark.data.sources import Inputs
-from recsys_spark.kernels.catalogue import GENRES, World, genres_of, picks, profiles
+from recsys_spark.kernels.synthetic import GENRES, World, genres_of, picks, profiles
 
 FROM = datetime(2025, 1, 1, tzinfo=UTC)
 UNTIL = datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -33,7 +35,9 @@ SECOND = ("River", "Garden", "Empire", "Letter", "Station", "Harbour", "Summer",
 
 
 def world_of(ratings: int, seed: int, users: int | None = None, items: int | None = None) -> World:
-    """Sizes for about ``ratings`` ratings. Unless given, users and items grow as they do from MovieLens 100K to 20M."""
+    """Sizes for about ``ratings`` ratings. Unless given, users and items grow as they do from MovieLens
+    100K to 20M.
+    """
     scale = ratings / 100_000
     return World(
         users=users or max(20, round(943 * scale**0.94)),
@@ -44,24 +48,34 @@ def world_of(ratings: int, seed: int, users: int | None = None, items: int | Non
 
 
 def synthetic_inputs(spark: SparkSession, world: World) -> Inputs:
-    """Raw frames of the data set, as if read from a source: integer ids from 1, ratings 1 to 5, timestamps of the year 2025.
+    """Raw frames of the data set, as if read from a source: integer ids from 1, ratings 1 to 5, timestamps of
+    the year 2025.
 
     Nothing is held on the driver; a task holds the picks of ``USERS_PER_BLOCK`` users.
     """
     blocks = -(-world.users // USERS_PER_BLOCK)
     partitions = min(blocks, max(spark.sparkContext.defaultParallelism, blocks // 8))
     starts = spark.range(0, blocks, numPartitions=partitions)
-    ratings = starts.mapInArrow(_make_ratings(world), "user int, item int, rating double, timestamp timestamp")
-    users = starts.mapInArrow(_make_users(world), "user int, age int, gender string, occupation string, zip string")
+    ratings = starts.mapInArrow(
+        _make_ratings(world), "user int, item int, rating double, timestamp timestamp"
+    )
+    users = starts.mapInArrow(
+        _make_users(world), "user int, age int, gender string, occupation string, zip string"
+    )
     items = spark.range(1, world.items + 1).select(F.col("id").cast("int").alias("item"))
     items = items.mapInArrow(_make_items(world), "item int, title string, year int, genres array<string>")
-    return Inputs(*(_as_raw(frame, name) for frame, name in ((ratings, "ratings"), (users, "users"), (items, "items"))))
+    return Inputs(
+        *(_as_raw(frame, name) for frame, name in ((ratings, "ratings"), (users, "users"), (items, "items")))
+    )
 
 
 def _as_raw(frame: DataFrame, name: str) -> DataFrame:
     made = F.to_json(F.struct(*frame.columns))
     return frame.select(
-        "*", F.lit(None).cast("string").alias(FAULT), made.alias(RAW), F.lit(f"synthetic/{name}").alias(SOURCE_FILE)
+        "*",
+        F.lit(None).cast("string").alias(FAULT),
+        made.alias(RAW),
+        F.lit(f"synthetic/{name}").alias(SOURCE_FILE),
     )
 
 
@@ -121,14 +135,20 @@ def _make_items(world: World):  # type: ignore[no-untyped-def]
     def make(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             numbers = batch.column(0).to_numpy() - 1
-            years = 1950 + (75 * np.sqrt(profiles(world, -numbers.astype(np.int64) - 1, 1)[:, 0])).astype(np.int32)
+            years = 1950 + (75 * np.sqrt(profiles(world, -numbers.astype(np.int64) - 1, 1)[:, 0])).astype(
+                np.int32
+            )
             member = genres_of(world, numbers.astype(np.int64))
             yield pa.RecordBatch.from_arrays(
                 [
                     batch.column(0),
-                    pa.array([title_of(int(n), int(y)) for n, y in zip(numbers, years, strict=True)], pa.string()),
+                    pa.array(
+                        [title_of(int(n), int(y)) for n, y in zip(numbers, years, strict=True)], pa.string()
+                    ),
                     pa.array(years),
-                    pa.array([[GENRES[g] for g in np.flatnonzero(row)] for row in member], pa.list_(pa.string())),
+                    pa.array(
+                        [[GENRES[g] for g in np.flatnonzero(row)] for row in member], pa.list_(pa.string())
+                    ),
                 ],
                 names=["item", "title", "year", "genres"],
             )

@@ -1,1 +1,1 @@
-"""Measures of lists and of predicted ratings."""
+"""Metrics of lists and of predicted ratings."""

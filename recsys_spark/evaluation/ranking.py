@@ -1,8 +1,9 @@
-"""Ranking measures of several models over the full catalogue, in one Spark job.
+"""Ranking metrics of several models over the full catalogue, in one Spark job.
 
-One row per user goes in, sums come out: each task reduces its users to one row of totals, and only those reach the driver. The
-intervals are a Poisson bootstrap over users (Chamandy et al. 2012, "Estimating uncertainty for massive data streams"): in each
-resampling a user counts a Poisson(1) number of times, drawn from (seed, resampling, user), so that no data moves.
+One row per user goes in, sums come out: each task reduces its users to one row of totals, and only those
+reach the driver. The intervals are a Poisson bootstrap over users (Chamandy et al. 2012, "Estimating
+uncertainty for massive data streams"): in each resampling a user counts a Poisson(1) number of times, drawn
+from (seed, resampling, user), so that no data moves.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.kernels import metrics
+from recsys_spark.kernels import metrics as kernels
 from recsys_spark.kernels.randomness import uniform
-from recsys_spark.recommend.host import RECOMMENDATIONS
+from recsys_spark.recommend.top_n import RECOMMENDATIONS
 from recsys_spark.schema import ITEM, USER
 
 BEYOND_ACCURACY = ("novelty", "diversity", "popularity_share")
@@ -27,19 +28,21 @@ HEAD = 0.2
 """Share of the catalogue, most rated first, that counts as popular."""
 
 SLICE = 2_048
-"""Users measured at a time: bounds a task's memory at about ``SLICE * (bootstrap * 16 + max(ks) * n_genres * 4)`` bytes."""
+"""Users measured at a time: bounds a task's memory at about ``SLICE * (bootstrap * 16 + max(ks) *
+n_genres * 4)`` bytes.
+"""
 
 POISSON_CDF = np.cumsum(np.exp(-1.0) / np.cumprod([1.0, *range(1, 16)]))
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One measured value.
+class MetricValue:
+    """One value of a metric.
 
     Attributes
     ----------
     model, metric : what was measured
-    k : cut-off; 0 for measures without one
+    k : cut-off; 0 for metrics without one
     value : mean over users (coverage: a share of the catalogue)
     low, high : 95 % bootstrap interval; None where there is none
     users : users behind the mean
@@ -56,7 +59,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class _Catalogue:
-    """Item ids in ascending order and, by position, what the beyond-accuracy measures need."""
+    """Item ids in ascending order and, by position, what the beyond-accuracy metrics need."""
 
     ids: pa.Array
     novelty: Any  # float64 (n_items,): self-information in bits
@@ -64,7 +67,7 @@ class _Catalogue:
     directions: Any  # float32 (n_items, n_genres) unit vectors, or None
 
 
-def rank_measures(
+def ranking_metrics(
     lists: Mapping[str, DataFrame],
     relevant: DataFrame,
     train: DataFrame,
@@ -72,13 +75,15 @@ def rank_measures(
     ks: Sequence[int],
     bootstrap: int,
     seed: int,
-) -> list[Measure]:
-    """Measure recommendation lists against held-out items.
+) -> list[MetricValue]:
+    """MetricValue recommendation lists against held-out items.
 
     Parameters
     ----------
-    lists : model name → frame of ``id`` (user) and ``recommendations``, best first, at least max(ks) long where possible
-    relevant : ``user``, ``item``: held-out pairs; only users with at least one count. A user without a list counts as a miss.
+    lists : model name → frame of ``id`` (user) and ``recommendations``, best first, at least max(ks) long
+        where possible
+    relevant : ``user``, ``item``: held-out pairs; only users with at least one count. A user without a list
+        counts as a miss.
     train : ``user``, ``item``, each pair once: what the models were fitted on; its items are the catalogue
     items : ``item``, ``genres`` array<string> for diversity, or None
     ks : cut-offs
@@ -87,18 +92,18 @@ def rank_measures(
 
     Returns
     -------
-    list of Measure
-        For each model and k: the measures of :data:`recsys_spark.kernels.metrics.ACCURACY`, means over users; ``novelty``, the
-        mean of -log2(share of users who have the item) (Zhou et al. 2010); ``diversity``, see
-        :func:`~recsys_spark.kernels.metrics.intra_list_diversity`, where genres are given; ``popularity_share``, the share of
-        recommended items that are among the most rated fifth of the catalogue; ``coverage``, the share of the catalogue that
-        is in anybody's list (Ge et al. 2010).
+    list of MetricValue
+        For each model and k: the metrics of :data:`recsys_spark.kernels.metrics.ACCURACY`, means over users;
+        ``novelty``, the mean of -log2(share of users who have the item) (Zhou et al. 2010); ``diversity``,
+        see :func:`~recsys_spark.kernels.metrics.intra_list_diversity`, where genres are given;
+        ``popularity_share``, the share of recommended items that are among the most rated fifth of the
+        catalogue; ``coverage``, the share of the catalogue that is in anybody's list (Ge et al. 2010).
 
     Notes
     -----
-    Jobs: two for the catalogue, one for everything else (one shuffle for each frame, and one of a row per task). The catalogue
-    is broadcast: ``n_items * (id + 9 + 4 * n_genres)`` bytes. Each task gives ``bootstrap * models * ks * 9 * 16`` bytes of
-    totals and ``models * ks * n_items / 8`` bytes of coverage.
+    Jobs: two for the catalogue, one for everything else (one shuffle for each frame, and one of a row per
+    task). The catalogue is broadcast: ``n_items * (id + 9 + 4 * n_genres)`` bytes. Each task gives
+    ``bootstrap * models * ks * 9 * 16`` bytes of totals and ``models * ks * n_items / 8`` bytes of coverage.
     """
     spark = relevant.sparkSession
     names, ks = list(lists), sorted(set(ks))
@@ -108,13 +113,15 @@ def rank_measures(
     for index, name in enumerate(names):
         column = lists[name].select("id", F.col(f"{RECOMMENDATIONS}.{ITEM}").alias(f"list{index}"))
         joined = joined.join(column, "id", "left")
-    rows = joined.select(F.xxhash64("id").alias("key"), "relevant", *(f"list{index}" for index in range(len(names))))
+    rows = joined.select(
+        F.xxhash64("id").alias("key"), "relevant", *(f"list{index}" for index in range(len(names)))
+    )
     shape = (len(names), ks, bootstrap, len(catalogue.ids))
     totals = rows.mapInArrow(_reducing(shared, len(names), ks, bootstrap, seed), "totals binary")
     merged = totals.repartition(1).mapInArrow(_merging(shape), "totals binary").first()
     shared.unpersist()
     zero = _Totals.zero(*shape)
-    return (zero if merged is None else _Totals.from_bytes(bytes(merged["totals"]), zero)).measures(names, ks)
+    return (zero if merged is None else _Totals.from_bytes(bytes(merged["totals"]), zero)).metrics(names, ks)
 
 
 def _catalogue(train: DataFrame, items: DataFrame | None) -> _Catalogue:
@@ -124,7 +131,11 @@ def _catalogue(train: DataFrame, items: DataFrame | None) -> _Catalogue:
     users = train.select(F.count_distinct(USER)).first()
     total = users[0] if users is not None else 0
     table = counts.toArrow().combine_chunks().sort_by(ITEM)
-    ids = pa.concat_arrays(table[ITEM].chunks) if table.num_rows else pa.array([], table.schema.field(ITEM).type)
+    ids = (
+        pa.concat_arrays(table[ITEM].chunks)
+        if table.num_rows
+        else pa.array([], table.schema.field(ITEM).type)
+    )
     count = table["users"].to_numpy()
     order = np.lexsort((np.arange(len(count)), -count))
     popular = np.zeros(len(count), bool)
@@ -148,7 +159,8 @@ def _directions(genres: list[list[str] | None]) -> Any:
 class _Totals:
     """Sums over users. First axis: the plain sum, then one for each resampling.
 
-    ``sums``, ``weights``: float64 (1 + bootstrap, n_models, n_ks, n_measures); ``shown``: bool (n_models, n_ks, n_items).
+    ``sums``, ``weights``: float64 (1 + bootstrap, n_models, n_ks, n_metrics); ``shown``: bool (n_models,
+    n_ks, n_items).
     """
 
     sums: Any
@@ -157,7 +169,7 @@ class _Totals:
 
     @classmethod
     def zero(cls, models: int, ks: Sequence[int], bootstrap: int, items: int) -> _Totals:
-        shape = (1 + bootstrap, models, len(ks), len(metrics.ACCURACY) + len(BEYOND_ACCURACY))
+        shape = (1 + bootstrap, models, len(ks), len(kernels.ACCURACY) + len(BEYOND_ACCURACY))
         return cls(np.zeros(shape), np.zeros(shape), np.zeros((models, len(ks), items), bool))
 
     def add(self, other: _Totals) -> None:
@@ -176,19 +188,30 @@ class _Totals:
         bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=2 * size), count=like.shown.size)
         return cls(sums, weights, bits.astype(bool).reshape(like.shown.shape))
 
-    def measures(self, names: list[str], ks: Sequence[int]) -> list[Measure]:
+    def metrics(self, names: list[str], ks: Sequence[int]) -> list[MetricValue]:
         with np.errstate(invalid="ignore", divide="ignore"):
             means = self.sums / self.weights
-        columns = (*metrics.ACCURACY, *BEYOND_ACCURACY)
+        columns = (*kernels.ACCURACY, *BEYOND_ACCURACY)
         found = []
         for m, name in enumerate(names):
             for c, k in enumerate(ks):
                 for j, metric in enumerate(columns):
                     users = int(self.weights[0, m, c, j])
                     if users:
-                        found.append(Measure(name, metric, k, float(means[0, m, c, j]), *_interval(means[1:, m, c, j]), users))
+                        found.append(
+                            MetricValue(
+                                name,
+                                metric,
+                                k,
+                                float(means[0, m, c, j]),
+                                *_interval(means[1:, m, c, j]),
+                                users,
+                            )
+                        )
                 users = int(self.weights[0, m, c, 0])
-                found.append(Measure(name, "coverage", k, float(self.shown[m, c].mean()), None, None, users))
+                found.append(
+                    MetricValue(name, "coverage", k, float(self.shown[m, c].mean()), None, None, users)
+                )
         return found
 
 
@@ -207,11 +230,15 @@ def _reducing(shared: Any, models: int, ks: Sequence[int], bootstrap: int, seed:
         for batch in (whole.slice(at, SLICE) for whole in batches for at in range(0, whole.num_rows, SLICE)):
             users = resampling_weights(batch["key"].to_numpy(), bootstrap, seed)
             for model in range(models):
-                values = _user_values(batch["relevant"], batch[f"list{model}"], catalogue, ks, totals.shown[model])
+                values = _user_values(
+                    batch["relevant"], batch[f"list{model}"], catalogue, ks, totals.shown[model]
+                )
                 known = np.isfinite(values)
                 flat = np.where(known, values, 0.0).reshape(len(values), -1)
                 totals.sums[:, model] += (users @ flat).reshape(totals.sums[:, model].shape)
-                totals.weights[:, model] += (users @ known.reshape(len(values), -1)).reshape(totals.sums[:, model].shape)
+                totals.weights[:, model] += (users @ known.reshape(len(values), -1)).reshape(
+                    totals.sums[:, model].shape
+                )
         yield pa.RecordBatch.from_arrays([pa.array([totals.to_bytes()], pa.binary())], names=["totals"])
 
     return reduce
@@ -229,13 +256,19 @@ def _merging(shape: tuple[int, Sequence[int], int, int]) -> Any:
 
 
 def resampling_weights(keys: Any, bootstrap: int, seed: int) -> Any:
-    """How often each user counts, float64 (1 + bootstrap, n_users): once in row 0, Poisson(1) in the others."""
+    """How often each user counts, float64 (1 + bootstrap, n_users): once in row 0, Poisson(1) in the
+    others.
+    """
     draws = uniform(seed, np.arange(bootstrap)[:, None], keys[None, :])
     return np.concatenate([np.ones((1, len(keys))), np.searchsorted(POISSON_CDF, draws, side="right")])
 
 
-def _user_values(relevant: pa.Array, listed: pa.Array, catalogue: _Catalogue, ks: Sequence[int], shown: Any) -> Any:
-    """Every measure of every user: float64 (n_users, n_ks, n_measures), NaN where undefined. Marks ``shown`` items."""
+def _user_values(
+    relevant: pa.Array, listed: pa.Array, catalogue: _Catalogue, ks: Sequence[int], shown: Any
+) -> Any:
+    """Every metric of every user: float64 (n_users, n_ks, n_metrics), NaN where undefined. Marks
+    ``shown`` items.
+    """
     places, present = _positions(listed, catalogue.ids, max(ks))
     wanted, there = _positions(relevant, catalogue.ids, None)
     width = len(catalogue.ids) + 1
@@ -246,18 +279,20 @@ def _user_values(relevant: pa.Array, listed: pa.Array, catalogue: _Catalogue, ks
     columns = []
     for index, k in enumerate(ks):
         shown[index, places[:, :k][known[:, :k]]] = True
-        accuracy = [measure(hits, n_relevant, k) for measure in metrics.ACCURACY.values()]
-        novelty = metrics.mean_at(catalogue.novelty[places], known, k)
-        popular = metrics.mean_at(catalogue.popular[places].astype(float), known, k)
+        accuracy = [metric(hits, n_relevant, k) for metric in kernels.ACCURACY.values()]
+        novelty = kernels.mean_at(catalogue.novelty[places], known, k)
+        popular = kernels.mean_at(catalogue.popular[places].astype(float), known, k)
         diversity = np.full(len(places), np.nan)
         if catalogue.directions is not None:
-            diversity = metrics.intra_list_diversity(catalogue.directions[places], known, k)
+            diversity = kernels.intra_list_diversity(catalogue.directions[places], known, k)
         columns.append(np.stack([*accuracy, novelty, diversity, popular], axis=1))
     return np.stack(columns, axis=1)
 
 
 def _positions(lists: pa.Array, ids: pa.Array, length: int | None) -> tuple[Any, Any]:
-    """Catalogue positions of lists of ids as an int64 matrix, -1 for an unknown id, and which entries exist."""
+    """Catalogue positions of lists of ids as an int64 matrix, -1 for an unknown id, and which entries
+    exist.
+    """
     sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     found = pc.fill_null(pc.index_in(lists.flatten(), value_set=ids), -1).to_numpy(zero_copy_only=False)
     width = max(1, length or 0, int(sizes.max(initial=0)))

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.evaluation.ranking import Measure
+from recsys_spark.evaluation.ranking import MetricValue
 from recsys_spark.schema import RATING
 
 
-def rating_measures(predicted: Mapping[str, DataFrame], prediction: str = "prediction") -> list[Measure]:
-    """Root mean squared and mean absolute error of each model on the pairs it predicted, and how many it did not.
+def rating_metrics(predicted: Mapping[str, DataFrame], prediction: str = "prediction") -> list[MetricValue]:
+    """Root mean squared and mean absolute error of each model on the pairs it predicted, and how many it did
+    not.
 
     Parameters
     ----------
@@ -21,16 +22,18 @@ def rating_measures(predicted: Mapping[str, DataFrame], prediction: str = "predi
 
     Returns
     -------
-    list of Measure
-        ``rmse`` = sqrt(mean (r - p)²) and ``mae`` = mean |r - p| (Herlocker et al. 2004), where at least one pair was predicted;
-        ``unpredicted``, the number of pairs without a prediction. Never NaN. ``users`` counts the pairs behind
-        the value. One job.
+    list of MetricValue
+        ``rmse`` = sqrt(mean (r - p)²) and ``mae`` = mean |r - p| (Herlocker et al. 2004), where at least one
+        pair was predicted; ``unpredicted``, the number of pairs without a prediction. Never NaN. ``users``
+        counts the pairs behind the value. One job.
     """
     if not predicted:
         return []
-    measures = []
+    metrics = []
     error = F.col(RATING) - F.col(prediction).cast("double")
-    frames = [frame.select(F.lit(name).alias("model"), error.alias("error")) for name, frame in predicted.items()]
+    frames = [
+        frame.select(F.lit(name).alias("model"), error.alias("error")) for name, frame in predicted.items()
+    ]
     together = frames[0]
     for frame in frames[1:]:
         together = together.unionAll(frame)
@@ -43,8 +46,10 @@ def rating_measures(predicted: Mapping[str, DataFrame], prediction: str = "predi
     )
     for row in sorted(rows.collect(), key=lambda row: list(predicted).index(row["model"])):
         if row["known"]:
-            measures.append(Measure(row["model"], "rmse", 0, row["rmse"], None, None, row["known"]))
-            measures.append(Measure(row["model"], "mae", 0, row["mae"], None, None, row["known"]))
+            metrics.append(MetricValue(row["model"], "rmse", 0, row["rmse"], None, None, row["known"]))
+            metrics.append(MetricValue(row["model"], "mae", 0, row["mae"], None, None, row["known"]))
         unpredicted = row["rows"] - row["known"]
-        measures.append(Measure(row["model"], "unpredicted", 0, float(unpredicted), None, None, row["rows"]))
-    return measures
+        metrics.append(
+            MetricValue(row["model"], "unpredicted", 0, float(unpredicted), None, None, row["rows"])
+        )
+    return metrics

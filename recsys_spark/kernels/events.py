@@ -1,16 +1,14 @@
-"""Events (row, column, value) into compressed sparse rows, by counting sort: linear, stable, and without comparisons."""
+"""Events (row, column, value) into compressed sparse rows, by counting sort: linear, stable, and without
+comparisons.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from numba import njit
 
-Floats = npt.NDArray[np.float32]
-Longs = npt.NDArray[np.int64]
-Ints = npt.NDArray[np.int32]
+from recsys_spark.kernels.arrays import Floats, Ints, Longs, exact_jit
 
 
 def group_events(rows: Ints, columns: Ints, values: Floats, n_rows: int) -> tuple[Longs, Ints, Floats]:
@@ -33,7 +31,9 @@ def group_events(rows: Ints, columns: Ints, values: Floats, n_rows: int) -> tupl
     return grouped
 
 
-def sort_events(rows: Ints, columns: Ints, values: Floats, n_rows: int, n_columns: int) -> tuple[Longs, Ints, Floats]:
+def sort_events(
+    rows: Ints, columns: Ints, values: Floats, n_rows: int, n_columns: int
+) -> tuple[Longs, Ints, Floats]:
     """Events by row, then column, then value: the one order that does not depend on how they arrived."""
     by_column, rows, values = group_events(columns, rows, values, n_columns)
     columns = np.repeat(np.arange(n_columns, dtype=np.int32), np.diff(by_column))
@@ -42,7 +42,7 @@ def sort_events(rows: Ints, columns: Ints, values: Floats, n_rows: int, n_column
     return indptr, columns, values
 
 
-@njit(nogil=True)
+@exact_jit
 def _group(rows: Any, columns: Any, values: Any, n_rows: Any) -> Any:
     indptr = np.zeros(n_rows + 1, np.int64)
     for row in rows:
@@ -59,7 +59,7 @@ def _group(rows: Any, columns: Any, values: Any, n_rows: Any) -> Any:
     return indptr, columns_out, values_out
 
 
-@njit(nogil=True)
+@exact_jit
 def _order_repeated(indptr: Any, columns: Any, values: Any) -> None:
     """Sort the values of events of one (row, column), which stand together; most pairs have one."""
     for row in range(len(indptr) - 1):

@@ -4,7 +4,8 @@ Every user (and, with the sides exchanged, every item) minimises, over its own v
 
     f(x) = Σ_j [ a_j (x·y_j)² − 2 b_j (x·y_j) + c_j ]  +  xᵀ G x  +  s |x|²
 
-over its events ``j``: the solution of ``(Σ a y yᵀ + G + s I) x = Σ b y``. The modes differ only in the numbers:
+over its events ``j``: the solution of ``(Σ a y yᵀ + G + s I) x = Σ b y``. The modes differ only in the
+numbers:
 
 =========  =============  ====================  ====
 mode       a              b                     c
@@ -13,13 +14,13 @@ explicit   1              r − μ − offset        b²
 implicit   alpha·abs(r)   1 + a where r > 0     b
 =========  =============  ====================  ====
 
-where ``G`` is the weight of all pairs times YᵀY, and ``s`` the row's regularisation (Hu, Koren & Volinsky 2008; Rendle et al.
-2022).
+where ``G`` is the weight of all pairs times YᵀY, and ``s`` the row's regularisation (Hu, Koren & Volinsky
+2008; Rendle et al. 2022).
 
-``conjugate_gradient`` takes a few steps from where ``x`` is (Takács, Pilászy & Tikk 2011); ``exact`` solves by Cholesky
-factorisation, ``nonnegative`` by coordinate descent. The conjugate gradients of a block of rows advance together, so that
-``P G`` is one matrix product, and the block's factors lie gathered in a buffer that stays in the processor's cache.
-A kernel is compiled once for each rank, which is a constant to the compiler.
+``conjugate_gradient`` takes a few steps from where ``x`` is (Takács, Pilászy & Tikk 2011); ``exact`` solves
+by Cholesky factorisation, ``nonnegative`` by coordinate descent. The conjugate gradients of a block of rows
+advance together, so that ``P G`` is one matrix product, and the block's factors lie gathered in a buffer that
+stays in the processor's cache. A kernel is compiled once for each rank, which is a constant to the compiler.
 """
 
 from __future__ import annotations
@@ -28,12 +29,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from numba import njit
 
-Floats = npt.NDArray[np.float32]
-Longs = npt.NDArray[np.int64]
-Ints = npt.NDArray[np.int32]
+from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs, jit
 
 BLOCK_ROWS = 128
 BUFFER_BYTES = 2**21
@@ -45,7 +42,9 @@ CONSTANT = 64
 CHUNK_BYTES = 2**17
 """Factors that the exact solvers add to a normal equation at a time."""
 PIVOT = np.float32(1e-7)
-"""A pivot below this share of its diagonal entry counts as zero: that component of the solution is left at zero."""
+"""A pivot below this share of its diagonal entry counts as zero: that component of the solution is left
+at zero.
+"""
 MAX_SWEEPS = 200
 SWEEP_TOLERANCE = np.float32(1e-6)
 
@@ -72,7 +71,7 @@ def solve(
     offsets: Floats,
     factors: Floats,
     gram: Floats,
-    ridge: Floats,
+    row_reg: Floats,
     weights: Weights,
     steps: int,
     solution: Floats,
@@ -82,13 +81,14 @@ def solve(
     Parameters
     ----------
     solver : ``cg``, ``cholesky`` or ``nonnegative``
-    indptr : int64 array, shape (n_rows + 1,); events of row u are ``indptr[u]`` to ``indptr[u + 1]`` of the next two
+    indptr : int64 array, shape (n_rows + 1,); events of row u are ``indptr[u]`` to ``indptr[u + 1]`` of the
+        next two
     columns : int32 array, shape (≥ indptr[-1],); rows of ``factors``
     ratings : float32 array, as long as ``columns``
     offsets : float32 array, shape (n_columns,), subtracted from the explicit ratings of a column, or empty
     factors : float32 array, shape (n_columns, rank)
     gram : float32 array, shape (rank, rank), symmetric: ``G``
-    ridge : float32 array, shape (n_rows,): ``s``
+    row_reg : float32 array, shape (n_rows,): ``s``
     weights : the mode
     steps : conjugate-gradient steps; unused by the others
     solution : float32 array, shape (n_rows, rank): the start of ``cg`` and ``nonnegative``; overwritten
@@ -98,31 +98,50 @@ def solve(
     float
         Σ f over the rows, at the solution.
 
-    Rows are independent and each one's sums run over its events in their order, so the bits of a row depend only on its events,
-    ``factors``, and its neighbours in these arrays. Memory: about
-    ``max(BUFFER_BYTES, 4 * BUFFER_EVENTS * rank)`` bytes and ``3 * BLOCK_ROWS * rank`` floats.
+    Rows are independent and each one's sums run over its events in their order, so the bits of a row depend
+    only on its events, ``factors``, and its neighbours in these arrays. Memory: about ``max(BUFFER_BYTES, 4 *
+    BUFFER_EVENTS * rank)`` bytes and ``3 * BLOCK_ROWS * rank`` floats.
     """
-    kernel = _kernels(factors.shape[1])[solver]
-    return float(kernel(indptr, columns, ratings, offsets, factors, gram, ridge, *weights, steps, solution))
+    kernel = compiled_solvers(factors.shape[1])[solver]
+    return float(kernel(indptr, columns, ratings, offsets, factors, gram, row_reg, *weights, steps, solution))
 
 
 def equation(columns: Ints, ratings: Floats, offsets: Floats, factors: Floats, weights: Weights) -> Floats:
-    """One row's events as a normal equation: ``Σ a y yᵀ`` (rank² numbers), ``Σ b y`` (rank) and ``Σ c``, in one float32 array.
+    """One row's events as a normal equation: ``Σ a y yᵀ`` (rank² numbers), ``Σ b y`` (rank) and ``Σ c``, in
+    one float32 array.
 
     Parameters as in :func:`solve`; they may be a part of the row's events: equations add up.
     """
     rank = factors.shape[1]
     matrix, right = np.empty((rank, rank), np.float32), np.empty(rank, np.float32)
     chunk = _rows_within(CHUNK_BYTES, rank)
-    buffer, a, b = np.empty((chunk, rank), np.float32), np.empty(chunk, np.float32), np.empty(chunk, np.float32)
+    buffer, a, b = (
+        np.empty((chunk, rank), np.float32),
+        np.empty(chunk, np.float32),
+        np.empty(chunk, np.float32),
+    )
     indptr, nothing = np.array([0, len(columns)]), np.zeros((rank, rank), np.float32)
-    constant = _kernels(rank)["assemble"](
-        indptr, columns, ratings, offsets, factors, nothing, nothing[0], *weights, 0, buffer, a, b, nothing.copy(), matrix, right
+    constant = compiled_solvers(rank)["assemble"](
+        indptr,
+        columns,
+        ratings,
+        offsets,
+        factors,
+        nothing,
+        nothing[0],
+        *weights,
+        0,
+        buffer,
+        a,
+        b,
+        nothing.copy(),
+        matrix,
+        right,
     )
     return np.concatenate([matrix.ravel(), right, np.array([constant], np.float32)])
 
 
-def solve_equation(solver: str, matrix: npt.NDArray[np.float64], right: npt.NDArray[np.float64], solution: Floats) -> float:
+def solve_equation(solver: str, matrix: Doubles, right: Doubles, solution: Floats) -> float:
     """Minimise ``xᵀ matrix x − 2 rightᵀ x`` exactly, ``nonnegative`` over x ≥ 0; gives the minimum.
 
     Parameters
@@ -131,9 +150,9 @@ def solve_equation(solver: str, matrix: npt.NDArray[np.float64], right: npt.NDAr
     right : shape (rank,)
     solution : float32 array, shape (rank,): the start of ``nonnegative``; overwritten
     """
-    kernels, A, g = _kernels(len(solution)), matrix.astype(np.float32), right.astype(np.float32)
+    kernels, A, g = compiled_solvers(len(solution)), matrix.astype(np.float32), right.astype(np.float32)
     if solver == "nonnegative":
-        kernels["descend"](A, g, solution)
+        kernels["coordinate_descent"](A, g, solution)
     else:
         solution[:] = A.diagonal()
         kernels["factorise_and_solve"](A, g, solution)
@@ -141,11 +160,7 @@ def solve_equation(solver: str, matrix: npt.NDArray[np.float64], right: npt.NDAr
     return float(x @ matrix @ x - 2 * right @ x)
 
 
-def _jit(function: Any) -> Any:
-    return njit(fastmath=True, nogil=True, error_model="numpy")(function)
-
-
-@_jit
+@jit
 def _terms(rating: Any, offset: Any, implicit: Any, alpha: Any, mean: Any) -> Any:
     """``a``, ``b`` and ``c`` of one event."""
     if implicit:
@@ -157,18 +172,22 @@ def _terms(rating: Any, offset: Any, implicit: Any, alpha: Any, mean: Any) -> An
 
 
 @lru_cache(maxsize=8)
-def _kernels(rank: int) -> dict[str, Any]:
-    """The compiled solvers of ``rank``, and their parts; each compiles when first called, in about a second."""
+def compiled_solvers(rank: int) -> dict[str, Any]:
+    """The compiled solvers of ``rank``, and their parts; each compiles when first called, in about a
+    second.
+    """
     d, chunk = rank, _rows_within(CHUNK_BYTES, rank)
     # at high ranks a cache would hold the events of too few rows to make P G a product worth the name
     capacity = max(BUFFER_EVENTS, _rows_within(BUFFER_BYTES, rank))
 
-    @_jit
+    @jit
     def width(row):  # type: ignore[no-untyped-def]
-        """Length of a row. The compiler knows it from ``CONSTANT`` on: shorter loops it would unroll, and then not vectorise."""
+        """Length of a row. The compiler knows it from ``CONSTANT`` on: shorter loops it would unroll, and
+        then not vectorise.
+        """
         return len(row) if rank < CONSTANT else rank
 
-    @_jit
+    @jit
     def gather(columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, k, buffer, a, b):  # type: ignore[no-untyped-def]
         """Copy events j0 to j1 to the buffer's rows from k on; gives Σ c."""
         constant = 0.0
@@ -182,9 +201,13 @@ def _kernels(rank: int) -> dict[str, Any]:
             k += 1
         return constant
 
-    @_jit
-    def residual(columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, keep, first, buffer, a, x, r):  # type: ignore[no-untyped-def]
-        """Add Σ (b − a x·y) y of events j0 to j1 to r, keep their rows in the buffer if so asked; gives their part of f."""
+    @jit
+    def residual(
+        columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, keep, first, buffer, a, x, r
+    ):  # type: ignore[no-untyped-def]
+        """Add Σ (b − a x·y) y of events j0 to j1 to r, keep their rows in the buffer if so asked; gives
+        their part of f.
+        """
         d = width(x)
         value = _ZERO
         for j in range(j0, j1):
@@ -207,7 +230,7 @@ def _kernels(rank: int) -> dict[str, Any]:
                     r[i] += g * y[i]
         return value
 
-    @_jit
+    @jit
     def apply(buffer, a, k0, k1, p, out):  # type: ignore[no-untyped-def]
         """Add Σ a (p·y) y over the buffer's rows k0 to k1 to out, four rows at a time."""
         d = width(p)
@@ -225,7 +248,9 @@ def _kernels(rank: int) -> dict[str, Any]:
             t2 *= a[k + 2]
             t3 *= a[k + 3]
             for i in range(d):
-                out[i] += t0 * buffer[k, i] + t1 * buffer[k + 1, i] + t2 * buffer[k + 2, i] + t3 * buffer[k + 3, i]
+                out[i] += (
+                    t0 * buffer[k, i] + t1 * buffer[k + 1, i] + t2 * buffer[k + 2, i] + t3 * buffer[k + 3, i]
+                )
         for k in range(fours, k1):
             t = _ZERO
             for i in range(d):
@@ -234,13 +259,18 @@ def _kernels(rank: int) -> dict[str, Any]:
             for i in range(d):
                 out[i] += t * buffer[k, i]
 
-    @_jit
+    @jit
     def apply_afar(columns, ratings, factors, implicit, alpha, mean, j0, j1, p, out):  # type: ignore[no-untyped-def]
         """The same over events j0 to j1, whose rows are too many for the buffer."""
         d = width(p)
         fours = j1 - (j1 - j0) % 4
         for j in range(j0, fours, 4):
-            y0, y1, y2, y3 = factors[columns[j]], factors[columns[j + 1]], factors[columns[j + 2]], factors[columns[j + 3]]
+            y0, y1, y2, y3 = (
+                factors[columns[j]],
+                factors[columns[j + 1]],
+                factors[columns[j + 2]],
+                factors[columns[j + 3]],
+            )
             t0, t1, t2, t3 = _ZERO, _ZERO, _ZERO, _ZERO
             for i in range(d):
                 pi = p[i]
@@ -263,15 +293,18 @@ def _kernels(rank: int) -> dict[str, Any]:
             for i in range(d):
                 out[i] += t * y[i]
 
-    @_jit
+    @jit
     def conjugate_gradient(  # type: ignore[no-untyped-def]
-        indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, steps, X
+        indptr, columns, ratings, offsets, factors, gram, row_reg, implicit, alpha, mean, steps, X
     ):
         n_rows, d = len(indptr) - 1, width(gram[0])
         buffer, a = np.empty((capacity, d), np.float32), np.empty(capacity, np.float32)
         R, P = np.empty((BLOCK_ROWS, d), np.float32), np.empty((BLOCK_ROWS, d), np.float32)
         AP, rr = np.empty((BLOCK_ROWS, d), np.float32), np.empty(BLOCK_ROWS, np.float32)
-        r, p = np.empty(d, np.float32), np.empty(d, np.float32)  # of one row: the compiler knows that they do not overlap
+        r, p = (
+            np.empty(d, np.float32),
+            np.empty(d, np.float32),
+        )  # of one row: the compiler knows that they do not overlap
         value: Any = 0.0
         low = 0
         while low < n_rows:
@@ -282,7 +315,7 @@ def _kernels(rank: int) -> dict[str, Any]:
             fits = indptr[high] - first <= capacity
             np.dot(X[low:high], gram, R[:size])
             for u in range(size):
-                x, s = X[low + u], ridge[low + u]
+                x, s = X[low + u], row_reg[low + u]
                 quadratic = _ZERO
                 for i in range(d):
                     g = R[u, i] + s * x[i]
@@ -290,7 +323,23 @@ def _kernels(rank: int) -> dict[str, Any]:
                     r[i] = -g
                 value += quadratic
                 j0, j1 = indptr[low + u], indptr[low + u + 1]
-                value += residual(columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, fits, first, buffer, a, x, r)
+                value += residual(
+                    columns,
+                    ratings,
+                    offsets,
+                    factors,
+                    implicit,
+                    alpha,
+                    mean,
+                    j0,
+                    j1,
+                    fits,
+                    first,
+                    buffer,
+                    a,
+                    x,
+                    r,
+                )
                 square = _ZERO
                 for i in range(d):
                     P[u, i] = r[i]
@@ -302,7 +351,7 @@ def _kernels(rank: int) -> dict[str, Any]:
                 for u in range(size):
                     if rr[u] <= _ZERO:
                         continue
-                    s = ridge[low + u]
+                    s = row_reg[low + u]
                     for i in range(d):
                         p[i] = P[u, i]
                         r[i] = AP[u, i] + s * p[i]
@@ -332,9 +381,25 @@ def _kernels(rank: int) -> dict[str, Any]:
             low = high
         return value
 
-    @_jit
+    @jit
     def assemble(  # type: ignore[no-untyped-def]
-        indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, u, buffer, a, b, product, A, g
+        indptr,
+        columns,
+        ratings,
+        offsets,
+        factors,
+        gram,
+        row_reg,
+        implicit,
+        alpha,
+        mean,
+        u,
+        buffer,
+        a,
+        b,
+        product,
+        A,
+        g,
     ):
         """The whole normal equation of row u, in A and g; gives Σ c."""
         # loops, not array expressions, which take seconds to compile
@@ -345,7 +410,9 @@ def _kernels(rank: int) -> dict[str, Any]:
         constant = 0.0
         for j0 in range(indptr[u], indptr[u + 1], chunk):
             size = min(chunk, indptr[u + 1] - j0)
-            constant += gather(columns, ratings, offsets, factors, implicit, alpha, mean, j0, j0 + size, 0, buffer, a, b)
+            constant += gather(
+                columns, ratings, offsets, factors, implicit, alpha, mean, j0, j0 + size, 0, buffer, a, b
+            )
             for k in range(size):
                 for i in range(d):
                     g[i] += b[k] * buffer[k, i]
@@ -358,10 +425,10 @@ def _kernels(rank: int) -> dict[str, Any]:
                 for j in range(d):
                     A[i, j] += product[i, j]
         for i in range(d):
-            A[i, i] += ridge[u]
+            A[i, i] += row_reg[u]
         return constant
 
-    @_jit
+    @jit
     def factorise_and_solve(A, g, x):  # type: ignore[no-untyped-def]
         """Solve ``A x = g`` by ``A = UᵀU``; the upper half of ``A`` and ``g`` are overwritten."""
         for k in range(d):
@@ -391,9 +458,11 @@ def _kernels(rank: int) -> dict[str, Any]:
                 total -= A[k, j] * x[j]
             x[k] = total / A[k, k] if A[k, k] > _ZERO else _ZERO
 
-    @_jit
-    def descend(A, g, x):  # type: ignore[no-untyped-def]
-        """Minimise ``xᵀAx − 2 gᵀx`` over ``x ≥ 0`` by coordinate descent from ``x``, with the full matrix ``A``."""
+    @jit
+    def coordinate_descent(A, g, x):  # type: ignore[no-untyped-def]
+        """Minimise ``xᵀAx − 2 gᵀx`` over ``x ≥ 0`` by coordinate descent from ``x``, with the full matrix
+        ``A``.
+        """
         for k in range(d):
             x[k] = max(x[k], _ZERO)
         for _ in range(MAX_SWEEPS):
@@ -412,17 +481,37 @@ def _kernels(rank: int) -> dict[str, Any]:
             if moved <= SWEEP_TOLERANCE * largest:
                 break
 
-    @_jit
+    @jit
     def cholesky(  # type: ignore[no-untyped-def]
-        indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, _steps, X
+        indptr, columns, ratings, offsets, factors, gram, row_reg, implicit, alpha, mean, _steps, X
     ):
-        buffer, a, b = np.empty((chunk, d), np.float32), np.empty(chunk, np.float32), np.empty(chunk, np.float32)
+        buffer, a, b = (
+            np.empty((chunk, d), np.float32),
+            np.empty(chunk, np.float32),
+            np.empty(chunk, np.float32),
+        )
         product, A = np.empty((d, d), np.float32), np.empty((d, d), np.float32)
         g, right = np.empty(d, np.float32), np.empty(d, np.float32)
         value = 0.0
         for u in range(len(indptr) - 1):
             value += assemble(
-                indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, u, buffer, a, b, product, A, g
+                indptr,
+                columns,
+                ratings,
+                offsets,
+                factors,
+                gram,
+                row_reg,
+                implicit,
+                alpha,
+                mean,
+                u,
+                buffer,
+                a,
+                b,
+                product,
+                A,
+                g,
             )
             x = X[u]
             for i in range(d):
@@ -435,19 +524,39 @@ def _kernels(rank: int) -> dict[str, Any]:
             value -= gain
         return value
 
-    @_jit
+    @jit
     def nonnegative(  # type: ignore[no-untyped-def]
-        indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, _steps, X
+        indptr, columns, ratings, offsets, factors, gram, row_reg, implicit, alpha, mean, _steps, X
     ):
-        buffer, a, b = np.empty((chunk, d), np.float32), np.empty(chunk, np.float32), np.empty(chunk, np.float32)
+        buffer, a, b = (
+            np.empty((chunk, d), np.float32),
+            np.empty(chunk, np.float32),
+            np.empty(chunk, np.float32),
+        )
         product, A, g = np.empty((d, d), np.float32), np.empty((d, d), np.float32), np.empty(d, np.float32)
         value = 0.0
         for u in range(len(indptr) - 1):
             value += assemble(
-                indptr, columns, ratings, offsets, factors, gram, ridge, implicit, alpha, mean, u, buffer, a, b, product, A, g
+                indptr,
+                columns,
+                ratings,
+                offsets,
+                factors,
+                gram,
+                row_reg,
+                implicit,
+                alpha,
+                mean,
+                u,
+                buffer,
+                a,
+                b,
+                product,
+                A,
+                g,
             )
             x = X[u]
-            descend(A, g, x)
+            coordinate_descent(A, g, x)
             for i in range(d):
                 row = _ZERO
                 for j in range(d):
@@ -460,6 +569,6 @@ def _kernels(rank: int) -> dict[str, Any]:
         "cholesky": cholesky,
         "nonnegative": nonnegative,
         "assemble": assemble,
-        "descend": descend,
+        "coordinate_descent": coordinate_descent,
         "factorise_and_solve": factorise_and_solve,
     }

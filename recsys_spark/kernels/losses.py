@@ -1,51 +1,105 @@
-"""Losses of pairs: a positive's score against those of its negatives, or against a rating.
+"""Losses and their gradients: of pairs, and of a softmax over the catalogue.
 
-Each takes ``scores``, shape (n, 1 + m): the pair itself in the first column, then its negatives; and those with negatives take
-``there``, bool, of the same shape: which of them there are. It gives the losses, shape (n,), and their gradients by the scores;
-both are finite for finite scores, however large.
+A loss of pairs compares a positive's score with those of its negatives, or with a rating. It takes
+``scores``, shape (n, 1 + m): the pair itself in the first column, then its negatives; and, where mask are
+negatives, ``mask``, bool, of the same shape: which of them exist. It returns the losses, shape (n,), and
+their gradients with respect to the scores; both are finite for finite scores, however large.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
+from recsys_spark.kernels.arrays import Booleans, Integers, Reals
 
 
-def logistic(scores: Floats, there: Mask) -> tuple[Floats, Floats]:
+def logistic(scores: Reals, mask: Booleans) -> tuple[Reals, Reals]:
     """Cross-entropy of a pair's being positive: its label is 1, its negatives' is 0; summed."""
     signs = np.where(np.arange(scores.shape[1]) == 0, -1, 1).astype(scores.dtype)
-    losses = np.where(there, np.logaddexp(0, signs * scores), 0)
-    return losses.sum(axis=1), np.where(there, signs * sigmoid(signs * scores), 0)
+    losses = np.where(mask, np.logaddexp(0, signs * scores), 0)
+    return losses.sum(axis=1), np.where(mask, signs * sigmoid(signs * scores), 0)
 
 
-def bpr(scores: Floats, there: Mask) -> tuple[Floats, Floats]:
-    """Bayesian personalised ranking (Rendle et al. 2009): -log σ(positive - negative), mean over the negatives."""
+def bpr(scores: Reals, mask: Booleans) -> tuple[Reals, Reals]:
+    """Bayesian personalised ranking (Rendle et al. 2009): -log σ(positive - negative), mean over the
+    negatives.
+    """
     margins = scores[:, :1] - scores[:, 1:]
-    share = there[:, 1:] / np.maximum(there[:, 1:].sum(axis=1, keepdims=True), 1).astype(scores.dtype)
+    share = mask[:, 1:] / np.maximum(mask[:, 1:].sum(axis=1, keepdims=True), 1).astype(scores.dtype)
     slopes = share * sigmoid(-margins)
     gradient = np.concatenate([-slopes.sum(axis=1, keepdims=True), slopes], axis=1)
     return (share * np.logaddexp(0, -margins)).sum(axis=1), gradient
 
 
-def contrastive(scores: Floats, there: Mask, margin: float, weight: float) -> tuple[Floats, Floats]:
-    """Cosine contrastive loss (Mao et al. 2021): 1 - positive + weight * mean over the negatives of max(0, negative - margin)."""
-    share = weight * there[:, 1:] / np.maximum(there[:, 1:].sum(axis=1, keepdims=True), 1).astype(scores.dtype)
+def contrastive(scores: Reals, mask: Booleans, margin: float, weight: float) -> tuple[Reals, Reals]:
+    """Cosine contrastive loss (Mao et al. 2021): 1 - positive + weight * mean over the negatives of
+    max(0, negative - margin).
+    """
+    share = weight * mask[:, 1:] / np.maximum(mask[:, 1:].sum(axis=1, keepdims=True), 1).astype(scores.dtype)
     over = np.maximum(scores[:, 1:] - margin, 0)
     gradient = np.concatenate([np.full((len(scores), 1), -1, scores.dtype), share * (over > 0)], axis=1)
     return 1 - scores[:, 0] + (share * over).sum(axis=1), gradient
 
 
-def squared(scores: Floats, ratings: Floats) -> tuple[Floats, Floats]:
-    """Half the squared error of the first column against ``ratings``, shape (n,); there are no negatives."""
+def squared(scores: Reals, ratings: Reals) -> tuple[Reals, Reals]:
+    """Half the squared error of the first column against ``ratings``, shape (n,); mask are no negatives."""
     error = scores[:, 0] - ratings
     return error * error / 2, error[:, None]
 
 
-def sigmoid(x: Floats) -> Floats:
+def sigmoid(x: Reals) -> Reals:
     """1 / (1 + e^-x)."""
     return np.asarray(0.5 * (1 + np.tanh(x / 2)))
+
+
+def softmax_loss(logits: Reals, rows: Integers, columns: Integers, weights: Reals) -> tuple[Reals, Reals]:
+    """Cross-entropy of targets under the softmax of their rows' logits, and its gradient with respect to the
+    logits.
+
+    Parameters
+    ----------
+    logits : shape (n, m), finite; overwritten by the gradient
+    rows, columns : of each target, shape (n_targets,); no pair twice
+    weights : of each target
+
+    Returns
+    -------
+    losses : shape (n_targets,), weighted, finite: the largest logit is taken off before anything is
+        exponentiated
+    gradient : of their sum, shape (n, m)
+    """
+    # in place: a pass over a large matrix costs less than a new one
+    logits -= logits.max(axis=1, keepdims=True)
+    of_targets = logits[rows, columns]
+    np.exp(logits, out=logits)
+    total = logits.sum(axis=1)
+    logits *= (np.bincount(rows, weights, len(logits)) / total).astype(logits.dtype)[:, None]
+    logits[rows, columns] -= weights
+    return weights * (np.log(total)[rows] - of_targets), logits
+
+
+def sampled_softmax_loss(
+    own: Reals, shared: Reals, rows: Integers, weights: Reals
+) -> tuple[Reals, Reals, Reals]:
+    """The same where a row's catalogue is its own targets and some sampled items.
+
+    Parameters
+    ----------
+    own : logits of the targets, shape (n_targets,)
+    shared : logits of the sampled items, shape (n, m), each less the log of how often the item is expected
+        among them, so that their sum estimates that over the catalogue without the targets; a very negative
+        number for those that do not count
+    rows, weights : of each target
+
+    Returns
+    -------
+    losses : shape (n_targets,), weighted
+    grad_own, grad_shared : gradients of their sum
+    """
+    largest = shared.max(axis=1)
+    np.maximum.at(largest, rows, own)
+    grad_own, grad_shared = np.exp(own - largest[rows]), np.exp(shared - largest[:, None])
+    total = grad_shared.sum(axis=1) + np.bincount(rows, grad_own, len(shared))
+    share = (np.bincount(rows, weights, len(shared)) / total).astype(shared.dtype)
+    losses = weights * (np.log(total)[rows] + largest[rows] - own)
+    return losses, grad_own * share[rows] - weights, grad_shared * share[:, None]

@@ -1,51 +1,55 @@
-"""Ranking measures of recommendation lists, one value per user, at one cut-off k.
+"""Ranking metrics of recommendation lists, one value per user, at one cut-off k.
 
-Throughout, ``hits`` is a bool array, shape (n_users, length): whether the item at each place of a user's list is
-relevant; places behind a list's end are False. ``n_relevant`` is an int array, shape (n_users,): how many relevant items a
-user has in all, at least 1. Places count from 1, so column j is place j + 1. All results are float64, shape (n_users,).
+Throughout, ``hits`` is a bool array, shape (n_users, length): whether the item at each place of a user's list
+is relevant; places behind a list's end are False. ``n_relevant`` is an int array, shape (n_users,): how many
+relevant items a user has in all, at least 1. Places count from 1, so column j is place j + 1. All results are
+float64, shape (n_users,).
 """
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Hits = npt.NDArray[np.bool_]
-Counts = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float64]
+from recsys_spark.kernels.arrays import Booleans, Doubles, Longs
 
 
-def hit_rate(hits: Hits, n_relevant: Counts, k: int) -> Values:
+def hit_rate(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
     """1 if any of the first k is relevant, else 0 (Deshpande & Karypis 2004)."""
     return np.asarray(hits[:, :k].any(axis=1), np.float64)
 
 
-def precision(hits: Hits, n_relevant: Counts, k: int) -> Values:
-    """Relevant items among the first k, divided by k, also where the list is shorter (Herlocker et al. 2004)."""
+def precision(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
+    """Relevant items among the first k, divided by k, also where the list is shorter (Herlocker et al.
+    2004).
+    """
     return np.asarray(hits[:, :k].sum(axis=1) / k)
 
 
-def recall(hits: Hits, n_relevant: Counts, k: int) -> Values:
+def recall(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
     """Relevant items among the first k, divided by n_relevant (Herlocker et al. 2004)."""
     return np.asarray(hits[:, :k].sum(axis=1) / n_relevant)
 
 
-def average_precision(hits: Hits, n_relevant: Counts, k: int) -> Values:
-    """Precision at each relevant place up to k, summed and divided by min(n_relevant, k) (Manning et al. 2008, ch. 8)."""
+def average_precision(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
+    """Precision at each relevant place up to k, summed and divided by min(n_relevant, k) (Manning et al.
+    2008, ch. 8).
+    """
     first = hits[:, :k]
     at_place = np.cumsum(first, axis=1) / np.arange(1, first.shape[1] + 1)
     return np.asarray((at_place * first).sum(axis=1) / np.minimum(n_relevant, k))
 
 
-def reciprocal_rank(hits: Hits, n_relevant: Counts, k: int) -> Values:
+def reciprocal_rank(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
     """1 / place of the first relevant item, 0 if there is none up to k (Voorhees 1999)."""
     first = hits[:, :k]
     found = first.any(axis=1)
     return np.where(found, 1.0 / (first.argmax(axis=1) + 1), 0.0) if first.shape[1] else np.zeros(len(hits))
 
 
-def ndcg(hits: Hits, n_relevant: Counts, k: int) -> Values:
-    """Σ over relevant places j ≤ k of 1/log2(j + 1), divided by that sum for a perfect list (Järvelin & Kekäläinen 2002)."""
+def ndcg(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
+    """Σ over relevant places j ≤ k of 1/log2(j + 1), divided by that sum for a perfect list (Järvelin &
+    Kekäläinen 2002).
+    """
     discount = 1.0 / np.log2(np.arange(2, k + 2))
     gained = hits[:, :k] @ discount[: hits[:, :k].shape[1]]
     ideal = np.cumsum(discount)[np.minimum(n_relevant, k) - 1]
@@ -60,21 +64,24 @@ ACCURACY = {
     "mrr": reciprocal_rank,
     "ndcg": ndcg,
 }
-"""Name of a measure → its function of (hits, n_relevant, k)."""
+"""Name of a metric → its function of (hits, n_relevant, k)."""
 
 
-def mean_at(values: Values, present: Hits, k: int) -> Values:
-    """Mean of ``values`` (n_users, length) over the present ones of the first k places; NaN for an empty list."""
+def mean_at(values: Doubles, present: Booleans, k: int) -> Doubles:
+    """Mean of ``values`` (n_users, length) over the present ones of the first k places; NaN for an empty
+    list.
+    """
     count = present[:, :k].sum(axis=1)
     total = np.where(present[:, :k], values[:, :k], 0.0).sum(axis=1)
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
-def intra_list_diversity(directions: Values, present: Hits, k: int) -> Values:
+def intra_list_diversity(directions: Doubles, present: Booleans, k: int) -> Doubles:
     """Mean of 1 - cosine over all pairs of the first k items (Ziegler et al. 2005).
 
-    ``directions`` has shape (n_users, length, n_genres): unit vectors of the items' genres. An item without genres has the
-    zero vector: it is at distance 1 from any other. NaN for a list with fewer than two items. The sum over pairs comes from
+    ``directions`` has shape (n_users, length, n_genres): unit vectors of the items' genres. An item without
+    genres has the zero vector: it is at distance 1 from any other. NaN for a list with fewer than two items.
+    The sum over pairs comes from
     |Σ v|² = Σ |v|² + 2 Σ_{i<j} v_i·v_j, so the cost is linear in k.
     """
     there = np.where(present[:, :k, None], directions[:, :k], 0.0)

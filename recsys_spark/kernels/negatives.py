@@ -1,10 +1,11 @@
 """Negatives: items that a user has not taken, drawn from a distribution over the catalogue.
 
-Draws come from an alias table (Walker 1977; Vose 1991), and those that hit one of the user's positives, or an item that the same
-positive already has, are drawn again. Two cases would draw for ever, and are taken out: a user whose positives have nearly all of
-the distribution's mass draws from a list of the rest, and a positive that still lacks items after many draws gets them by
-an exponential race over that list (Efraimidis & Spirakis 2006). Both leave the distribution as it is: item after item, without
-replacement, each with a probability proportional to its weight among those that are left.
+Draws come from an alias table (Walker 1977; Vose 1991), and those that hit one of the user's positives, or an
+item that the same positive already has, are drawn again. Two cases would draw for ever, and are taken out: a
+user whose positives have nearly all of the distribution's mass draws from a list of the rest, and a positive
+that still lacks items after many draws gets them by an exponential race over that list (Efraimidis & Spirakis
+2006). Both leave the distribution as it is: item after item, without replacement, each with a probability
+proportional to its weight among those that are left.
 
 Every draw is a pure function of the user's key and the number of his draws before it.
 """
@@ -15,14 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from numba import njit
 
-from recsys_spark.kernels.randomness import GOLDEN, Words, finalise
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
-Longs = npt.NDArray[np.int64]
+from recsys_spark.kernels.arrays import Doubles, Floats, Hashes, Ints, Longs, exact_jit
+from recsys_spark.kernels.randomness import GOLDEN, inlined_finalise
 
 CROWDED = 15 / 16
 """Mass of a user's positives from which on the rest of the catalogue is listed for him."""
@@ -46,7 +42,7 @@ class Proposal:
     log_q: Floats
 
     @classmethod
-    def build(cls, weights: npt.NDArray[np.float64]) -> Proposal:
+    def build(cls, weights: Doubles) -> Proposal:
         """The distribution proportional to ``weights``, shape (n_items,), all above 0. Linear time.
 
         Raises
@@ -61,7 +57,7 @@ class Proposal:
         accept, alias = _alias_table(share * len(share))
         return cls(accept, alias, np.log(share).astype(np.float32))
 
-    def draw(self, chances: npt.NDArray[np.float64]) -> Ints:
+    def draw(self, chances: Doubles) -> Ints:
         """A position for each of ``chances``, uniform in [0, 1), with replacement."""
         scaled = chances * len(self.accept)
         at = scaled.astype(np.int32)
@@ -76,22 +72,27 @@ class Drawn:
     ----------
     items : int32 array: positions, those of one positive together, in the order of the positives
     counts : int32 array, shape (n_positives,): how many each has; fewer than wanted where no more are unseen
-    log_unseen : float64 array, shape (n_users,): log probability that a draw hits none of the user's positives
+    log_unseen : float64 array, shape (n_users,): log probability that a draw hits none of the user's
+        positives
     """
 
     items: Ints
     counts: Ints
-    log_unseen: npt.NDArray[np.float64]
+    log_unseen: Doubles
 
 
-def draw_negatives(keys: Words, known: tuple[Longs, Ints], positives: Longs, wanted: Ints, proposal: Proposal) -> Drawn:
-    """Draw ``wanted`` negatives for each positive: none a known item of its user, none twice for the same positive.
+def draw_negatives(
+    keys: Hashes, known: tuple[Longs, Ints], positives: Longs, wanted: Ints, proposal: Proposal
+) -> Drawn:
+    """Draw ``wanted`` negatives for each positive: none a known item of its user, none twice for the same
+    positive.
 
     Parameters
     ----------
     keys : uint64 array, shape (n_users,): what each user's draws depend on, beside the proposal
     known : CSR pair (indptr int64 (n_users + 1,), positions int32), ascending and unique within a user
-    positives : int64 array, shape (n_users + 1,): positives of user u are ``positives[u]`` to ``positives[u + 1]``
+    positives : int64 array, shape (n_users + 1,): positives of user u are ``positives[u]`` to ``positives[u +
+        1]``
     wanted : int32 array, shape (n_positives,)
     proposal : what is drawn from
 
@@ -101,14 +102,25 @@ def draw_negatives(keys: Words, known: tuple[Longs, Ints], positives: Longs, wan
 
     Notes
     -----
-    Memory: the result, and 12 bytes for each unseen item of one crowded user. About one draw, one look-up in the user's positives
-    by bisection and one in a small hash table for each negative.
+    Memory: the result, and 12 bytes for each unseen item of one crowded user. About one draw, one look-up in
+    the user's positives by bisection and one in a small hash table for each negative.
     """
     starts = np.concatenate([[0], np.cumsum(wanted)]).astype(np.int64)
     items = np.full(starts[-1], -1, np.int32)
     log_unseen = np.empty(len(keys))
     size = 2 ** int(2 * max(1, wanted.max(initial=1)) - 1).bit_length()
-    _draw(keys, *known, positives, starts, size, proposal.accept, proposal.alias, proposal.log_q, items, log_unseen)
+    _draw(
+        keys,
+        *known,
+        positives,
+        starts,
+        size,
+        proposal.accept,
+        proposal.alias,
+        proposal.log_q,
+        items,
+        log_unseen,
+    )
     drawn = items >= 0
     if drawn.all():
         return Drawn(items, wanted, log_unseen)
@@ -116,14 +128,7 @@ def draw_negatives(keys: Words, known: tuple[Longs, Ints], positives: Longs, wan
     return Drawn(items[drawn], counts, log_unseen)
 
 
-def _jit(function: Any) -> Any:
-    return njit(nogil=True, error_model="numpy")(function)
-
-
-_finalise = njit(nogil=True, inline="always")(finalise)
-
-
-@_jit
+@exact_jit
 def _alias_table(scaled: Any) -> Any:
     n = len(scaled)
     accept, alias = np.ones(n, np.float32), np.arange(n).astype(np.int32)
@@ -148,13 +153,13 @@ def _alias_table(scaled: Any) -> Any:
     return accept, alias
 
 
-@_jit
+@exact_jit
 def _uniform(key: Any, counter: Any) -> Any:
     """A float64 in [0, 1): as ``randomness.uniform`` mixes a key in."""
-    return (_finalise((key ^ np.uint64(counter)) + GOLDEN) >> np.uint64(11)) * 2.0**-53
+    return (inlined_finalise((key ^ np.uint64(counter)) + GOLDEN) >> np.uint64(11)) * 2.0**-53
 
 
-@_jit
+@exact_jit
 def _holds(ascending: Any, item: Any) -> Any:
     low, high = 0, len(ascending)
     while low < high:
@@ -166,7 +171,7 @@ def _holds(ascending: Any, item: Any) -> Any:
     return low < len(ascending) and ascending[low] == item
 
 
-@_jit
+@exact_jit
 def _place(table: Any, stamps: Any, stamp: Any, item: Any) -> Any:
     """Where ``item`` stands in the hash table of the positive ``stamp``, or the free place for it."""
     mask = len(table) - 1
@@ -176,7 +181,7 @@ def _place(table: Any, stamps: Any, stamp: Any, item: Any) -> Any:
     return at
 
 
-@_jit
+@exact_jit
 def _rest(seen: Any, log_q: Any) -> Any:
     """Items that are not in ``seen``, and the running sums of their probabilities."""
     items, sums = np.empty(len(log_q) - len(seen), np.int32), np.empty(len(log_q) - len(seen), np.float64)
@@ -191,7 +196,7 @@ def _rest(seen: Any, log_q: Any) -> Any:
     return items, sums
 
 
-@_jit
+@exact_jit
 def _draw(keys, known_indptr, known, positives, starts, size, accept, alias, log_q, items, log_unseen):  # type: ignore[no-untyped-def]
     n = len(accept)
     table, stamps = np.empty(size, np.int64), np.full(size, -1, np.int64)
@@ -213,7 +218,9 @@ def _draw(keys, known_indptr, known, positives, starts, size, accept, alias, log
                 chance = _uniform(key, counter)
                 counter += 1
                 if crowded:
-                    item = np.int64(rest[min(np.searchsorted(sums, chance * sums[-1], side="right"), len(rest) - 1)])
+                    item = np.int64(
+                        rest[min(np.searchsorted(sums, chance * sums[-1], side="right"), len(rest) - 1)]
+                    )
                 else:
                     scaled = chance * n
                     item = np.int64(scaled)
@@ -233,7 +240,9 @@ def _draw(keys, known_indptr, known, positives, starts, size, accept, alias, log
                 for k in range(len(rest)):
                     place = _place(table, stamps, positive, np.int64(rest[k]))
                     if stamps[place] != positive:
-                        arrivals[k] = -np.log(1.0 - _uniform(key, counter)) / np.exp(np.float64(log_q[rest[k]]))
+                        arrivals[k] = -np.log(1.0 - _uniform(key, counter)) / np.exp(
+                            np.float64(log_q[rest[k]])
+                        )
                     counter += 1
                 order = np.argsort(arrivals)
                 for k in range(stop - at):

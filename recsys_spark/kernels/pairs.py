@@ -1,15 +1,14 @@
-"""Scores of (user, item) pairs from vectors whose last column is a bias, and the way back for gradients."""
+"""Scores of (user, item) pairs from vectors whose last column is a bias, and the gradients of those
+scores.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from numba import njit
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
+from recsys_spark.kernels.arrays import Floats, Ints, jit
 
 
 def pair_scores(users: Floats, items: Floats, rows: Ints, candidates: Ints, product: bool) -> Floats:
@@ -30,30 +29,27 @@ def pair_scores(users: Floats, items: Floats, rows: Ints, candidates: Ints, prod
     return scores
 
 
-def spread_over_pairs(
+def pair_scores_backward(
     users: Floats,
     items: Floats,
     rows: Ints,
     candidates: Ints,
     product: bool,
     gradient: Floats,
-    by_users: Floats,
-    by_items: Floats,
+    grad_users: Floats,
+    grad_items: Floats,
 ) -> None:
-    """Add the gradients by ``users`` and ``items`` to ``by_users`` and ``by_items``: the way back of :func:`pair_scores`.
+    """Add the gradients of ``users`` and ``items`` to ``grad_users`` and ``grad_items``: the backward pass of
+    :func:`pair_scores`.
 
     Parameters
     ----------
-    gradient : float32 array, shape (n_pairs, m): of a loss by the scores
+    gradient : float32 array, shape (n_pairs, m): of a loss with respect to the scores
     """
-    _spread(users, items, rows, candidates, product, gradient, by_users, by_items)
+    _scores_backward(users, items, rows, candidates, product, gradient, grad_users, grad_items)
 
 
-def _jit(function: Any) -> Any:
-    return njit(nogil=True, fastmath=True, error_model="numpy")(function)
-
-
-@_jit
+@jit
 def _scores(users: Any, items: Any, rows: Any, candidates: Any, product: Any, scores: Any) -> None:
     dim = users.shape[1] - 1
     for k in range(len(rows)):
@@ -68,18 +64,18 @@ def _scores(users: Any, items: Any, rows: Any, candidates: Any, product: Any, sc
                 scores[k, j] = total + x[dim] + y[dim]
 
 
-@_jit
-def _spread(users, items, rows, candidates, product, gradient, by_users, by_items):  # type: ignore[no-untyped-def]
+@jit
+def _scores_backward(users, items, rows, candidates, product, gradient, grad_users, grad_items):  # type: ignore[no-untyped-def]
     dim = users.shape[1] - 1
     for k in range(len(rows)):
-        x, by_x = users[rows[k]], by_users[rows[k]]
+        x, grad_x = users[rows[k]], grad_users[rows[k]]
         for j in range(candidates.shape[1]):
             g = gradient[k, j]
             if candidates[k, j] >= 0 and g != 0:
-                y, by_y = items[candidates[k, j]], by_items[candidates[k, j]]
-                by_x[dim] += g
-                by_y[dim] += g
+                y, grad_y = items[candidates[k, j]], grad_items[candidates[k, j]]
+                grad_x[dim] += g
+                grad_y[dim] += g
                 if product:
                     for i in range(dim):
-                        by_x[i] += g * y[i]
-                        by_y[i] += g * x[i]
+                        grad_x[i] += g * y[i]
+                        grad_y[i] += g * x[i]

@@ -1,7 +1,8 @@
-"""Counter-based random numbers: a draw is a pure function of (seed, keys), whatever was drawn before, and where.
+"""Counter-based random numbers: a draw is a pure function of (seed, keys), whatever was drawn before, and
+where.
 
-The mixing function is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number
-generators"), applied once for every key.
+The mixing function is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom
+number generators"), applied once for every key.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
+
+from recsys_spark.kernels.arrays import Doubles, Hashes
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 
-Words = npt.NDArray[np.uint64]
-Doubles = npt.NDArray[np.float64]
 
-
-def mix(seed: int, *keys: npt.ArrayLike) -> Words:
+def mix(seed: int, *keys: npt.ArrayLike) -> Hashes:
     """64 random bits for each combination of ``keys`` (integers or integer arrays that broadcast)."""
     with np.errstate(over="ignore"):
         state = finalise(np.uint64(seed & 0xFFFFFFFFFFFFFFFF) + GOLDEN)
@@ -44,3 +45,7 @@ def finalise(word: Any) -> Any:
     word = (word ^ (word >> np.uint64(30))) * _FIRST
     word = (word ^ (word >> np.uint64(27))) * _SECOND
     return word ^ (word >> np.uint64(31))
+
+
+inlined_finalise = njit(nogil=True, inline="always")(finalise)
+"""The same for compiled loops."""

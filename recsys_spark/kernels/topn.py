@@ -3,10 +3,11 @@
     score(u, i) = x_u · y_i + b_i
 
 One float32 matrix product per (user block, item block), seen items masked in place, and an exact selection
-that touches most scores only once: the maximum of each group of ``GROUP`` neighbouring items is taken first, and only
-the ``n`` best groups of a row are searched. An item among the n best lies in one of the n groups with the
-largest maxima, so nothing is lost. The groups are laid out so that the maximum runs over a strided view, which numpy
-vectorises; neighbouring items of the catalogue share a group, which keeps the tie rule exact (smaller item first).
+that touches most scores only once: the maximum of each group of ``GROUP`` neighbouring items is taken first,
+and only the ``n`` best groups of a row are searched. An item among the n best lies in one of the n groups
+with the largest maxima, so nothing is lost. The groups are laid out so that the maximum runs over a strided
+view, which numpy vectorises; neighbouring items of the catalogue share a group, which keeps the tie rule
+exact (smaller item first).
 """
 
 from __future__ import annotations
@@ -14,26 +15,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from recsys_spark.kernels.arrays import Doubles, Floats, Integers, Ints, Longs
 
 GROUP = 32
 """Items whose maximum is taken together."""
-
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Positions = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class ItemBlock:
     """A run of neighbouring catalogue positions, in the order the selection wants.
 
-    Column ``g + n_groups * j`` of the scores is item ``g * GROUP + j`` of the block, so that group ``g`` is a strided column
-    and holds neighbouring items. The columns that pad the last group score -inf.
+    Column ``g + n_groups * j`` of the scores is item ``g * GROUP + j`` of the block, so that group ``g`` is a
+    strided column and holds neighbouring items. The columns that pad the last group score -inf.
 
     Attributes
     ----------
-    factors : float32 array, shape (rank, n_groups * GROUP), in C order, which the matrix product reads fastest
+    factors : float32 array, shape (rank, n_groups * GROUP), in C order, which the matrix product reads
+        fastest
     biases : float32 array, shape (n_groups * GROUP,); -inf for padding
     start : first catalogue position of the block
     size : number of items, without padding
@@ -46,7 +45,9 @@ class ItemBlock:
 
     @classmethod
     def build(cls, factors: Floats, biases: Floats, start: int = 0) -> ItemBlock:
-        """Lay out ``factors``, shape (n_items, rank), and ``biases``, shape (n_items,), of positions from ``start`` on."""
+        """Lay out ``factors``, shape (n_items, rank), and ``biases``, shape (n_items,), of positions from
+        ``start`` on.
+        """
         size, rank = factors.shape
         n_groups = max(1, -(-size // GROUP))
         padded = np.zeros((n_groups * GROUP, rank), np.float32)
@@ -61,7 +62,7 @@ class ItemBlock:
         """Number of groups, the last one padded."""
         return len(self.biases) // GROUP
 
-    def columns(self, positions: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    def columns(self, positions: Integers) -> Longs:
         """Columns of catalogue ``positions``, all of which lie in this block."""
         group, member = np.divmod(positions.astype(np.int64) - self.start, GROUP)
         return group + self.n_groups * member
@@ -70,11 +71,11 @@ class ItemBlock:
 def top_n(
     users: Floats,
     blocks: list[ItemBlock],
-    seen: tuple[npt.NDArray[np.int64], Positions],
+    seen: tuple[Longs, Ints],
     n: int,
     user_block: int = 256,
     log_sums: Doubles | None = None,
-) -> tuple[Positions, Floats]:
+) -> tuple[Ints, Floats]:
     """Best ``n`` unseen items of each user, best first.
 
     Parameters
@@ -87,16 +88,17 @@ def top_n(
         Catalogue positions never to return; duplicates and any order allowed.
     n : int, at least 1
     user_block : users whose scores are held at a time
-    log_sums : float64 array, shape (n_users,), filled with log Σ e^score over all items, seen ones included, where it is given
+    log_sums : float64 array, shape (n_users,), filled with log Σ e^score over all items, seen ones included,
+        where it is given
 
     Returns
     -------
     items : int32 array, shape (n_users, n); -1 where fewer than n items are eligible
     scores : float32 array, shape (n_users, n); -inf there
 
-    Ties go to the smaller position. Memory: ``user_block * (block items) * 4`` bytes of scores for the largest block, twice
-    that with ``log_sums``, plus the result. Cost: one matrix product and one pass over the scores; with ``log_sums`` an
-    exponential of each.
+    Ties go to the smaller position. Memory: ``user_block * (block items) * 4`` bytes of scores for the
+    largest block, twice that with ``log_sums``, plus the result. Cost: one matrix product and one pass over
+    the scores; with ``log_sums`` an exponential of each.
 
     Raises
     ------
@@ -128,7 +130,9 @@ def top_n(
 
 
 def score_block(users: Floats, block: ItemBlock, buffer: Floats) -> Floats:
-    """Scores of a user block against an item block, shape (n_users, n_groups * GROUP), written into the flat ``buffer``."""
+    """Scores of a user block against an item block, shape (n_users, n_groups * GROUP), written into the
+    flat ``buffer``.
+    """
     width = len(block.biases)
     product = buffer[: len(users) * width].reshape(len(users), width)
     np.matmul(users, block.factors, out=product)
@@ -148,21 +152,27 @@ def add_log_sums(before: Doubles | None, scores: Floats) -> Doubles:
     return sums if before is None else np.logaddexp(before, sums)
 
 
-def mask_seen(scores: Floats, block: ItemBlock, rows: npt.NDArray[np.int64], positions: Positions) -> None:
-    """Set the scores of the pairs (``rows``, catalogue ``positions``) to -inf in place, where they lie in ``block``."""
+def mask_seen(scores: Floats, block: ItemBlock, rows: Longs, positions: Ints) -> None:
+    """Set the scores of the pairs (``rows``, catalogue ``positions``) to -inf in place, where they lie in
+    ``block``.
+    """
     inside = (positions >= block.start) & (positions < block.start + block.size)
     if not inside.all():
         rows, positions = rows[inside], positions[inside]
     scores[rows, block.columns(positions)] = -np.inf
 
 
-def select(scores: Floats, block: ItemBlock, n: int) -> tuple[Positions, Floats]:
-    """Exact best ``n`` columns of each row of ``scores``, as catalogue positions (meaningless where the score is -inf)."""
+def select(scores: Floats, block: ItemBlock, n: int) -> tuple[Ints, Floats]:
+    """Exact best ``n`` columns of each row of ``scores``, as catalogue positions (meaningless where the
+    score is -inf).
+    """
     n_users, n_groups = len(scores), block.n_groups
     by_member = scores.reshape(n_users, GROUP, n_groups)
     groups = best_columns(by_member.max(axis=1), min(n, n_groups))  # (n_users, m)
     members = np.arange(GROUP)
-    candidates = by_member[np.arange(n_users)[:, None, None], members, groups[:, :, None]].reshape(n_users, -1)
+    candidates = by_member[np.arange(n_users)[:, None, None], members, groups[:, :, None]].reshape(
+        n_users, -1
+    )
     best = best_columns(candidates, min(n, candidates.shape[1]))
     found = np.take_along_axis(candidates, best, axis=1)
     order = np.argsort(-found, axis=1, kind="stable")
@@ -171,7 +181,7 @@ def select(scores: Floats, block: ItemBlock, n: int) -> tuple[Positions, Floats]
     return (block.start + group * GROUP + best % GROUP).astype(np.int32), found
 
 
-def best_columns(values: Floats, n: int) -> npt.NDArray[np.int64]:
+def best_columns(values: Floats, n: int) -> Longs:
     """Columns of the ``n`` largest values of each row, in column order; of equal values the leftmost.
 
     ``n`` must not exceed the number of columns.
@@ -188,8 +198,10 @@ def best_columns(values: Floats, n: int) -> npt.NDArray[np.int64]:
     return np.flatnonzero(chosen).reshape(n_rows, n) % width
 
 
-def _merge(items: Positions, scores: Floats, more_items: Positions, more_scores: Floats) -> tuple[Positions, Floats]:
-    """Best columns of two lists, each best first; ``items`` come from smaller catalogue positions and win ties."""
+def _merge(items: Ints, scores: Floats, more_items: Ints, more_scores: Floats) -> tuple[Ints, Floats]:
+    """Best columns of two lists, each best first; ``items`` come from smaller catalogue positions and win
+    ties.
+    """
     n = items.shape[1]
     both_items = np.concatenate([items, more_items], axis=1)
     both_scores = np.concatenate([scores, more_scores], axis=1)

@@ -15,8 +15,10 @@ from recsys_spark.lakehouse.tables import TABLES, Lakehouse
 
 
 @dataclass
-class Entry:
-    """What a step says of itself while it runs: row counts, details, and the versions of the tables it read and wrote."""
+class StepRecord:
+    """What a step says of itself while it runs: row counts, details, and the versions of the tables it
+    read and wrote.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
     details: dict[str, str] = field(default_factory=dict)
@@ -39,18 +41,20 @@ class Ledger:
         self.lake, self.run_id, self.run_date, self.config = lake, run_id, run_date, config
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Entry]:
-        """Record the block as step ``name``: done when it ends, failed, with the error's first line, when it raises."""
-        entry, started = Entry(), datetime.now(UTC)
+    def step(self, name: str) -> Iterator[StepRecord]:
+        """Record the block as step ``name``: done when it ends, failed, with the error's first line, when
+        it raises.
+        """
+        record, started = StepRecord(), datetime.now(UTC)
         try:
-            yield entry
+            yield record
         except BaseException as error:
             try:
-                self._record(name, "failed", entry, started, summary(error))
+                self._record(name, "failed", record, started, summary(error))
             except Exception as second:
                 error.add_note(f"the failure could not be recorded in runs either: {summary(second)}")
             raise
-        self._record(name, "done", entry, started, None)
+        self._record(name, "done", record, started, None)
 
     def all_done(self, step: str) -> list[dict[str, Any]]:
         """The rows of a finished ``step`` for this run's date: this run's own first, then the newest.
@@ -71,7 +75,9 @@ class Ledger:
         """The first of :meth:`all_done`."""
         return self.all_done(step)[0]
 
-    def _record(self, step: str, state: str, entry: Entry, started: datetime, error: str | None) -> None:
+    def _record(
+        self, step: str, state: str, record: StepRecord, started: datetime, error: str | None
+    ) -> None:
         seconds = (datetime.now(UTC) - started).total_seconds()
         row = (
             self.run_id,
@@ -80,10 +86,10 @@ class Ledger:
             state,
             started,
             seconds,
-            entry.counts,
-            entry.details,
-            entry.versions_read,
-            entry.versions_written,
+            record.counts,
+            record.details,
+            record.versions_read,
+            record.versions_written,
             self.config,
             error,
         )

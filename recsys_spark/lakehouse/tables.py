@@ -1,7 +1,8 @@
-"""The Delta tables of the lakehouse: their columns, how they are read at a version, and how a step writes them.
+"""The Delta tables of the lakehouse: their columns, how they are read at a version, and how a step writes
+them.
 
-A step reads pinned versions and makes one commit to each table it writes; a commit either happens or does not. Columns that
-hold a user or an item take the id type of the data.
+A step reads pinned versions and makes one commit to each table it writes; a commit either happens or does
+not. Columns that hold a user or an item take the id type of the data.
 """
 
 from __future__ import annotations
@@ -213,7 +214,11 @@ class Lakehouse:
             return
         table = TABLES[name]
         builder = DeltaTable.createIfNotExists(self.spark)
-        located = builder.location(self._path(name)) if self.where.root else builder.tableName(self._identifier(name))
+        located = (
+            builder.location(self._path(name))
+            if self.where.root
+            else builder.tableName(self._identifier(name))
+        )
         for column, kind in columns.items():
             located = located.addColumn(column, kind, nullable=column not in table.required)
         for check, condition in (table.checks or {}).items():
@@ -256,10 +261,14 @@ class Lakehouse:
         """
         return self._write(name, rows, "overwrite", replaceWhere=where)
 
-    def upsert(self, name: str, rows: DataFrame, keys: Sequence[str], newer: Column, updates: Mapping[str, str]) -> Upserted:
-        """Insert the rows with new keys, update those that are ``newer`` than what is there, leave the others.
+    def upsert(
+        self, name: str, rows: DataFrame, keys: Sequence[str], newer: Column, updates: Mapping[str, str]
+    ) -> Upserted:
+        """Insert the rows with new keys, update those that are ``newer`` than what is there, leave the
+        others.
 
-        Nothing is committed where nothing changes. What Delta reports of its MERGE is compared with the count taken before.
+        Nothing is committed where nothing changes. What Delta reports of its MERGE is compared with the count
+        taken before.
 
         Parameters
         ----------
@@ -282,9 +291,18 @@ class Lakehouse:
             if rows.isEmpty():
                 return Upserted(0, 0, 0, before)
             # of two first loads at once Delta lets one through
-            version = self._write(name, rows, "append", txnAppId=f"first load of {name}", txnVersion=str(before))
-            return Upserted(int(self._commit(name, version)["operationMetrics"]["numOutputRows"]), 0, 0, version)
-        marked = rows.alias("new").join(old, F.expr(same), "left").select("new.*", action.alias("_action")).persist()
+            version = self._write(
+                name, rows, "append", txnAppId=f"first load of {name}", txnVersion=str(before)
+            )
+            return Upserted(
+                int(self._commit(name, version)["operationMetrics"]["numOutputRows"]), 0, 0, version
+            )
+        marked = (
+            rows.alias("new")
+            .join(old, F.expr(same), "left")
+            .select("new.*", action.alias("_action"))
+            .persist()
+        )
         try:
             counts = {row["_action"]: row["count"] for row in marked.groupBy("_action").count().collect()}
             inserted, updated = counts.get("insert", 0), counts.get("update", 0)
@@ -296,7 +314,10 @@ class Lakehouse:
         finally:
             marked.unpersist()
         commit = self._commit(name, self._committed())
-        reported = [int(commit["operationMetrics"].get(f"numTargetRows{what}", -1)) for what in ("Inserted", "Updated")]
+        reported = [
+            int(commit["operationMetrics"].get(f"numTargetRows{what}", -1))
+            for what in ("Inserted", "Updated")
+        ]
         if reported != [inserted, updated]:
             raise LakeError(
                 f"{name}: expected to insert {inserted} and update {updated} rows, MERGE reports {reported}: "

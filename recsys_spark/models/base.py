@@ -1,23 +1,30 @@
 """The contract that every model keeps.
 
-An **estimator** is a ``pyspark.ml.Estimator``: keyword-only constructor, Params with Spark's names (``userCol``, ``itemCol``,
-``ratingCol``, ``predictionCol``, ``seed`` …), ``fit(df) → model``, and
+An **estimator** is a ``pyspark.ml.Estimator``: keyword-only constructor, Params with Spark's names
+(``userCol``, ``itemCol``, ``ratingCol``, ``predictionCol``, ``seed`` …), ``fit(df) → model``, and
 
-* ``check()``: raises ``ValueError`` with a sentence for Params out of range or in contradiction; ``fit`` calls it first.
+* ``check()``: raises ``ValueError`` with a sentence for Params out of range or in contradiction; ``fit``
+  calls it first;
+* ``feature_columns()`` and ``set_features(side, frame)``: which columns of users and items it reads, and
+  where from.
 
 A **model** is a :class:`RecommenderModel`:
 
 * ``transform(df)`` adds ``predictionCol`` (float) to (user, item) rows;
-* ``lists(users, n, seen)`` and ``recommend(users, n, seen)`` give the best n unseen items of each user, nested or as rows;
-* ``recommendForAllUsers(n)`` and ``recommendForUserSubset(df, n)`` give Spark's nested shape, seen items included, as Spark's do;
-* ``unpersist()`` lets go of what a fit keeps in Spark's storage;
-* ``write().save(path)`` and ``load(path)``: JSON and Parquet, never pickle; a loaded model gives the same rows;
+* ``recommend_lists(users, request)`` and ``recommend(users, n, seen)`` return the best n unseen items of each
+  user, nested or as rows;
+* ``recommendForAllUsers(n)`` and ``recommendForUserSubset(df, n)`` return Spark's nested shape, seen items
+  included, as Spark's do, unless ``excludeSeen`` is given;
+* ``unpersist()`` releases the cached result of the fit;
+* ``write().save(path)`` and ``load(path)``: JSON and Parquet, never pickle; a loaded model returns the same
+  rows;
 * ids go in and come out as they are: int, long or string;
-* a user the model does not know gets no row from ``lists``, unless :attr:`RecommenderModel.scores_new_users`;
-* fewer than n eligible items give a shorter list; ties go to the smaller item;
+* a user the model does not know gets no row from ``recommend``, unless
+  :attr:`RecommenderModel.scores_new_users`;
+* fewer than n eligible items make a shorter list; ties go to the smaller item;
 * the same rows and seed give the same lists on any partitioning.
 
-``tests/model_contract.py`` is this contract as a test suite; every model's tests inherit it.
+:mod:`recsys_spark.testing` is this contract as a test suite; every model's tests inherit it.
 """
 
 from __future__ import annotations
@@ -25,7 +32,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar, Self
 
-from pyspark import keyword_only
 from pyspark.ml import Estimator, Model
 from pyspark.ml.param import Param, TypeConverters
 from pyspark.ml.param.shared import HasPredictionCol
@@ -33,20 +39,18 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys_spark.config import Blocks
+from recsys_spark.config import BlockSizes
 from recsys_spark.errors import ModelError
 from recsys_spark.params import param
-from recsys_spark.recommend.host import DEFAULT_BLOCKS, RECOMMENDATIONS, explode_lists
+from recsys_spark.recommend.top_n import DEFAULT_BLOCK_SIZES, RECOMMENDATIONS, ListRequest, explode_lists
 from recsys_spark.schema import ITEM, RATING, SCORE, USER
-
-__all__ = ["InteractionColumns", "RecommenderEstimator", "RecommenderModel", "id_column", "keyword_only"]
 
 
 class InteractionColumns(HasPredictionCol):
     """``userCol``, ``itemCol`` and ``predictionCol``, with the names and defaults of Spark's ALS."""
 
-    userCol: Param[str] = param("userCol", "column name for user ids", TypeConverters.toString)
-    itemCol: Param[str] = param("itemCol", "column name for item ids", TypeConverters.toString)
+    userCol: Param[str] = param("userCol", "column of user ids", TypeConverters.toString)
+    itemCol: Param[str] = param("itemCol", "column of item ids", TypeConverters.toString)
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -56,9 +60,21 @@ class InteractionColumns(HasPredictionCol):
         """Column of user ids."""
         return self.getOrDefault(self.userCol)
 
+    def setUserCol(self, value: str) -> Self:
+        """Set the column of user ids."""
+        return self._set(userCol=value)
+
     def getItemCol(self) -> str:
         """Column of item ids."""
         return self.getOrDefault(self.itemCol)
+
+    def setItemCol(self, value: str) -> Self:
+        """Set the column of item ids."""
+        return self._set(itemCol=value)
+
+    def setPredictionCol(self, value: str) -> Self:
+        """Set the column that ``transform`` adds."""
+        return self._set(predictionCol=value)
 
 
 class RecommenderEstimator(Estimator):  # type: ignore[type-arg]
@@ -71,27 +87,45 @@ class RecommenderEstimator(Estimator):  # type: ignore[type-arg]
     def check(self) -> None:
         """Raise ``ValueError`` with a sentence for Params out of range or in contradiction."""
 
+    def feature_columns(self) -> dict[str, list[str]]:
+        """Columns that the estimator reads features from, by side, ``user`` or ``item``; sides without
+        any are not in it.
+        """
+        return {}
+
+    def set_features(self, side: str, frame: DataFrame) -> None:
+        """Read the features of a side from ``frame``.
+
+        Parameters
+        ----------
+        side : str
+            ``user`` or ``item``, one of :meth:`feature_columns`.
+        frame : DataFrame
+            One row per id: ``userCol`` or ``itemCol``, and the feature columns.
+        """
+        setattr(self, f"{side}Features", frame)
+
 
 class RecommenderModel(Model):
-    """A fitted model of the contract. Subclasses give :meth:`lists` and :meth:`known_users`."""
+    """A fitted model of the contract. Subclasses define :meth:`recommend_lists` and :meth:`known_users`."""
 
     scores_new_users: ClassVar[bool] = False
-    """Whether ``lists`` serves users that were not in the training data."""
+    """Whether ``recommend`` serves users that were not in the training data."""
 
     @abstractmethod
     def known_users(self) -> DataFrame:
         """One row per user of the training data: ``user``."""
 
     @abstractmethod
-    def lists(self, users: DataFrame, n: int, seen: DataFrame | None = None, sizes: Blocks = DEFAULT_BLOCKS) -> DataFrame:
-        """Best ``n`` items of each user, none of them in ``seen``.
+    def recommend_lists(self, users: DataFrame, request: ListRequest) -> DataFrame:
+        """Best items of each user, nested.
 
         Parameters
         ----------
-        users : ``user``, unique
-        n : at least 1
-        seen : ``user``, ``item`` pairs never to return, or None
-        sizes : bounds of a task's memory
+        users : DataFrame
+            ``user``, unique.
+        request : ListRequest
+            Length, seen pairs, allowed and denied items, bounds of memory.
 
         Returns
         -------
@@ -99,32 +133,105 @@ class RecommenderModel(Model):
             One row per user: ``id`` and ``recommendations``, array<struct<item, score: float>>, best first.
         """
 
-    def recommend(self, users: DataFrame, n: int, seen: DataFrame | None = None, sizes: Blocks = DEFAULT_BLOCKS) -> DataFrame:
-        """:meth:`lists` as rows ``user, item, score, rank`` (rank from 1), one per recommendation."""
-        return explode_lists(self.lists(users, n, seen, sizes))
+    def recommend(
+        self,
+        users: DataFrame,
+        n: int,
+        seen: DataFrame | None = None,
+        *,
+        allowedItems: DataFrame | None = None,
+        deniedItems: DataFrame | None = None,
+        blockSizes: BlockSizes = DEFAULT_BLOCK_SIZES,
+    ) -> DataFrame:
+        """Best ``n`` items of each user, as rows.
 
-    def recommendForAllUsers(self, numItems: int) -> DataFrame:
+        Parameters
+        ----------
+        users : DataFrame
+            ``user``, unique.
+        n : int
+            Length of the lists, at least 1.
+        seen : DataFrame, optional
+            ``user``, ``item`` pairs never to return.
+        allowedItems, deniedItems : DataFrame, optional
+            ``item``; nothing but these, and none of those, is recommended.
+        blockSizes : BlockSizes
+            Bounds of a task's memory.
+
+        Returns
+        -------
+        DataFrame
+            One row per recommendation: ``user``, ``item``, ``score`` float, ``rank`` int from 1.
+
+        Raises
+        ------
+        ModelError
+            ``n`` is below 1.
+        """
+        return explode_lists(
+            self.recommend_lists(users, ListRequest(n, seen, allowedItems, deniedItems, blockSizes))
+        )
+
+    def recommendForAllUsers(
+        self,
+        numItems: int,
+        excludeSeen: DataFrame | None = None,
+        allowedItems: DataFrame | None = None,
+        deniedItems: DataFrame | None = None,
+    ) -> DataFrame:
         """Top ``numItems`` items of every known user, in Spark's shape.
+
+        Parameters
+        ----------
+        numItems : int
+            Length of the lists, at least 1.
+        excludeSeen : DataFrame, optional
+            ``userCol``, ``itemCol`` pairs never to return; without it seen items are listed, as Spark does.
+        allowedItems, deniedItems : DataFrame, optional
+            ``itemCol``; nothing but these, and none of those, is recommended.
 
         Returns
         -------
         DataFrame
             ``userCol`` and ``recommendations``, array<struct<itemCol, rating: float>>.
         """
-        return self._in_sparks_shape(self.lists(self.known_users(), numItems))
+        return self._nested(
+            self.known_users(), self._request(numItems, excludeSeen, allowedItems, deniedItems)
+        )
 
-    def recommendForUserSubset(self, dataset: DataFrame, numItems: int) -> DataFrame:
-        """Top ``numItems`` items of the distinct users in ``dataset``'s ``userCol``, in Spark's shape."""
-        users = dataset.select(F.col(self.getOrDefault("userCol")).alias(USER)).where(F.col(USER).isNotNull()).distinct()
-        return self._in_sparks_shape(self.lists(users, numItems))
+    def recommendForUserSubset(
+        self,
+        dataset: DataFrame,
+        numItems: int,
+        excludeSeen: DataFrame | None = None,
+        allowedItems: DataFrame | None = None,
+        deniedItems: DataFrame | None = None,
+    ) -> DataFrame:
+        """Top ``numItems`` items of some users, in Spark's shape.
 
-    def _in_sparks_shape(self, lists: DataFrame, own: str | None = None, other: str | None = None) -> DataFrame:
-        own, other = own or self.getOrDefault("userCol"), other or self.getOrDefault("itemCol")
-        renamed = F.transform(RECOMMENDATIONS, lambda entry: F.struct(entry[ITEM].alias(other), entry[SCORE].alias(RATING)))
-        return lists.select(F.col("id").alias(own), renamed.alias(RECOMMENDATIONS))
+        Parameters
+        ----------
+        dataset : DataFrame
+            Its distinct ids in ``userCol`` are served.
+        numItems, excludeSeen, allowedItems, deniedItems
+            As in :meth:`recommendForAllUsers`.
+
+        Returns
+        -------
+        DataFrame
+            As :meth:`recommendForAllUsers` returns it.
+        """
+        users = (
+            dataset.select(F.col(self.getOrDefault("userCol")).alias(USER))
+            .where(F.col(USER).isNotNull())
+            .distinct()
+        )
+        return self._nested(users, self._request(numItems, excludeSeen, allowedItems, deniedItems))
 
     def unpersist(self) -> None:
-        """Let go of what the fit keeps in Spark's storage; a saved model is to be loaded before it is used again."""
+        """Release the cached result of the fit. Save and reload the model first: using it afterwards
+        re-runs the fit.
+        """
 
     @abstractmethod
     def write(self) -> Any:
@@ -135,9 +242,39 @@ class RecommenderModel(Model):
     def load(cls, path: str) -> Self:
         """The model that was saved at ``path``."""
 
+    def _request(
+        self, n: int, seen: DataFrame | None, allowed: DataFrame | None, denied: DataFrame | None
+    ) -> ListRequest:
+        """A request whose frames have the columns ``userCol`` and ``itemCol``."""
+        user, item = self.getOrDefault("userCol"), self.getOrDefault("itemCol")
+        pairs = None if seen is None else seen.select(F.col(user).alias(USER), F.col(item).alias(ITEM))
+        permitted, forbidden = (
+            None if frame is None else frame.select(F.col(item).alias(ITEM)) for frame in (allowed, denied)
+        )
+        return ListRequest(n, pairs, permitted, forbidden)
+
+    def _nested(self, users: DataFrame, request: ListRequest) -> DataFrame:
+        """Lists of ``users`` as ``recommendFor…`` returns them."""
+        lists = self.recommend_lists(users, request)
+        return spark_shape(lists, self.getOrDefault("userCol"), self.getOrDefault("itemCol"))
+
+
+def spark_shape(lists: DataFrame, key: str, listed: str) -> DataFrame:
+    """Lists in the shape of Spark's ALS: the id as ``key``, and structs of ``listed`` and ``rating``."""
+    renamed = F.transform(
+        RECOMMENDATIONS, lambda entry: F.struct(entry[ITEM].alias(listed), entry[SCORE].alias(RATING))
+    )
+    return lists.select(F.col("id").alias(key), renamed.alias(RECOMMENDATIONS))
+
 
 def id_column(dataset: DataFrame, name: str) -> Column:
-    """Column of ids as int, bigint or string; numbers with a fraction become null, which the fit refuses."""
+    """Column of ids as int, bigint or string; numbers with a fraction become null, which ``fit`` rejects.
+
+    Raises
+    ------
+    ModelError
+        The column has another type.
+    """
     kind, column = dataset.schema[name].dataType, F.col(name)
     if isinstance(kind, T.StringType | T.IntegerType | T.LongType):
         return column

@@ -1,45 +1,116 @@
-"""Spark's own ALS behind the contract: ids of any type, lists without seen items, the top-N host."""
+"""Spark's own ALS behind the contract: ids of any type, lists without seen items, the top-N engine."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pyspark.ml.recommendation import ALS, _ALSModelParams, _ALSParams
+from pyspark.ml.recommendation import ALS, _ALSModelParams
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recsys_spark.errors import ModelError
+from recsys_spark.models.als_params import SparkALSParams
 from recsys_spark.models.base import RecommenderEstimator
-from recsys_spark.models.factors import FactorModel
-from recsys_spark.params import check_interval, check_ranges
+from recsys_spark.models.factor_model import FactorModel
+from recsys_spark.params import check_interval, check_ranges, keyword_constructor
 from recsys_spark.schema import SEEDED
 
 _CODED = {"userCol": "_user_code", "itemCol": "_item_code"}
 
 
-class MLlibALS(RecommenderEstimator, _ALSParams, DefaultParamsReadable[Any], DefaultParamsWritable):
+class MLlibALS(RecommenderEstimator, SparkALSParams, DefaultParamsReadable[Any], DefaultParamsWritable):
     """``pyspark.ml.recommendation.ALS`` with ids of integer, long or string type.
 
-    Every Param is Spark's own, with its default, except ``seed``, which is 42 in every process. Ids that are not integers are
-    numbered first: a sort of the distinct ids in one task and a join each, so this is for comparison, not for a hundred
-    million users.
+    Every Param is Spark's own, with its default and meaning, except ``seed``, which is 42 in every process.
+    Ids that are not integers are numbered first: a sort of the distinct ids in one task and a join each, so
+    this is for comparison, not for a hundred million users.
+
+    Parameters
+    ----------
+    rank : int, default 10
+        Length of the factors, at least 1.
+    maxIter : int, default 10
+        Number of iterations, at least 0.
+    regParam : float, default 0.1
+        Regularisation, at least 0.
+    numUserBlocks, numItemBlocks : int, default 10
+        Blocks that users and items are divided into.
+    implicitPrefs : bool, default False
+        Ratings are weights of preferences, not predicted.
+    alpha : float, default 1.0
+        Weight of a rating in implicit preferences, at least 0.
+    userCol, itemCol, ratingCol : str, default "user", "item", "rating"
+        Columns of the input.
+    seed : int, default 42
+        Of the starting factors.
+    nonnegative : bool, default False
+        Keep all factors from being negative.
+    checkpointInterval : int, default 10
+        Iterations between two checkpoints, where the session has a checkpoint directory; -1 for none.
+    intermediateStorageLevel, finalStorageLevel : str, default "MEMORY_AND_DISK"
+        Storage of intermediate data, and of the factors.
+    coldStartStrategy : str, default "nan"
+        What ``transform`` does with unknown users and items: ``nan`` or ``drop``.
+    blockSize : int, default 4096
+        Rows of a block in ``recommendFor…`` of Spark's own model.
+    predictionCol : str, default "prediction"
+        Column that ``transform`` adds.
+
+    Raises
+    ------
+    TypeError
+        An unknown argument, with the nearest known one; a value of the wrong type.
+    ValueError
+        From ``fit``: a Param out of range.
+    ModelError
+        From ``fit``: ids of another type.
     """
+
+    @keyword_constructor
+    def __init__(
+        self,
+        *,
+        rank: int = 10,
+        maxIter: int = 10,
+        regParam: float = 0.1,
+        numUserBlocks: int = 10,
+        numItemBlocks: int = 10,
+        implicitPrefs: bool = False,
+        alpha: float = 1.0,
+        userCol: str = "user",
+        itemCol: str = "item",
+        seed: int = SEEDED,
+        ratingCol: str = "rating",
+        nonnegative: bool = False,
+        checkpointInterval: int = 10,
+        intermediateStorageLevel: str = "MEMORY_AND_DISK",
+        finalStorageLevel: str = "MEMORY_AND_DISK",
+        coldStartStrategy: str = "nan",
+        blockSize: int = 4096,
+        predictionCol: str = "prediction",
+    ) -> None:
+        super().__init__()
+        self._setDefault(seed=SEEDED)
+        self._set_given()
 
     @property
     def predicts_ratings(self) -> bool:  # type: ignore[override]
         """True for explicit feedback."""
         return not self.getOrDefault(self.implicitPrefs)
 
-    def __init__(self, **params: Any) -> None:
-        super().__init__()
-        self._setDefault(seed=SEEDED)
-        self._set(**params)
-
     def check(self) -> None:
-        """Raise ``ValueError`` for Params that Spark would refuse only in the middle of the fit."""
-        least = {"rank": 1, "maxIter": 0, "regParam": 0, "alpha": 0, "numUserBlocks": 1, "numItemBlocks": 1, "blockSize": 1}
+        """Raise ``ValueError`` for Params that Spark would reject only in the middle of the fit."""
+        least = {
+            "rank": 1,
+            "maxIter": 0,
+            "regParam": 0,
+            "alpha": 0,
+            "numUserBlocks": 1,
+            "numItemBlocks": 1,
+            "blockSize": 1,
+        }
         check_ranges(self, least, {"coldStartStrategy": ("nan", "drop")})
         check_interval(self)
 
@@ -64,12 +135,16 @@ class MLlibALSModel(FactorModel, _ALSModelParams):
 
 
 def _numbered(ratings: DataFrame, column: str, code: str) -> tuple[DataFrame, DataFrame | None]:
-    """Ratings with an int column ``code``, and the frame (``id``, ``code``), or None where ids are ints already."""
+    """Ratings with an int column ``code``, and the frame (``id``, ``code``), or None where ids are ints
+    already.
+    """
     kind = ratings.schema[column].dataType
     if isinstance(kind, T.IntegerType | T.ShortType | T.ByteType):
         return ratings.withColumn(code, F.col(column).cast("int")), None
     if not isinstance(kind, T.LongType | T.StringType):
-        raise ModelError(f"column {column!r} is {kind.simpleString()}: ids must be integers, longs or strings")
+        raise ModelError(
+            f"column {column!r} is {kind.simpleString()}: ids must be integers, longs or strings"
+        )
     ids = ratings.select(F.col(column).alias("id")).distinct()
     codes = ids.select("id", (F.row_number().over(Window.orderBy("id")) - 1).alias(code)).localCheckpoint()
     return ratings.join(codes, ratings[column] == codes["id"]).drop("id"), codes

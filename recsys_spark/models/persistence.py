@@ -1,4 +1,6 @@
-"""Fitted models on disk: Spark ML's JSON metadata, and a Parquet folder for each frame the model consists of."""
+"""Fitted models on disk: Spark ML's JSON metadata, and a Parquet folder for each frame the model consists
+of.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,28 @@ from typing import Any, Self
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable, MLReader, MLWritable, MLWriter
+from pyspark.ml.util import (
+    DefaultParamsReader,
+    DefaultParamsWriter,
+    MLReadable,
+    MLReader,
+    MLWritable,
+    MLWriter,
+)
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.errors import ModelError
 
+_FITTED = "fittedValues"
+"""Key of the metadata that holds them."""
+
 
 class FramesModel(MLWritable, MLReadable[Any]):
-    """Mixin of models that are Params and some frames: gives ``write``, ``save``, ``read`` and ``load``.
+    """Mixin of models that are Params, some frames and fitted values: ``write``, ``save``, ``read`` and
+    ``load``.
 
-    A subclass gives :meth:`frames` and :meth:`from_frames`.
+    A subclass defines :meth:`frames`, :meth:`frame_names` and :meth:`from_frames`, and where it has any
+    :meth:`fitted_values`.
     """
 
     _read_from: str | None = None
@@ -35,12 +49,29 @@ class FramesModel(MLWritable, MLReadable[Any]):
         """Names of the frames, in the order they are written."""
         raise NotImplementedError
 
+    def fitted_values(self) -> dict[str, Any]:
+        """Attributes that the fit found, by name, as JSON has them; they are saved beside the Params and
+        set by ``load``.
+        """
+        return {}
+
     def write(self) -> MLWriter:
-        """A writer; ``write().overwrite().save(path)`` replaces what is there."""
+        """A writer; ``write().overwrite().save(path)`` replaces an existing folder."""
         return _FramesWriter(self)
 
     def save(self, path: str) -> None:
-        """Write the model to a new folder ``path``."""
+        """Write the model to a new folder.
+
+        Parameters
+        ----------
+        path : str
+            Folder or URI that does not exist yet.
+
+        Raises
+        ------
+        ModelError
+            The model was loaded from ``path`` and reads its frames from there.
+        """
         self.write().save(path)
 
     @classmethod
@@ -51,6 +82,11 @@ class FramesModel(MLWritable, MLReadable[Any]):
     @classmethod
     def load(cls, path: str) -> Self:
         """The model that was saved at ``path``.
+
+        Parameters
+        ----------
+        path : str
+            Folder or URI.
 
         Raises
         ------
@@ -73,8 +109,12 @@ class _FramesWriter(MLWriter):
         ModelError
             The model reads its frames from there.
         """
-        if self.instance._read_from is not None and posixpath.normpath(path) == posixpath.normpath(self.instance._read_from):
-            raise ModelError(f"{path}: the model was loaded from there, and reads it still: save it somewhere else")
+        if self.instance._read_from is not None and posixpath.normpath(path) == posixpath.normpath(
+            self.instance._read_from
+        ):
+            raise ModelError(
+                f"{path}: the model was loaded from this folder and still reads it: save it somewhere else"
+            )
         super().save(path)
 
     def saveImpl(self, path: str) -> None:
@@ -82,7 +122,8 @@ class _FramesWriter(MLWriter):
         # metadata last: a folder with metadata is whole
         for name, frame in self.instance.frames().items():
             frame.write.parquet(f"{path}/{name}")
-        DefaultParamsWriter.saveMetadata(self.instance, path, spark)
+        extra = {_FITTED: self.instance.fitted_values()}
+        DefaultParamsWriter.saveMetadata(self.instance, path, spark, extraMetadata=extra)
 
 
 class _FramesReader(MLReader[Any]):
@@ -101,6 +142,8 @@ class _FramesReader(MLReader[Any]):
             model = self.kind.from_frames(frames)
             model._resetUid(metadata["uid"])
             DefaultParamsReader.getAndSetParams(model, metadata)
+            for name in model.fitted_values():
+                setattr(model, name, metadata[_FITTED][name])
             model._read_from = path
         except (
             PySparkException,
@@ -113,5 +156,5 @@ class _FramesReader(MLReader[Any]):
             IndexError,
         ) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(f"{path}: is not a whole {expected}: {lines[0]}") from None
+            raise ModelError(f"{path}: is not a complete {expected}: {lines[0]}") from None
         return model

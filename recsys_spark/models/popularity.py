@@ -1,52 +1,78 @@
-"""Most popular items: the baseline every model must beat, and the fallback where a model has nothing to say."""
+"""Most popular items: the baseline every model must beat, and the fallback where a model has nothing to
+say.
+"""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
-from pyspark import keyword_only
-from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.param import Param, TypeConverters
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Blocks
 from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, RecommenderModel
 from recsys_spark.models.persistence import FramesModel
-from recsys_spark.params import check_ranges
-from recsys_spark.recommend.host import DEFAULT_BLOCKS, recommend_lists
+from recsys_spark.params import KeywordParams, check_ranges, keyword_constructor, param
+from recsys_spark.recommend.top_n import ListRequest, recommend_lists
 from recsys_spark.schema import USER
 
 
-class _PopularityParams(InteractionColumns):
-    timestampCol: Param[str] = Param(
-        Params._dummy(),
-        "timestampCol",
-        "column name for timestamps; read when halfLife is above 0",
-        typeConverter=TypeConverters.toString,
+class PopularityParams(InteractionColumns):
+    """The Params that the estimator shares with its model."""
+
+    timestampCol: Param[str] = param(
+        "timestampCol", "column of timestamps; read when halfLife is above 0", TypeConverters.toString
     )
-    halfLife: Param[float] = Param(
-        Params._dummy(),
+    halfLife: Param[float] = param(
         "halfLife",
         "days after which an interaction counts half, back from the last one in the data; 0 counts all alike",
-        typeConverter=TypeConverters.toFloat,
+        TypeConverters.toFloat,
     )
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(timestampCol="timestamp", halfLife=0.0)
 
+    def getTimestampCol(self) -> str:
+        """Column of timestamps."""
+        return self.getOrDefault(self.timestampCol)
 
-class PopularityRecommender(RecommenderEstimator, _PopularityParams, DefaultParamsReadable[Any], DefaultParamsWritable):
+    def getHalfLife(self) -> float:
+        """Days after which an interaction counts half."""
+        return self.getOrDefault(self.halfLife)
+
+
+class PopularityRecommender(
+    RecommenderEstimator, KeywordParams, PopularityParams, DefaultParamsReadable[Any], DefaultParamsWritable
+):
     """Scores an item by how many users have it, or by their recency-weighted number.
 
         score(i) = Σ over rows of i of 2^(-age / halfLife), or their count when halfLife is 0
 
-    ``age`` is the time, in days, between the row and the last row of the data, so the score depends on the rows alone. A row
-    without a timestamp counts nothing when halfLife is above 0. Sums are taken in decimals: the same on any partitioning.
+    ``age`` is the time, in days, between the row and the last row of the data, so the score depends on the
+    rows alone. Sums are taken in decimals: the same on any partitioning.
+
+    Parameters
+    ----------
+    userCol, itemCol : str, default "user", "item"
+        Columns of the input.
+    predictionCol : str, default "prediction"
+        Column that ``transform`` adds.
+    timestampCol : str, default "timestamp"
+        Column of timestamps; read when ``halfLife`` is above 0. A row without one then counts nothing.
+    halfLife : float, default 0.0
+        Days after which an interaction counts half, at least 0; 0 counts all alike.
+
+    Raises
+    ------
+    TypeError
+        An unknown argument, with the nearest known one; a value of the wrong type.
+    ValueError
+        From ``fit``: ``halfLife`` is negative or not finite.
     """
 
-    @keyword_only
+    @keyword_constructor
     def __init__(
         self,
         *,
@@ -57,7 +83,15 @@ class PopularityRecommender(RecommenderEstimator, _PopularityParams, DefaultPara
         halfLife: float = 0.0,
     ) -> None:
         super().__init__()
-        self._set(**self._input_kwargs)  # type: ignore[attr-defined]
+        self._set_given()
+
+    def setTimestampCol(self, value: str) -> Self:
+        """Set the column of timestamps."""
+        return self._set(timestampCol=value)
+
+    def setHalfLife(self, value: float) -> Self:
+        """Set the days after which an interaction counts half."""
+        return self._set(halfLife=value)
 
     def check(self) -> None:
         """Raise ``ValueError`` if ``halfLife`` is negative or not finite."""
@@ -81,13 +115,15 @@ class PopularityRecommender(RecommenderEstimator, _PopularityParams, DefaultPara
         return self._copyValues(PopularityModel(scores, users))
 
 
-class PopularityModel(FramesModel, RecommenderModel, _PopularityParams):
-    """One score per item; the same list for everybody, less what each has seen.
+class PopularityModel(FramesModel, RecommenderModel, PopularityParams):
+    """One score per item; the same list for every user, without the items they have seen.
 
     Attributes
     ----------
-    scores : one row per item: ``id``, ``score`` double
-    users : one row per user of the training data: ``id``
+    scores : DataFrame
+        One row per item: ``id``, ``score`` double.
+    users : DataFrame
+        One row per user of the training data: ``id``.
     """
 
     scores_new_users: ClassVar[bool] = True
@@ -101,17 +137,21 @@ class PopularityModel(FramesModel, RecommenderModel, _PopularityParams):
         """One row per user of the training data: ``user``."""
         return self.users.select(F.col("id").alias(USER))
 
-    def lists(self, users: DataFrame, n: int, seen: DataFrame | None = None, sizes: Blocks = DEFAULT_BLOCKS) -> DataFrame:
-        """Most popular ``n`` unseen items of each user, known or not; see :meth:`RecommenderModel.lists`."""
+    def recommend_lists(self, users: DataFrame, request: ListRequest) -> DataFrame:
+        """Most popular unseen items of each user, known or not; see
+        :meth:`RecommenderModel.recommend_lists`.
+        """
         nothing = F.array().cast("array<float>").alias("features")
         items = self.scores.select("id", nothing, F.col("score").cast("float").alias("bias"))
-        return recommend_lists(users.select(F.col(USER).alias("id"), nothing).distinct(), items, n, seen, sizes)
+        return recommend_lists(users.select(F.col(USER).alias("id"), nothing).distinct(), items, request)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        """Add the item's score as float; 0 for an item that nobody has."""
+        """Add the item's score as float; 0 for an unknown item."""
         scores = self.scores.select(F.col("id").alias("_item"), F.col("score").alias("_score"))
         item = dataset[self.getOrDefault(self.itemCol)]
-        joined = dataset.join(F.broadcast(scores), item.try_cast(scores.schema["_item"].dataType) == F.col("_item"), "left")
+        joined = dataset.join(
+            F.broadcast(scores), item.try_cast(scores.schema["_item"].dataType) == F.col("_item"), "left"
+        )
         score = F.coalesce(F.col("_score"), F.lit(0.0)).cast("float")
         return joined.withColumn(self.getOrDefault(self.predictionCol), score).drop("_item", "_score")
 

@@ -21,26 +21,28 @@ from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelEntry:
     """A registered model: what is fitted, and what comes out."""
 
     estimator: type[RecommenderEstimator]
     model: type[RecommenderModel]
 
 
-REGISTRY: dict[str, Entry] = {
-    "popularity": Entry(PopularityRecommender, PopularityModel),
-    "als": Entry(ALS, ALSModel),
-    "softmax": Entry(SoftmaxRecommender, SoftmaxModel),
-    "pairwise": Entry(PairwiseRecommender, PairwiseModel),
-    "mllib_als": Entry(MLlibALS, MLlibALSModel),
+REGISTRY: dict[str, ModelEntry] = {
+    "popularity": ModelEntry(PopularityRecommender, PopularityModel),
+    "als": ModelEntry(ALS, ALSModel),
+    "softmax": ModelEntry(SoftmaxRecommender, SoftmaxModel),
+    "pairwise": ModelEntry(PairwiseRecommender, PairwiseModel),
+    "mllib_als": ModelEntry(MLlibALS, MLlibALSModel),
 }
 """Name → entry. A new model joins by one line here and by a test class that inherits the contract suite."""
 
 _COLUMNS = {"userCol": USER, "itemCol": ITEM, "ratingCol": RATING, "timestampCol": TIMESTAMP}
 
 
-def build(name: str, params: Mapping[str, Any], seed: int, origin: str = "configuration") -> RecommenderEstimator:
+def build(
+    name: str, params: Mapping[str, Any], seed: int, origin: str = "configuration", implicit: bool = False
+) -> RecommenderEstimator:
     """The estimator called ``name`` with ``params`` set, reading the columns of ``ratings``.
 
     Parameters
@@ -49,6 +51,8 @@ def build(name: str, params: Mapping[str, Any], seed: int, origin: str = "config
     params : Param → value; the names of columns are not among them, the pipeline sets those
     seed : for estimators with a seed, unless ``params`` has one
     origin : where the params come from, for the error
+    implicit : whether ratings are weights of events: then ``implicitPrefs`` is true where an estimator has
+        it, unless ``params`` say otherwise
 
     Raises
     ------
@@ -71,6 +75,8 @@ def build(name: str, params: Mapping[str, Any], seed: int, origin: str = "config
         except (TypeError, ValueError) as error:
             doc = _first_sentence(estimator, key)
             raise ConfigError(config_problem(origin, f"{name}.{key}", value, f"{error} ({doc})")) from None
+    if implicit and estimator.hasParam("implicitPrefs") and "implicitPrefs" not in params:
+        estimator.set(estimator.getParam("implicitPrefs"), True)
     if estimator.hasParam("seed") and "seed" not in params:
         estimator.set(estimator.getParam("seed"), seed)
     for column, field in _COLUMNS.items():

@@ -1,261 +1,349 @@
-"""The softmax model: a user is the bag of his items, a small network makes a vector of it, and a softmax ranks the catalogue.
+"""The softmax model: a user is a bag of items, a small network turns it into a vector, and a softmax ranks
+the catalogue.
 
-The mathematics and the training loop stand in :mod:`recsys_spark.models.softmax_program`, how they are spread over Spark in
-:mod:`recsys_spark.models.descent_stage`, the network in :mod:`recsys_spark.kernels.network`.
+The mathematics and the training loop are in :mod:`recsys_spark.training.softmax.program`, how they are spread
+over Spark in :mod:`recsys_spark.training.gradient.job`, the network in :mod:`recsys_spark.kernels.network`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.ml.param import Param, TypeConverters
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.functions import pandas_udf
 
-from recsys_spark.collectives import MAX_TASKS
-from recsys_spark.kernels.topn import Floats, ItemBlock, top_n
-from recsys_spark.models.descent_models import (
-    DescentEstimator,
-    DescentModel,
-    DescentParams,
-    NetworkParams,
+from recsys_spark.kernels.arrays import Floats
+from recsys_spark.kernels.topn import ItemBlock, top_n
+from recsys_spark.models.gradient_model import (
+    GradientEstimator,
+    GradientModel,
     TrainingSummary,
-    check_initial_model,
     feature_entries,
     rating_rows,
 )
-from recsys_spark.models.histories import distinct_pairs
-from recsys_spark.models.side_features import Features
-from recsys_spark.models.softmax_program import USER_FEATURES, SoftmaxProblem, user_vectors
-from recsys_spark.models.softmax_stage import SoftmaxLearner, collect_tables, encode
-from recsys_spark.params import check_ranges, param
-from recsys_spark.recommend.host import DEFAULT_BLOCKS, LOG_NORMALISER, RECOMMENDATIONS, collect_factors
-from recsys_spark.schema import ITEM, RATING, SCORE, USER
+from recsys_spark.models.softmax_params import BagParams, SoftmaxParams
+from recsys_spark.params import check_ranges, keyword_constructor
+from recsys_spark.recommend.top_n import (
+    DEFAULT_BLOCK_SIZES,
+    LOG_NORMALIZER,
+    RECOMMENDATIONS,
+    ListRequest,
+    collect_factors,
+)
+from recsys_spark.schema import ITEM, RATING, SCORE, SEEDED, USER
+from recsys_spark.training.gradient.program import USER_FEATURES
+from recsys_spark.training.group import fold_in_tasks
+from recsys_spark.training.histories import distinct_pairs
+from recsys_spark.training.side_features import Features
+from recsys_spark.training.softmax.config import SoftmaxConfig
+from recsys_spark.training.softmax.job import collect_tables, encode_users
+from recsys_spark.training.softmax.program import SoftmaxProgram, user_vectors
 
 PROBABILITY = "probability"
 SIMILARITIES = ("dot", "cosine")
 
 
-class BagParams(NetworkParams):
-    """The Params that make a user's vector: an estimator's, and of its model, which serves new users by the same ones."""
-
-    tieItems: Param[bool] = param("tieItems", "whether items are scored by their vectors in a bag", TypeConverters.toBoolean)
-    bagExponent: Param[float] = param(
-        "bagExponent", "a bag is the sum of its vectors over their number to this power; 1 for the mean", TypeConverters.toFloat
-    )
-    similarity: Param[str] = param("similarity", "dot, or cosine over temperature", TypeConverters.toString)
-    temperature: Param[float] = param("temperature", "what the cosine is divided by", TypeConverters.toFloat)
-    retrieval: Param[str] = param(
-        "retrieval", "of lists: exact, or approximate (by an index; needs the extra index)", TypeConverters.toString
-    )
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._setDefault(tieItems=False, bagExponent=0.5, similarity="dot", temperature=0.1, retrieval="exact")
-
-    def problem(self, **fit: Any) -> SoftmaxProblem:
-        """The numbers of the network, and those of the ``fit``."""
-        of = self.getOrDefault
-        return SoftmaxProblem(
-            dim=of("embeddingDim"), hidden=tuple(of("hiddenDims")), activation=of("activation"), tied=of("tieItems"),
-            pooling=of("bagExponent"), cosine=of("similarity") == "cosine", temperature=of("temperature"), seed=of("seed"),
-            **fit,
-        )  # fmt: skip
-
-
-class SoftmaxParams(BagParams, DescentParams):
-    """The Params of a fit."""
-
-    targetShare: Param[float] = param(
-        "targetShare", "share of each history that an epoch holds out and asks for; at least one item", TypeConverters.toFloat
-    )
-    userExponent: Param[float] = param(
-        "userExponent", "a user weighs as much as his held-out items to this power: 0 for all alike", TypeConverters.toFloat
-    )
-    gravity: Param[float] = param(
-        "gravity", "weight of the mean squared score over the items of the loss", TypeConverters.toFloat
-    )
-    validationShare: Param[float] = param(
-        "validationShare", "share of the users that are not trained on but decide when to stop", TypeConverters.toFloat
-    )
-    patience: Param[int] = param(
-        "patience", "stop after so many epochs in which the validation's loss did not fall; 0 for never", TypeConverters.toInt
-    )
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._setDefault(
-            numNegatives=0, power=0.75, targetShare=0.5, userExponent=0.5, batchSize=256, stepSize=0.01, gravity=0.0,
-            validationShare=0.0, patience=0, maxIter=20,
-        )  # fmt: skip
-
-
-class SoftmaxRecommender(DescentEstimator, SoftmaxParams, DefaultParamsReadable[Any], DefaultParamsWritable):
+class SoftmaxRecommender(GradientEstimator, SoftmaxParams, DefaultParamsReadable[Any], DefaultParamsWritable):
     """The softmax model on bags of items, trained by Spark without a framework.
 
-    An epoch holds ``targetShare`` of every history out and asks the network for it, seeing the rest: cross-entropy under the
-    softmax over the catalogue, or over the targets and ``numNegatives`` items drawn for each mini-batch of ``batchSize`` users,
-    log-q corrected. Feedback is implicit: a rating of 0 or less is no history. Users with a single item are served, and not
-    trained on. A fit that stops early keeps what it learnt last, not what it had learnt at the lowest loss.
+    An epoch holds ``targetFraction`` of every history out and asks the network for it, seeing the rest:
+    cross-entropy under the softmax over the catalogue, or over the targets and ``numNegatives`` items drawn
+    for each mini-batch of ``batchSize`` users, log-q corrected. Feedback is implicit: a rating of 0 or less
+    is ignored. Users with a single item are served, and not trained on. A fit that stops early keeps what it
+    learnt last, not what it had learnt at the lowest loss.
 
     Parameters
     ----------
-    initialModel : SoftmaxModel, optional
-        Continue from it, with fresh moments; items it does not know start fresh. It is not saved with the estimator.
-    userFeatures : DataFrame, optional
-        One row per user: ``userCol``, and the columns named in ``userFeatureCols``. Their embeddings are added to the bag.
-    **params
-        Params by name.
+    userCol, itemCol, ratingCol : str, default "user", "item", "rating"
+        Columns of the input; without a column of ratings every row counts.
+    predictionCol : str, default "prediction"
+        Column that ``transform`` adds: the logit.
+    embeddingDim : int, default 64
+        Length of an item's vector in a bag, at least 1.
+    hiddenDims : sequence of int, default ()
+        Sizes of the layers from the bag to the user's vector; without any the bag is the vector.
+    activation : str, default "relu"
+        Of the layers but the last: ``relu`` or ``tanh``.
+    dropout : float, default 0.0 Fraction of a hidden layer's outputs that a training step leaves out, below
+        1; the last layer has none.
+    tieItems : bool, default False
+        Score items by the vectors that they have in a bag, instead of vectors of their own.
+    bagExponent : float, default 0.5
+        A bag is the sum of its items' vectors over their number to this power, at least 0; 1 for the mean.
+    similarity : str, default "dot"
+        Score of an item: ``dot``, or ``cosine`` over ``temperature``.
+    temperature : float, default 0.1
+        What the cosine is divided by, above 0.
+    targetFraction : float, default 0.5
+        Fraction of each history that an epoch holds out, below 1; at least one item.
+    userExponent : float, default 0.5 A user weighs as much as their held-out items to this power, at least 0:
+        0 for all alike, 1 for all items alike.
+    numNegatives : int, default 0
+        Items drawn for each mini-batch, for large catalogues; 0 scores the whole catalogue.
+    popularityExponent : float, default 0.75
+        They are drawn in proportion to their number of events to this power, at least 0.
+    gravity : float, default 0.0
+        Weight of the mean squared score over the items of the loss, at least 0.
+    regParam : float, default 0.0
+        L2 regularisation of what a step touches, at least 0.
+    maxIter : int, default 20
+        Largest number of epochs, at least 0.
+    stepSize : float, default 0.01
+        Learning rate of Adam.
+    schedule : str, default "linear"
+        How the learning rate falls: ``constant``, ``linear`` or ``cosine``.
+    batchSize : int, default 256
+        Users of a mini-batch, over all tasks.
+    validationFraction : float, default 0.0
+        Fraction of the users that are not trained on but decide when to stop, below 1.
+    patience : int, default 0 Stop after this many epochs in which the validation loss did not fall; 0 for
+        never. Needs ``validationFraction``.
+    checkpointInterval : int, default 10
+        Epochs of one Spark job, which is what a lost executor costs at most; -1 for all in one.
+    seed : int, default 42
+        Of every random draw.
+    userFeatureCols : sequence of str, default () Columns of ``userFeatures`` that are features: text, arrays,
+        or numbers. Their embeddings are added to the bag.
+    coldStartStrategy : str, default "nan"
+        What ``transform`` does with unknown users and items: ``nan`` or ``drop``.
+    retrieval : str, default "exact"
+        How lists are made: ``exact``, or ``approximate`` (by an index; needs the extra ``index``).
+    initialModel : SoftmaxModel, optional Continue from it, with fresh moments; items it does not know start
+        fresh. It is not saved with the estimator.
+    userFeatures : DataFrame, optional One row per user: ``userCol``, and the columns named in
+        ``userFeatureCols``. It is not saved with the estimator.
 
     Raises
     ------
+    TypeError
+        An unknown argument, with the nearest known one; a value of the wrong type.
     ValueError
         From ``fit``: a Param out of range, or two that contradict each other.
     ModelError
-        From ``fit``: null ids, null or non-finite ratings (with their number and an example), ids of another type, no rows.
+        From ``fit``: null ids, null or non-finite ratings (with their number and an example), ids of another
+        type, no rows.
     GroupError
-        From ``fit``: the session cannot run all tasks at once; the sentence says what to set.
+        From ``fit``: the session cannot run all tasks at once; the message says what to set.
 
     Notes
     -----
     A fit is one Spark job with two shuffles for every ``checkpointInterval`` epochs. Memory of a task: see
-    :func:`recsys_spark.models.softmax_program.train`. The result is the same on any number of tasks but for rounding, and the
-    same bytes on the same number.
+    :meth:`recsys_spark.training.softmax.program.SoftmaxProgram.train`. The result is the same on any number
+    of tasks but for rounding, and the same bytes on the same number.
     """
+
+    @keyword_constructor
+    def __init__(
+        self,
+        *,
+        userCol: str = "user",
+        itemCol: str = "item",
+        ratingCol: str = "rating",
+        predictionCol: str = "prediction",
+        embeddingDim: int = 64,
+        hiddenDims: Sequence[int] = (),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        tieItems: bool = False,
+        bagExponent: float = 0.5,
+        similarity: str = "dot",
+        temperature: float = 0.1,
+        targetFraction: float = 0.5,
+        userExponent: float = 0.5,
+        numNegatives: int = 0,
+        popularityExponent: float = 0.75,
+        gravity: float = 0.0,
+        regParam: float = 0.0,
+        maxIter: int = 20,
+        stepSize: float = 0.01,
+        schedule: str = "linear",
+        batchSize: int = 256,
+        validationFraction: float = 0.0,
+        patience: int = 0,
+        checkpointInterval: int = 10,
+        seed: int = SEEDED,
+        userFeatureCols: Sequence[str] = (),
+        coldStartStrategy: str = "nan",
+        retrieval: str = "exact",
+        initialModel: SoftmaxModel | None = None,
+        userFeatures: DataFrame | None = None,
+    ) -> None:
+        super().__init__()
+        self.initialModel, self.userFeatures = initialModel, userFeatures
+        self._set_given()
 
     def check(self) -> None:
         """Raise ``ValueError`` with a sentence for Params out of range or in contradiction."""
         super().check()
-        of = self.getOrDefault
-        allowed = {"similarity": SIMILARITIES, "coldStartStrategy": ("nan", "drop"), "retrieval": ("exact", "approximate")}
-        check_ranges(
-            self, {"bagExponent": 0, "userExponent": 0, "gravity": 0, "patience": 0}, allowed, ("validationShare", "targetShare")
-        )
-        if not 0 < of("temperature") < math.inf:
-            raise ValueError(f"temperature must be above 0, got {of('temperature')}")
-        if of("tieItems") and of("hiddenDims") and of("hiddenDims")[-1] != of("embeddingDim"):
-            raise ValueError(f"with tieItems the last of hiddenDims {of('hiddenDims')} must be embeddingDim {of('embeddingDim')}")
-        if bool(of("patience")) != bool(of("validationShare")):
-            raise ValueError("patience and validationShare belong together: set both, or neither")
-        if of("dropout") and len(of("hiddenDims")) < 2:
-            raise ValueError("dropout is of hidden layers but the last, and hiddenDims has no such layer")
-        check_initial_model(self, SoftmaxModel, ("embeddingDim", "hiddenDims", "tieItems", "similarity"))
+        least = {"bagExponent": 0, "userExponent": 0, "gravity": 0, "patience": 0}
+        allowed = {
+            "similarity": SIMILARITIES,
+            "coldStartStrategy": ("nan", "drop"),
+            "retrieval": ("exact", "approximate"),
+        }
+        check_ranges(self, least, allowed, ("validationFraction", "targetFraction"))
+        hidden, dim = self.getHiddenDims(), self.getEmbeddingDim()
+        if not 0 < self.getTemperature() < math.inf:
+            raise ValueError(f"temperature must be above 0, got {self.getTemperature()}")
+        if self.getTieItems() and hidden and hidden[-1] != dim:
+            raise ValueError(f"with tieItems the last of hiddenDims {hidden} must be embeddingDim {dim}")
+        if bool(self.getPatience()) != bool(self.getValidationFraction()):
+            raise ValueError("patience and validationFraction belong together: set both, or neither")
+        if self.getDropout() and len(hidden) < 2:
+            raise ValueError(
+                "dropout applies to hidden layers but the last: give hiddenDims two or more, or leave it at 0"
+            )
+        self._check_initial_model(SoftmaxModel, ("embeddingDim", "hiddenDims", "tieItems", "similarity"))
 
     def _fit(self, dataset: DataFrame) -> SoftmaxModel:
         self.check()
-        of = self.getOrDefault
-        problem = self.problem(
-            dropout=of("dropout"), negatives=of("numNegatives"), power=of("power"), held=of("targetShare"),
-            exponent=of("userExponent"), batch=of("batchSize"), epochs=of("maxIter"), rate=of("stepSize"),
-            schedule=of("schedule"), decay=of("regParam"), gravity=of("gravity"), validation=of("validationShare"),
-            patience=of("patience"),
-        )  # fmt: skip
-        fitted, scales = self._train(dataset, SoftmaxLearner(problem))
-        users, items = (side.withColumnRenamed("values", "features") for side in (fitted.users, fitted.items))
-        model = self._copyValues(SoftmaxModel(users, items, fitted.tables))
-        model._set(featureScales=scales)
-        model.summary = TrainingSummary(fitted.history)
-        model._kept = fitted.kept
+        config = self.to_config(
+            dropout=self.getDropout(),
+            n_negatives=self.getNumNegatives(),
+            popularity_exponent=self.getPopularityExponent(),
+            target_fraction=self.getTargetFraction(),
+            user_exponent=self.getUserExponent(),
+            batch_size=self.getBatchSize(),
+            max_epochs=self.getMaxIter(),
+            learning_rate=self.getStepSize(),
+            schedule=self.getSchedule(),
+            weight_decay=self.getRegParam(),
+            gravity=self.getGravity(),
+            validation_fraction=self.getValidationFraction(),
+            patience=self.getPatience(),
+        )
+        fit, scales = self._train(dataset, SoftmaxProgram, config)
+        users, items = (side.withColumnRenamed("values", "features") for side in (fit.users, fit.items))
+        model = self._copyValues(SoftmaxModel(users, items, fit.tables))
+        model.featureScales = scales
+        model.summary = TrainingSummary(fit.epochs)
+        model._persisted = fit.persisted
         return model
 
 
-class SoftmaxModel(DescentModel, BagParams):
+class SoftmaxModel(GradientModel, BagParams):
     """Vectors of users and items whose dot product is the logit, the network, and what can be asked of them.
 
     Attributes
     ----------
-    userFactors : one row per user with a history: ``id``, ``features`` array<float>
-    itemFactors : one row per item: ``id``, ``features``
-    tables : all that was learnt
-    summary : :class:`recsys_spark.models.descent_models.TrainingSummary` of the fit; None for a loaded model
+    userFactors : DataFrame
+        One row per user with a history: ``id``, ``features`` array<float>.
+    itemFactors : DataFrame
+        One row per item: ``id``, ``features``.
+    tables : DataFrame
+        All that was learnt.
+    summary : TrainingSummary or None
+        Of the fit; None for a loaded model.
     """
 
-    def foldIn(self, histories: DataFrame, ratingCol: str | None = None, userFeatures: DataFrame | None = None) -> SoftmaxModel:
+    def foldIn(
+        self, histories: DataFrame, ratingCol: str | None = None, userFeatures: DataFrame | None = None
+    ) -> SoftmaxModel:
         """A model of other users, from their histories alone: nothing is trained.
 
         Parameters
         ----------
-        histories : ``userCol``, ``itemCol``, and ``ratingCol`` if it is named (rows of 0 or less are no history); items that the
-            model does not know are passed over, and a user with no others is not in the result
-        userFeatures : their features, as in the fit; without it nobody has any
+        histories : DataFrame ``userCol``, ``itemCol``, and ``ratingCol`` if it is named; items that the model
+            does not know are ignored, and a user with no others is not in the result.
+        ratingCol : str, optional
+            Column of ratings; rows of 0 or less are ignored. Without it every row counts.
+        userFeatures : DataFrame, optional
+            Their features, as in the fit; without it no user has any.
+
+        Returns
+        -------
+        SoftmaxModel
+            Its users are those of ``histories``; its items are this model's. One shuffle, when it is used.
 
         Raises
         ------
         ModelError
             Ids of another type. Null ids and null or non-finite ratings fail the job that uses the result.
         """
-        of = self.getOrDefault
-        rows = rating_rows(histories, of("userCol"), of("itemCol"), ratingCol)
+        rows = rating_rows(histories, self.getUserCol(), self.getItemCol(), ratingCol)
         item = F.col(ITEM).try_cast(self.itemFactors.schema["id"].dataType)
-        rows = rows.where(item.isNotNull() | F.col(ITEM).isNull()).withColumn(ITEM, item)  # of another type is unknown
+        rows = rows.where(item.isNotNull() | F.col(ITEM).isNull()).withColumn(
+            ITEM, item
+        )  # of another type is unknown
         entries = None
         if userFeatures is not None:
-            scales = of("featureScales").get("user", {})
-            entries = feature_entries(userFeatures, of("userCol"), of("userFeatureCols"), scales, rows, USER)
-        tasks = min(MAX_TASKS, max(1, histories.sparkSession.sparkContext.defaultParallelism))
+            scales, columns = self.featureScales.get("user", {}), self.getUserFeatureCols()
+            entries = feature_entries(
+                userFeatures, self.getUserCol(), columns, scales, rows.schema[USER].dataType
+            )
+        tasks = fold_in_tasks(histories.sparkSession)
         model = self.copy()
-        model.userFactors = encode(rows, entries, self.tables, self.problem(), tasks).persist()
-        model.summary, model._kept = None, model.userFactors
+        model.userFactors = encode_users(rows, entries, self.tables, self.to_config(), tasks).persist()
+        model.summary, model._persisted = None, model.userFactors
         return model
 
     def register(self, spark: SparkSession, name: str = "softmax_top_n") -> None:
-        """Make ``name(history, n)`` a function of SQL: the best ``n`` items for an array of item ids, none of them in it.
+        """Make ``name(history, n)`` a function of SQL: the best ``n`` items for an array of item ids, none of
+        them in it.
 
-        It gives array<struct<item, score: float, probability: float>>, best first; ``probability`` is the softmax over the
-        catalogue. Of a null history, or one without a known item, and where ``n`` is null or below 1, null. The model is
-        broadcast: a worker gets it once.
+        It returns array<struct<item, score: float, probability: float>>, best first; ``probability`` is the
+        softmax over the catalogue. For a null history, or one without a known item, and where ``n`` is null
+        or below 1, it returns null.
+
+        Parameters
+        ----------
+        spark : SparkSession
+            Where it is registered.
+        name : str
+            Name of the function.
+
+        Notes
+        -----
+        The model is broadcast: a worker gets it once.
         """
         item_type = self.itemFactors.schema["id"].dataType
-        entry = T.StructType(
-            [T.StructField(ITEM, item_type), T.StructField(SCORE, T.FloatType()), T.StructField(PROBABILITY, T.FloatType())]
-        )
-        problem = self.problem()
-        ids, tables, _ = collect_tables(self.tables, problem)
-        tables[USER_FEATURES] = tables[USER_FEATURES][:0]  # of a visitor only his history is known
+        fields = [(ITEM, item_type), (SCORE, T.FloatType()), (PROBABILITY, T.FloatType())]
+        entry = T.StructType([T.StructField(field, kind) for field, kind in fields])
+        config = self.to_config()
+        ids, tables, _ = collect_tables(self.tables, config)
+        tables[USER_FEATURES] = tables[USER_FEATURES][:0]  # of a visitor only the history is known
         _, vectors, _ = collect_factors(self.itemFactors)
-        size, biases = DEFAULT_BLOCKS.item_block, np.zeros(len(vectors), np.float32)
-        blocks = [ItemBlock.build(vectors[at : at + size], biases[at : at + size], at) for at in range(0, len(vectors), size)]
-        held = spark.sparkContext.broadcast((ids, tables, blocks))
+        size, biases = DEFAULT_BLOCK_SIZES.item_block, np.zeros(len(vectors), np.float32)
+        blocks = [
+            ItemBlock.build(vectors[s : s + size], biases[s : s + size], s)
+            for s in range(0, len(vectors), size)
+        ]
+        broadcast = spark.sparkContext.broadcast((ids, tables, blocks))
 
         def best(histories: pd.Series, wanted: pd.Series) -> pd.Series:
-            return best_of_histories(histories, wanted, *held.value, problem)
+            return best_of_histories(histories, wanted, *broadcast.value, config)
 
         spark.udf.register(name, pandas_udf(best, T.ArrayType(entry)))  # type: ignore[call-overload]
 
     def _approximate(self) -> bool:
-        return bool(self.getOrDefault("retrieval") == "approximate")
+        return self.getRetrieval() == "approximate"
 
-    def _served(
-        self, users: DataFrame, n: int, seen: DataFrame | None, allowed: DataFrame | None, denied: DataFrame | None
-    ) -> DataFrame:
-        return self._lists(users, n, seen, DEFAULT_BLOCKS, allowed, denied, normalised=True)
+    def _nested(self, users: DataFrame, request: ListRequest) -> DataFrame:
+        """With the ``probability`` of each item beside its ``rating``, the logit: the softmax over the
+        catalogue.
 
-    def _in_sparks_shape(self, lists: DataFrame, own: str | None = None, other: str | None = None) -> DataFrame:
-        """With the ``probability`` of each item beside its ``rating``, the logit: the softmax over the catalogue.
-
-        Where items are allowed or denied it is the softmax over those that may be recommended; with approximate retrieval over
-        those that are listed. Otherwise seen items count too.
+        Where items are allowed or denied it is the softmax over those that may be recommended; with
+        approximate retrieval over those that are listed. Otherwise seen items count too.
         """
-        if own is not None:
-            return super()._in_sparks_shape(lists, own, other)
-        user, item = self.getOrDefault("userCol"), self.getOrDefault("itemCol")
+        lists = self._lists(users, request, normalized=True)
         rated = F.transform(
             RECOMMENDATIONS,
             lambda entry: F.struct(
-                entry[ITEM].alias(item),
+                entry[ITEM].alias(self.getItemCol()),
                 entry[SCORE].alias(RATING),
-                F.exp(entry[SCORE] - F.col(LOG_NORMALISER)).cast("float").alias(PROBABILITY),
+                F.exp(entry[SCORE] - F.col(LOG_NORMALIZER)).cast("float").alias(PROBABILITY),
             ),
         )
-        return lists.select(F.col("id").alias(user), rated.alias(RECOMMENDATIONS))
+        return lists.select(F.col("id").alias(self.getUserCol()), rated.alias(RECOMMENDATIONS))
 
 
 def best_of_histories(
@@ -264,15 +352,17 @@ def best_of_histories(
     ids: pa.Array,
     tables: dict[str, Floats],
     blocks: list[ItemBlock],
-    problem: SoftmaxProblem,
+    config: SoftmaxConfig,
 ) -> pd.Series:
-    """For each array of item ids its best items, as lists of item, score and probability; None without a known item.
+    """Best items for each array of item ids, as lists of item, score and probability; None without a known
+    item.
 
     Parameters
     ----------
     histories, wanted : arrays of ids, and lengths of the lists
-    ids, tables : of :func:`recsys_spark.models.softmax_stage.collect_tables`, without features
+    ids, tables : of :func:`recsys_spark.training.softmax.job.collect_tables`, without features
     blocks : v in the order of ``ids``
+    config : the network
     """
     column = pa.array(histories, from_pandas=True)
     if not pa.types.is_list(column.type):  # all null or empty
@@ -281,22 +371,22 @@ def best_of_histories(
     lengths = np.where(numbers > 0, pc.fill_null(pc.list_value_length(column), 0).to_numpy(), 0)
     asked = column.filter(pa.array(numbers > 0))
     values, known = _comparable(asked.flatten(), ids)
-    place = pc.fill_null(pc.index_in(values, value_set=known), -1).to_numpy()
-    rows, indptr, items = distinct_pairs(np.repeat(np.arange(len(lengths)), lengths), place, len(ids))
-    found: list[list[dict[str, Any]] | None] = [None] * len(lengths)
+    index = pc.fill_null(pc.index_in(values, value_set=known), -1).to_numpy()
+    rows, indptr, items = distinct_pairs(np.repeat(np.arange(len(lengths)), lengths), index, len(ids))
+    result: list[list[dict[str, Any]] | None] = [None] * len(lengths)
     if len(rows):
-        psi = user_vectors(indptr, items, Features.none(len(rows)), tables, problem)
+        psi = user_vectors(indptr, items, Features.none(len(rows)), tables, config)
         lengths_wanted = numbers[rows]
         log_sums = np.zeros(len(psi))
         longest = max(1, int(lengths_wanted.max()))
-        best, scores = top_n(psi, blocks, (indptr, items), longest, DEFAULT_BLOCKS.user_block, log_sums)
+        best, scores = top_n(psi, blocks, (indptr, items), longest, DEFAULT_BLOCK_SIZES.user_block, log_sums)
         chances = np.exp(scores - log_sums[:, None])
-        for row, n, place_of, score, chance in zip(rows, lengths_wanted, best, scores, chances, strict=True):
-            there = place_of[:n] >= 0
-            names = ids.take(pa.array(place_of[:n][there])).to_pylist()
-            entries = zip(names, score[:n][there].tolist(), chance[:n][there].tolist(), strict=True)
-            found[row] = [dict(zip((ITEM, SCORE, PROBABILITY), entry, strict=True)) for entry in entries]
-    return pd.Series(found)
+        for row, n, positions, score, chance in zip(rows, lengths_wanted, best, scores, chances, strict=True):
+            eligible = positions[:n] >= 0
+            names = ids.take(pa.array(positions[:n][eligible])).to_pylist()
+            entries = zip(names, score[:n][eligible].tolist(), chance[:n][eligible].tolist(), strict=True)
+            result[row] = [dict(zip((ITEM, SCORE, PROBABILITY), entry, strict=True)) for entry in entries]
+    return pd.Series(result)
 
 
 def _comparable(values: pa.Array, ids: pa.Array) -> tuple[pa.Array, pa.Array]:

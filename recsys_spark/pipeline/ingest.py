@@ -1,4 +1,6 @@
-"""Step one: raw inputs into ``ratings``, ``rejected_ratings``, ``users`` and ``items``, with every row accounted for."""
+"""Step one: raw inputs into ``ratings``, ``rejected_ratings``, ``users`` and ``items``, with every row
+accounted for.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import FileSource, Ingest, MovieLensSource, SyntheticSource
-from recsys_spark.console import note
+from recsys_spark.console import progress_line
 from recsys_spark.data.cleaning import (
     HEADER_LINE,
     REASON,
@@ -27,8 +29,8 @@ from recsys_spark.data.cleaning import (
 from recsys_spark.data.movielens import movielens_inputs
 from recsys_spark.data.sources import Inputs, read_source
 from recsys_spark.data.synthetic import synthetic_inputs, world_of
-from recsys_spark.errors import AccountingError, RejectedShareError, SourceError
-from recsys_spark.lakehouse.ledger import Entry
+from recsys_spark.errors import AccountingError, RejectedFractionError, SourceError
+from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import TABLES, Upserted
 from recsys_spark.pipeline.night import Night
 from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER, IdType
@@ -67,45 +69,47 @@ class _Cleaned:
 def ingest(night: Night) -> None:
     """Read the configured source and bring the tables up to date.
 
-    The same input twice changes nothing the second time. Refused rows are kept first, so that they can be looked at also when
-    there are too many of them.
+    The same input twice changes nothing the second time. Refused rows are kept first, so that they can be
+    looked at also when there are too many of them.
 
     Raises
     ------
     SourceError
         The source cannot be read.
-    RejectedShareError
-        More rows were refused than ``ingest.max_rejected_share`` allows; ``ratings`` is as it was.
+    RejectedFractionError
+        More rows were refused than ``ingest.max_rejected_fraction`` allows; ``ratings`` is as it was.
     AccountingError
         Rows in do not equal inserted + updated + duplicates + unchanged + rejected.
     """
     settings = night.config.ingest
-    with night.step("ingest") as entry, _opened(night) as inputs:
+    with night.step("ingest") as record, _opened(night) as inputs:
         user_type, item_type = id_types(settings)
         ratings = _clean(inputs.ratings, _rules(night, user_type, item_type))
         users, items = _side(inputs.users, USER, user_type), _side(inputs.items, ITEM, item_type)
         cleaned = {"ratings": ratings, "users": users, "items": items}
         present = {name: one for name, one in cleaned.items() if one is not None}
         try:
-            entry.counts |= {"read": ratings.read, "rejected": sum(ratings.rejected.values())}
-            _keep_rejected(night, entry, present)
+            record.counts |= {"read": ratings.read, "rejected": sum(ratings.rejected.values())}
+            _keep_rejected(night, record, present)
             _require_one_header(ratings)
             for name, one in present.items():
-                _require_few_rejected(name, one, settings.max_rejected_share)
+                _require_few_rejected(name, one, settings.max_rejected_fraction)
             for name, one in present.items():
                 night.lake.create(name, user_type, item_type)
-                _account(entry, name, one, _upsert(night, name, one.latest))
+                _account(record, name, one, _upsert(night, name, one.latest))
         finally:
             for one in present.values():
                 one.kept.unpersist()  # or a later night of this process would read the same path's old rows
-        _say(entry.counts)
+        _say(record.counts)
 
 
 @contextmanager
 def _opened(night: Night) -> Iterator[Inputs]:
     source = night.config.ingest.source
     if isinstance(source, SyntheticSource):
-        yield synthetic_inputs(night.spark, world_of(source.ratings, night.config.seed, source.users, source.items))
+        yield synthetic_inputs(
+            night.spark, world_of(source.ratings, night.config.seed, source.users, source.items)
+        )
     elif isinstance(source, MovieLensSource):
         with movielens_inputs(night.spark, source.path) as inputs:
             yield inputs
@@ -135,7 +139,11 @@ def _rules(night: Night, user_type: IdType, item_type: IdType) -> Rules:
 def _clean(raw: DataFrame, rules: Rules) -> _Cleaned:
     rows = clean_ratings(raw, rules)
     pairs = latest_per_pair(rows).persist(StorageLevel.MEMORY_AND_DISK)
-    sums = (F.sum("rows").alias("rows"), F.count("*").alias("keys"), F.count_if(F.col("disputed")).alias("disputed"))
+    sums = (
+        F.sum("rows").alias("rows"),
+        F.count("*").alias("keys"),
+        F.count_if(F.col("disputed")).alias("disputed"),
+    )
     counted = {row[REASON]: row for row in pairs.groupBy(REASON).agg(*sums).collect()}
     headers = counted.pop(HEADER_LINE, None)
     read, good = sum(row["rows"] for row in counted.values()), counted.pop(None, None)
@@ -143,7 +151,9 @@ def _clean(raw: DataFrame, rules: Rules) -> _Cleaned:
     settled = settle(pairs, rows) if good is not None and good["disputed"] else pairs
     latest = settled.where(F.col(REASON).isNull()).select(USER, ITEM, RATING, TIMESTAMP)
     distinct = good["keys"] if good is not None else 0
-    return _Cleaned(rows, read, rejected, headers["rows"] if headers is not None else 0, latest, distinct, pairs)
+    return _Cleaned(
+        rows, read, rejected, headers["rows"] if headers is not None else 0, latest, distinct, pairs
+    )
 
 
 def _side(raw: DataFrame | None, key: str, id_type: IdType) -> _Cleaned | None:
@@ -152,7 +162,9 @@ def _side(raw: DataFrame | None, key: str, id_type: IdType) -> _Cleaned | None:
     table = TABLES[f"{key}s"]
     features = {name: kind for name, kind in table.columns.items() if name != key}
     rows = clean_side_table(raw, key, id_type, features).persist()
-    counted = rows.groupBy(REASON).agg(F.count("*").alias("rows"), F.count_distinct(key).alias("keys")).collect()
+    counted = (
+        rows.groupBy(REASON).agg(F.count("*").alias("rows"), F.count_distinct(key).alias("keys")).collect()
+    )
     headers = sum(row["rows"] for row in counted if row[REASON] == HEADER_LINE)
     counted = [row for row in counted if row[REASON] != HEADER_LINE]
     rejected = {row[REASON]: row["rows"] for row in counted if row[REASON] is not None}
@@ -163,7 +175,7 @@ def _side(raw: DataFrame | None, key: str, id_type: IdType) -> _Cleaned | None:
     return _Cleaned(rows, sum(row["rows"] for row in counted), rejected, headers, latest, distinct, rows)
 
 
-def _keep_rejected(night: Night, entry: Entry, cleaned: Mapping[str, _Cleaned]) -> None:
+def _keep_rejected(night: Night, record: StepRecord, cleaned: Mapping[str, _Cleaned]) -> None:
     lake, today = night.lake, F.lit(night.run_date)
     kept = [
         refused(one.rows).select(today.alias("run_date"), F.lit(name).alias("input"), "*")
@@ -177,12 +189,18 @@ def _keep_rejected(night: Night, entry: Entry, cleaned: Mapping[str, _Cleaned]) 
     none = lake.read("rejected_ratings").limit(0)
     rows = reduce(DataFrame.unionByName, kept, none)
     version = lake.replace("rejected_ratings", rows, f"run_date = '{night.run_date}'")
-    entry.versions_written["rejected_ratings"] = version
+    record.versions_written["rejected_ratings"] = version
 
 
 def _require_one_header(ratings: _Cleaned) -> None:
     if "different_header" in ratings.rejected:
-        odd = ratings.rows.where(F.col(REASON) == "different_header").select(SOURCE_FILE).distinct().limit(5).collect()
+        odd = (
+            ratings.rows.where(F.col(REASON) == "different_header")
+            .select(SOURCE_FILE)
+            .distinct()
+            .limit(5)
+            .collect()
+        )
         files = ", ".join(sorted(row[SOURCE_FILE] for row in odd))
         raise SourceError(f"these files begin with another header than the first, ingest them apart: {files}")
 
@@ -194,7 +212,7 @@ def _require_few_rejected(name: str, cleaned: _Cleaned, allowed: float) -> None:
     if rejected > allowed * cleaned.read:
         leading = sorted(cleaned.rejected.items(), key=lambda pair: -pair[1])[:3]
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in leading)
-        raise RejectedShareError(
+        raise RejectedFractionError(
             f"{rejected:,} of {cleaned.read:,} rows of {name} were refused "
             f"({rejected / cleaned.read:.1%}; allowed is {allowed:.1%}): {reasons}. Nothing was "
             "written to ratings; the rows are in rejected_ratings"
@@ -217,7 +235,7 @@ def _upsert(night: Night, name: str, latest: DataFrame) -> Upserted:
     return night.lake.upsert(name, latest, (key,), differs, {column: f"new.{column}" for column in features})
 
 
-def _account(entry: Entry, name: str, cleaned: _Cleaned, upserted: Upserted) -> None:
+def _account(record: StepRecord, name: str, cleaned: _Cleaned, upserted: Upserted) -> None:
     rejected = sum(cleaned.rejected.values())
     counts = {
         "inserted": upserted.inserted,
@@ -230,11 +248,13 @@ def _account(entry: Entry, name: str, cleaned: _Cleaned, upserted: Upserted) -> 
         raise AccountingError(f"{name}: rows do not add up: {counts}")
     counts |= {"read": cleaned.read, "header_lines": cleaned.headers}
     prefix = "" if name == "ratings" else f"{name}_"
-    entry.counts |= {f"{prefix}{what}": count for what, count in counts.items()}
-    entry.counts |= {f"{prefix}rejected_{reason}": count for reason, count in cleaned.rejected.items()}
-    entry.versions_written[name] = upserted.version
+    record.counts |= {f"{prefix}{what}": count for what, count in counts.items()}
+    record.counts |= {f"{prefix}rejected_{reason}": count for reason, count in cleaned.rejected.items()}
+    record.versions_written[name] = upserted.version
 
 
 def _say(counts: Mapping[str, int]) -> None:
     parts = ("inserted", "updated", "duplicates", "unchanged", "rejected")
-    note(f"  {counts['read']:,} ratings read: " + ", ".join(f"{counts[part]:,} {part}" for part in parts))
+    progress_line(
+        f"  {counts['read']:,} ratings read: " + ", ".join(f"{counts[part]:,} {part}" for part in parts)
+    )

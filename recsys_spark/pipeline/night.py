@@ -17,14 +17,15 @@ from recsys_spark.config import Config, config_problem
 from recsys_spark.console import working
 from recsys_spark.data.split import FOLD_IN, PART, TEST, TRAIN, split_ratings
 from recsys_spark.errors import ConfigError, LakeError
-from recsys_spark.lakehouse.ledger import Entry, Ledger
+from recsys_spark.lakehouse.ledger import Ledger, StepRecord
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.registry import REGISTRY, build
 
 
 def check_models(config: Config) -> None:
-    """Check every configured model's parameters, and that it can be measured by the configured split. Needs no session.
+    """Check every configured model's parameters, and that it can be measured by the configured split. Needs
+    no session.
 
     Raises
     ------
@@ -34,18 +35,20 @@ def check_models(config: Config) -> None:
     for name in config.models:
         estimator_of(config, name)
     fixed = [name for name in config.models if not REGISTRY[name].model.scores_new_users]
-    if config.split.method == "strong" and fixed:
+    if config.split.method == "holdout_users" and fixed:
         allowed = f"with models that score users they were not fitted on, which {', '.join(fixed)} cannot"
-        raise ConfigError(config_problem(config.origin, "split.method", "strong", allowed))
+        raise ConfigError(config_problem(config.origin, "split.method", "holdout_users", allowed))
 
 
 def estimator_of(config: Config, name: str) -> RecommenderEstimator:
     """A new estimator of the configured model ``name``."""
-    return build(name, config.params.get(name, {}), config.seed, config.origin)
+    return build(name, config.params.get(name, {}), config.seed, config.origin, config.implicit_feedback)
 
 
 def redacted(config: Config) -> str:
-    """The resolved configuration as JSON, with the values of Spark settings that look like secrets left out."""
+    """The resolved configuration as JSON, with the values of Spark settings that look like secrets left
+    out.
+    """
     tree = config.model_dump(mode="json")
     settings = tree["session"]["spark"]
     secret = re.compile(r"(?i)secret|password|token|access[.]?key|credential")  # as spark.redaction.regex
@@ -87,10 +90,10 @@ class Night:
         return estimator_of(self.config, name)
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Entry]:
+    def step(self, name: str) -> Iterator[StepRecord]:
         """Run a block as a step: shown while it runs, and recorded in the ledger."""
-        with working(name), self.ledger.step(name) as entry:
-            yield entry
+        with working(name), self.ledger.step(name) as record:
+            yield record
 
     def ratings_version(self) -> int:
         """Version of ``ratings`` that this date's split pinned.

@@ -1,4 +1,6 @@
-"""Step five: the lists of every user, checked, then written as this date's partition of ``recommendations``."""
+"""Step five: the lists of every user, checked, then written as this date's partition of
+``recommendations``.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.console import note
+from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError, PublishError
-from recsys_spark.lakehouse.ledger import Entry
+from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.ingest import id_types
@@ -33,41 +35,45 @@ def recommend(night: Night) -> None:
     PublishError
         A list breaks an invariant of :func:`check_lists`; the table is as it was.
     """
-    n, sizes = night.config.recommend.n, night.config.recommend.blocks
-    with night.step("recommend") as entry, ExitStack() as kept:
+    n, block_sizes = night.config.recommend.n, night.config.recommend.block_sizes
+    with night.step("recommend") as record, ExitStack() as kept:
 
         def keep(frame: DataFrame) -> DataFrame:
             kept.callback(frame.persist().unpersist)
             return frame
 
-        entry.versions_read["ratings"] = night.ratings_version()
+        record.versions_read["ratings"] = night.ratings_version()
         champion = night.ledger.last_done("evaluate")["details"]["champion"]
         if champion not in night.config.models:
-            raise LakeError(f"the champion {champion!r} is no longer among models: evaluate {night.run_date} again")
-        model, fallback = _models(night, champion, entry)
+            raise LakeError(
+                f"the champion {champion!r} is no longer among models: evaluate {night.run_date} again"
+            )
+        model, fallback = _models(night, champion, record)
         ratings = night.ratings()
         users = keep(ratings.select(USER).distinct())
-        rows = keep(_labelled(model.recommend(users, n, ratings, sizes), champion, "model"))
+        rows = keep(_labelled(model.recommend(users, n, ratings, blockSizes=block_sizes), champion, "model"))
         if fallback is not None:
             short = keep(_short(rows, users, n))
             more = _fill(rows, short, fallback, n, ratings)
             rows = rows.unionByName(keep(_labelled(more, FALLBACK, "fallback")))
-        entry.counts |= check_lists(rows, ratings)
-        entry.counts |= {"users": users.count(), "fallback_rows": rows.where("reason = 'fallback'").count()}
-        _write(night, entry, rows.withColumn("run_date", F.lit(night.run_date)))
-        entry.details["champion"] = champion
-        note(f"  {entry.counts['rows']:,} rows for {entry.counts['users']:,} users, by {champion}")
+        record.counts |= check_lists(rows, ratings)
+        record.counts |= {"users": users.count(), "fallback_rows": rows.where("reason = 'fallback'").count()}
+        _write(night, record, rows.withColumn("run_date", F.lit(night.run_date)))
+        record.details["champion"] = champion
+        progress_line(f"  {record.counts['rows']:,} rows for {record.counts['users']:,} users, by {champion}")
 
 
-def _models(night: Night, champion: str, entry: Entry) -> tuple[RecommenderModel, RecommenderModel | None]:
+def _models(
+    night: Night, champion: str, record: StepRecord
+) -> tuple[RecommenderModel, RecommenderModel | None]:
     """The champion, fitted on all ratings where so configured, and the fallback unless it is the champion."""
     wanted = [] if champion == FALLBACK else [(FALLBACK, "fallback")]
     if night.config.recommend.refit:
         wanted.insert(0, (champion, "champion"))
-    rows = [fit_and_save(night, entry, name, purpose, night.ratings()) for name, purpose in wanted]
+    rows = [fit_and_save(night, record, name, purpose, night.ratings()) for name, purpose in wanted]
     fitted = {row["purpose"]: REGISTRY[row["model"]].model.load(row["path"]) for row in rows}
     if rows:
-        record_models(night, entry, rows)
+        record_models(night, record, rows)
     model = fitted["champion"] if night.config.recommend.refit else load_models(night, "candidate")[champion]
     return model, fitted.get("fallback")
 
@@ -78,11 +84,17 @@ def _short(rows: DataFrame, users: DataFrame, n: int) -> DataFrame:
     return users.join(have, USER, "left").fillna(0, ["have"]).where(F.col("have") < n)
 
 
-def _fill(rows: DataFrame, short: DataFrame, fallback: RecommenderModel, n: int, ratings: DataFrame) -> DataFrame:
-    """Popular items, unseen and not yet listed, for the users of ``short``; ranks go on from the list's end."""
+def _fill(
+    rows: DataFrame, short: DataFrame, fallback: RecommenderModel, n: int, ratings: DataFrame
+) -> DataFrame:
+    """Popular items, unseen and not yet listed, for the users of ``short``; ranks go on from the list's
+    end.
+    """
     taken = ratings.select(USER, ITEM).unionByName(rows.select(USER, ITEM)).join(short, USER, "left_semi")
     more = fallback.recommend(short.select(USER), n, taken).join(short, USER)
-    return more.where(F.col(RANK) + F.col("have") <= n).select(USER, ITEM, SCORE, (F.col(RANK) + F.col("have")).alias(RANK))
+    return more.where(F.col(RANK) + F.col("have") <= n).select(
+        USER, ITEM, SCORE, (F.col(RANK) + F.col("have")).alias(RANK)
+    )
 
 
 def _labelled(rows: DataFrame, model: str, reason: str) -> DataFrame:
@@ -95,7 +107,8 @@ def check_lists(rows: DataFrame, ratings: DataFrame) -> dict[str, int]:
     Raises
     ------
     PublishError
-        A list has a gap in its ranks, an item twice or one that the user has seen; or there is no list at all.
+        A list has a gap in its ranks, an item twice or one that the user has seen; or there is no list at
+        all.
     """
     marked = rows.join(ratings.select(USER, ITEM, F.lit(True).alias("seen")), [USER, ITEM], "left")
     per_user = marked.groupBy(USER).agg(
@@ -120,13 +133,15 @@ def check_lists(rows: DataFrame, ratings: DataFrame) -> dict[str, int]:
     }
     for what, column in problems.items():
         if totals[column]:
-            raise PublishError(f"{totals[column]:,} of {totals['lists']:,} users' lists {what}; nothing was written")
+            raise PublishError(
+                f"{totals[column]:,} of {totals['lists']:,} users' lists {what}; nothing was written"
+            )
     if not totals["lists"]:
-        raise PublishError("there is not one list to publish")
+        raise PublishError("there are no lists to publish: no user has an eligible item")
     return {"rows": totals["rows"], "lists": totals["lists"]}
 
 
-def _write(night: Night, entry: Entry, rows: DataFrame) -> None:
+def _write(night: Night, record: StepRecord, rows: DataFrame) -> None:
     night.lake.create("recommendations", *id_types(night.config.ingest))
     where = f"run_date = '{night.run_date}'"
-    entry.versions_written["recommendations"] = night.lake.replace("recommendations", rows, where)
+    record.versions_written["recommendations"] = night.lake.replace("recommendations", rows, where)

@@ -1,23 +1,26 @@
-"""A step between the split and the training, where the configuration asks for it: negatives of the training part, as a table."""
+"""A step between the split and the training, where the configuration asks for it: negatives of the
+training part, as a table.
+"""
 
 from __future__ import annotations
 
 from pyspark.sql import functions as F
 
 from recsys_spark.config import config_problem
-from recsys_spark.console import note
+from recsys_spark.console import progress_line
 from recsys_spark.data.split import TRAIN
 from recsys_spark.errors import ConfigError
 from recsys_spark.pipeline.ingest import id_types
 from recsys_spark.pipeline.night import Night
-from recsys_spark.sampling import LABEL, LACKING, LOG_Q, NegativeSampler
+from recsys_spark.sampling import LABEL, LOG_Q, SHORTFALL, NegativeSampler
 from recsys_spark.schema import ITEM, USER
 
 POSITIVE = "positive"
 
 
 def sample_negatives(night: Night) -> None:
-    """Write this date's partition of ``negatives``: other items each night, the same for the same date and seed.
+    """Write this date's partition of ``negatives``: other items each night, the same for the same date and
+    seed.
 
     Raises
     ------
@@ -28,23 +31,35 @@ def sample_negatives(night: Night) -> None:
     """
     settings = night.config.negatives
     if settings is None:
-        allowed = "a section with strategy, ratio and power, for this step"
+        allowed = "a section with strategy, ratio and popularity_exponent, for this step"
         raise ConfigError(config_problem(night.config.origin, "negatives", "nothing", allowed))
-    with night.step("sample_negatives") as entry:
-        entry.versions_read["ratings"] = night.ratings_version()
+    with night.step("sample_negatives") as record:
+        record.versions_read["ratings"] = night.ratings_version()
         # the held-out part is not spared: to know what is missing among the negatives would be to know the answers
         positives = night.part(TRAIN).select(USER, ITEM, F.col(ITEM).alias(POSITIVE))
-        sampler = NegativeSampler(**settings.model_dump(), epoch=night.run_date.toordinal(), seed=night.config.seed)
+        sampler = NegativeSampler(
+            strategy=settings.strategy,
+            ratio=settings.ratio,
+            popularityExponent=settings.popularity_exponent,
+            epoch=night.run_date.toordinal(),
+            seed=night.config.seed,
+        )
         rows = sampler.transform(positives).persist()
         try:
-            counted = rows.groupBy(LABEL).agg(F.count("*").alias("rows"), F.sum(LACKING).alias("lacking")).collect()
-            entry.counts |= {("negatives", "positives")[row[LABEL]]: row["rows"] for row in counted}
-            entry.counts["lacking"] = sum(row["lacking"] for row in counted)
+            counted = (
+                rows.groupBy(LABEL)
+                .agg(F.count("*").alias("rows"), F.sum(SHORTFALL).alias("shortfall"))
+                .collect()
+            )
+            record.counts |= {("negatives", "positives")[row[LABEL]]: row["rows"] for row in counted}
+            record.counts["shortfall"] = sum(row["shortfall"] for row in counted)
             night.lake.create("negatives", *id_types(night.config.ingest))
             written = rows.where(F.col(LABEL) == 0).withColumn("run_date", F.lit(night.run_date))
             written = written.select("run_date", USER, POSITIVE, ITEM, LOG_Q)
             where = f"run_date = '{night.run_date}'"
-            entry.versions_written["negatives"] = night.lake.replace("negatives", written, where)
+            record.versions_written["negatives"] = night.lake.replace("negatives", written, where)
         finally:
             rows.unpersist()
-        note(f"  {entry.counts['negatives']:,} negatives of {entry.counts['positives']:,} positives")
+        progress_line(
+            f"  {record.counts['negatives']:,} negatives of {record.counts['positives']:,} positives"
+        )

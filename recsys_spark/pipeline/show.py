@@ -1,4 +1,4 @@
-"""What a person asks of the tables: a user's history and list, the ledger, the measures of a run."""
+"""What a person asks of the tables: a user's history and list, the ledger, the metrics of a run."""
 
 from __future__ import annotations
 
@@ -28,8 +28,12 @@ def show_user(lake: Lakehouse, user: str, run_date: date | None = None) -> None:
     shown, lists = published(lake, run_date)
     ratings = lake.read("ratings")
     same = F.col(USER) == F.lit(user).try_cast(ratings.schema[USER].dataType)
-    history = _titled(lake, ratings.where(same)).orderBy(F.desc("rating"), F.desc_nulls_last("timestamp"), ITEM)
-    in_utc = F.date_format("timestamp", "yyyy-MM-dd HH:mm:ss")  # collected as a timestamp it would be in local time
+    history = _titled(lake, ratings.where(same)).orderBy(
+        F.desc("rating"), F.desc_nulls_last("timestamp"), ITEM
+    )
+    in_utc = F.date_format(
+        "timestamp", "yyyy-MM-dd HH:mm:ss"
+    )  # collected as a timestamp it would be in local time
     rows = [row.asDict() for row in history.limit(HISTORY_LENGTH).withColumn("timestamp", in_utc).collect()]
     listed = [row.asDict() for row in _titled(lake, lists.where(same)).orderBy(RANK).collect()]
     if not rows and not listed:
@@ -38,7 +42,9 @@ def show_user(lake: Lakehouse, user: str, run_date: date | None = None) -> None:
     for row in rows + listed:
         row[ITEM] = str(row[ITEM])  # an id, not a number
     table(f"User {user}: best-rated {len(rows)} of the history", rows, [ITEM, *titled, "rating", "timestamp"])
-    table(f"User {user}: recommendations of {shown}", listed, [RANK, ITEM, *titled, "score", "model", "reason"])
+    table(
+        f"User {user}: recommendations of {shown}", listed, [RANK, ITEM, *titled, "score", "model", "reason"]
+    )
 
 
 def sample_users(lake: Lakehouse, count: int, run_date: date | None = None) -> list[str]:
@@ -57,7 +63,11 @@ def show_runs(lake: Lakehouse, run_date: date | None = None, limit: int = 50) ->
     newest = runs.orderBy(F.desc("started")).limit(limit).withColumn("started", in_utc)
     rows = [row.asDict() for row in newest.collect()][::-1]
     for row in rows:
-        ratings = {key: count for key, count in (row["counts"] or {}).items() if not key.startswith(("users_", "items_"))}
+        ratings = {
+            key: count
+            for key, count in (row["counts"] or {}).items()
+            if not key.startswith(("users_", "items_"))
+        }
         row["counts"] = _listed({**row["details"], **ratings})
         row["versions"] = f"{_listed(row['versions_read'])} → {_listed(row['versions_written'])}"
         row["seconds"] = round(row["seconds"], 1)
@@ -67,13 +77,13 @@ def show_runs(lake: Lakehouse, run_date: date | None = None, limit: int = 50) ->
 
 
 def show_metrics(lake: Lakehouse, run_id: str, k: int) -> None:
-    """Print a run's measures at cut-off ``k``, one row per model."""
+    """Print a run's metrics at cut-off ``k``, one row per model."""
     measured = lake.read("metrics").where((F.col("run_id") == run_id) & F.col("k").isin(0, k)).collect()
     names = list(dict.fromkeys(row["metric"] for row in measured))
     models: dict[str, dict[str, object]] = {}
     for row in measured:
         models.setdefault(row["model"], {"model": row["model"]})[row["metric"]] = row["value"]
-    table(f"Measures at k = {k} on the held-out part", models.values(), ["model", *names])
+    table(f"Metrics at k = {k} on the held-out part", models.values(), ["model", *names])
 
 
 def _titled(lake: Lakehouse, rows: DataFrame) -> DataFrame:
@@ -84,5 +94,9 @@ def _titled(lake: Lakehouse, rows: DataFrame) -> DataFrame:
 
 
 def _listed(values: dict[str, Any]) -> str:
-    shown = {key: f"{value:,}" if isinstance(value, int) else value for key, value in sorted(values.items()) if key != "split"}
+    shown = {
+        key: f"{value:,}" if isinstance(value, int) else value
+        for key, value in sorted(values.items())
+        if key != "split"
+    }
     return ", ".join(f"{key} {value}" for key, value in shown.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import functions as F
 
-from recsys_spark.console import note
+from recsys_spark.console import progress_line
 from recsys_spark.data.split import PART, TEST, TRAIN
 from recsys_spark.errors import LakeError, ModelError
 from recsys_spark.pipeline.night import Night
@@ -12,7 +12,8 @@ from recsys_spark.schema import USER
 
 
 def split(night: Night) -> None:
-    """Record version and parts in the ledger. No table holds the parts: they are a pure function of the pinned rows.
+    """Record version and parts in the ledger. No table holds the parts: they are a pure function of the
+    pinned rows.
 
     Raises
     ------
@@ -21,23 +22,28 @@ def split(night: Night) -> None:
     ModelError
         Train or test would be empty.
     """
-    with night.step("split") as entry:
+    with night.step("split") as record:
         night.pin(_version(night))
-        entry.versions_read["ratings"] = night.ratings_version()
-        counted = night.parts().groupBy(PART).agg(F.count("*").alias("rows"), F.count_distinct(USER).alias("users"))
+        record.versions_read["ratings"] = night.ratings_version()
+        counted = (
+            night.parts().groupBy(PART).agg(F.count("*").alias("rows"), F.count_distinct(USER).alias("users"))
+        )
         for row in counted.collect():
-            entry.counts |= {row[PART]: row["rows"], f"{row[PART]}_users": row["users"]}
-        entry.details["split"] = night.split_described()
+            record.counts |= {row[PART]: row["rows"], f"{row[PART]}_users": row["users"]}
+        record.details["split"] = night.split_described()
         for part in (TRAIN, TEST):
-            if not entry.counts.get(part):
+            if not record.counts.get(part):
                 raise ModelError(
                     f"the {night.config.split.method} split leaves no {part} rows: change split in {night.config.origin}"
                 )
-        note(f"  {entry.counts[TRAIN]:,} to train, {entry.counts[TEST]:,} to test, ratings version {night.pinned}")
+        progress_line(
+            f"  {record.counts[TRAIN]:,} to train, {record.counts[TEST]:,} to test, ratings version {night.pinned}"
+        )
 
 
 def _version(night: Night) -> int:
-    """The version to read: the current one, or the one this date read before, if its ingest has changed nothing since.
+    """The version to read: the current one, or the one this date read before, if its ingest has changed
+    nothing since.
 
     So a date that is run again gives the same rows, also after later dates have brought more.
     """

@@ -10,13 +10,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import config_problem
-from recsys_spark.console import note
+from recsys_spark.console import progress_line
 from recsys_spark.data.split import TRAIN
 from recsys_spark.errors import ConfigError, LakeError
-from recsys_spark.lakehouse.ledger import Entry
+from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import TABLES, located
 from recsys_spark.models.base import RecommenderModel
-from recsys_spark.models.descent_models import feature_columns
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.night import Night
 
@@ -29,15 +28,19 @@ def train(night: Night) -> None:
     LakeError
         The split has not been done for this date.
     """
-    with night.step("train") as entry:
-        entry.versions_read["ratings"] = night.ratings_version()
-        entry.details["split"] = night.split_described()
-        rows = [fit_and_save(night, entry, name, "candidate", night.part(TRAIN)) for name in night.config.models]
-        record_models(night, entry, rows)
+    with night.step("train") as record:
+        record.versions_read["ratings"] = night.ratings_version()
+        record.details["split"] = night.split_described()
+        rows = [
+            fit_and_save(night, record, name, "candidate", night.part(TRAIN)) for name in night.config.models
+        ]
+        record_models(night, record, rows)
 
 
-def fit_and_save(night: Night, entry: Entry, name: str, purpose: str, rows: DataFrame) -> dict[str, Any]:
-    """Fit model ``name`` on ``rows`` and save it; gives its row for the ``models`` table.
+def fit_and_save(
+    night: Night, record: StepRecord, name: str, purpose: str, rows: DataFrame
+) -> dict[str, Any]:
+    """Fit model ``name`` on ``rows``, save it, and return its row for the ``models`` table.
 
     Raises
     ------
@@ -46,19 +49,21 @@ def fit_and_save(night: Night, entry: Entry, name: str, purpose: str, rows: Data
     """
     started = time.monotonic()
     estimator: Any = night.estimator(name)
-    for side, columns in feature_columns(estimator).items():
+    for side, columns in estimator.feature_columns().items():
         if not night.lake.exists(f"{side}s"):
             allowed = f"nothing, unless ingest.source.{side}s is configured"
-            raise ConfigError(config_problem(night.config.origin, f"{name}.{side}FeatureCols", columns, allowed))
-        version = entry.versions_read.setdefault(f"{side}s", night.lake.version(f"{side}s"))
-        setattr(estimator, f"{side}Features", night.lake.read(f"{side}s", version))
+            raise ConfigError(
+                config_problem(night.config.origin, f"{name}.{side}FeatureCols", columns, allowed)
+            )
+        version = record.versions_read.setdefault(f"{side}s", night.lake.version(f"{side}s"))
+        estimator.set_features(side, night.lake.read(f"{side}s", version))
     model: Any = estimator.fit(rows)
-    path = f"{located(night.config.lake.model_store)}/{night.run_id}/{purpose}/{name}"
+    path = f"{located(night.config.lake.models_path)}/{night.run_id}/{purpose}/{name}"
     model.write().overwrite().save(path)
     model.unpersist()
     seconds = time.monotonic() - started
     params = {param.name: value for param, value in estimator.extractParamMap().items()}
-    note(f"  {name} fitted and saved in {seconds:.1f} s")
+    progress_line(f"  {name} fitted and saved in {seconds:.1f} s")
     return {
         "run_id": night.run_id,
         "run_date": night.run_date,
@@ -71,18 +76,19 @@ def fit_and_save(night: Night, entry: Entry, name: str, purpose: str, rows: Data
     }
 
 
-def record_models(night: Night, entry: Entry, rows: list[dict[str, Any]]) -> None:
+def record_models(night: Night, record: StepRecord, rows: list[dict[str, Any]]) -> None:
     """Append ``rows`` to the ``models`` table in one commit."""
     columns = TABLES["models"].columns
     night.lake.create("models")
     schema = ", ".join(f"{name} {kind}" for name, kind in columns.items())
     frame = night.spark.createDataFrame([tuple(row[name] for name in columns) for row in rows], schema)
-    entry.versions_written["models"] = night.lake.append("models", frame.coalesce(1))
-    entry.counts["models"] = len(rows)
+    record.versions_written["models"] = night.lake.append("models", frame.coalesce(1))
+    record.counts["models"] = len(rows)
 
 
 def load_models(night: Night, purpose: str) -> dict[str, RecommenderModel]:
-    """The configured models, each as this date's latest training on this split of the pinned ratings saved it, by name.
+    """The configured models, each as this date's latest training on this split of the pinned ratings saved
+    it, by name.
 
     Models may have been trained apart, by runs of their own.
 
@@ -94,8 +100,15 @@ def load_models(night: Night, purpose: str) -> dict[str, RecommenderModel]:
     done = night.ledger.all_done("train")
     newest_first = [row["run_id"] for row in done if row["details"].get("split") == night.split_described()]
     of_date = (F.col("run_date") == F.lit(night.run_date)) & (F.col("purpose") == purpose)
-    saved = night.lake.read("models").where(of_date & (F.col("ratings_version") == night.ratings_version())).collect()
-    saved = sorted((row for row in saved if row["run_id"] in newest_first), key=lambda row: newest_first.index(row["run_id"]))
+    saved = (
+        night.lake.read("models")
+        .where(of_date & (F.col("ratings_version") == night.ratings_version()))
+        .collect()
+    )
+    saved = sorted(
+        (row for row in saved if row["run_id"] in newest_first),
+        key=lambda row: newest_first.index(row["run_id"]),
+    )
     rows = {row["model"]: row for row in reversed(saved)}
     missing = [name for name in night.config.models if name not in rows]
     if missing:

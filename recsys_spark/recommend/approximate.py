@@ -1,7 +1,9 @@
-"""Approximate top-n for very large catalogues: a graph of items that is searched from user to user, instead of all products.
+"""Approximate top-n for very large catalogues: a graph of items that is searched from user to user, instead
+of all products.
 
-The index is usearch's HNSW (Malkov & Yashunin 2018) over vectors with their bias as a further column, by inner product. It needs
-the extra ``index``. Lists hold the right scores, but may miss an item; ``make bench-softmax`` measures how many.
+The index is usearch's HNSW (Malkov & Yashunin 2018) over vectors with their bias as a further column, by
+inner product. It needs the extra ``index``. Lists hold the right scores, but may miss an item; ``make
+bench-softmax`` measures how many.
 """
 
 from __future__ import annotations
@@ -9,10 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from recsys_spark.errors import SetupError
-from recsys_spark.kernels.topn import Floats, Positions
+from recsys_spark.kernels.arrays import Floats, Ints, Longs
 
 EXPANSION = 256
 """Items that a search keeps in sight, at least; twice as many as are asked for, if that is more."""
@@ -31,7 +32,9 @@ def build_index(factors: Floats, biases: Floats) -> bytes:
     SetupError
         The extra is not installed.
     """
-    index = _index_class()(ndim=factors.shape[1] + 1, metric="ip", dtype="f32", connectivity=32, expansion_add=EXPANSION)
+    index = _index_class()(
+        ndim=factors.shape[1] + 1, metric="ip", dtype="f32", connectivity=32, expansion_add=EXPANSION
+    )
     # one thread: the same graph every time
     index.add(np.arange(len(factors)), np.column_stack([factors, biases]), threads=1)
     return bytes(index.save())
@@ -43,8 +46,8 @@ def open_index(saved: bytes) -> Any:
 
 
 def approximate_top_n(
-    users: Floats, index: Any, seen: tuple[npt.NDArray[np.int64], Positions], n: int, n_items: int
-) -> tuple[Positions, Floats]:
+    users: Floats, index: Any, seen: tuple[Longs, Ints], n: int, n_items: int
+) -> tuple[Ints, Floats]:
     """As :func:`recsys_spark.kernels.topn.top_n`, but an item may be missed.
 
     Parameters
@@ -72,7 +75,9 @@ def approximate_top_n(
         found = index.search(queries[np.resize(rows, max(2, len(rows)))], wanted, threads=1)
         keys, products = found.keys[: len(rows)].astype(np.int64), 1 - found.distances[: len(rows)]
         there = np.arange(keys.shape[1]) < found.counts[: len(rows), None]
-        taken = np.concatenate([row * n_items + positions[indptr[u] : indptr[u + 1]] for row, u in enumerate(rows)])
+        taken = np.concatenate(
+            [row * n_items + positions[indptr[u] : indptr[u + 1]] for row, u in enumerate(rows)]
+        )
         there &= ~np.isin(np.arange(len(rows))[:, None] * n_items + keys, taken)
         place = np.cumsum(there, axis=1) - 1
         row, column = np.nonzero(there & (place < n))
@@ -85,5 +90,7 @@ def _index_class() -> Any:
     try:
         from usearch.index import Index
     except ImportError:
-        raise SetupError("approximate lists need the package usearch: pip install 'recsys-spark[index]'") from None
+        raise SetupError(
+            "approximate lists need the package usearch: pip install 'recsys-spark[index]'"
+        ) from None
     return Index

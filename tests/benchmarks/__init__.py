@@ -1,1 +1,3 @@
-"""Measurements against peers. Run as ``make bench-NAME``; each prints a table and keeps it in ``results/``."""
+"""Measurements against peers. Run as ``make bench-NAME``; each prints a table and keeps it in
+``results/``.
+"""

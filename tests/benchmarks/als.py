@@ -1,9 +1,9 @@
 """Training: our ALS against Spark's and ``implicit``'s, same events, one process.
 
-The events are as many and as skewed as MovieLens 20M's (138,000 users x 27,000 items), drawn at random, and scaled down with
-``--events``. An iteration's seconds are those of a fit of several iterations less one of fewer; whole fits are from the
-DataFrame (Parquet) to the factors. ``implicit`` regularises every row alike, so that ours runs once more with ``regExponent=0``
-to be compared with it.
+The events are as many and as skewed as MovieLens 20M's (138,000 users x 27,000 items), drawn at random, and
+scaled down with ``--events``. An iteration's seconds are those of a fit of several iterations less one of
+fewer; whole fits are from the DataFrame (Parquet) to the factors. ``implicit`` regularises every row alike,
+so that ours runs once more with ``regExponent=0`` to be compared with it.
 """
 
 from __future__ import annotations
@@ -46,10 +46,14 @@ Targets = dict[str, float]
 
 
 def make_events(path: Path, events: int, users: int, items: int) -> int:
-    """Random distinct events with a power-law catalogue and log-normal users, as Parquet; gives how many there are."""
+    """Random distinct events with a power-law catalogue and log-normal users, as Parquet; gives how many
+    there are.
+    """
     rng = np.random.default_rng(0)
     degree = rng.lognormal(0, 1.2, users)
-    degree = np.clip((degree / degree.sum() * events).astype(int), min(20, max(1, events // users)), items // 4)
+    degree = np.clip(
+        (degree / degree.sum() * events).astype(int), min(20, max(1, events // users)), items // 4
+    )
     chance = 1 / (np.arange(items) + 30) ** 0.9
     drawn = np.searchsorted(np.cumsum(chance / chance.sum()), rng.random(degree.sum())).clip(max=items - 1)
     key = rng.permutation(np.unique(np.repeat(np.arange(users, dtype=np.int64), degree) * items + drawn))
@@ -93,7 +97,9 @@ def peak_of_workers(action: Callable[[], object]) -> float:
 
 
 def objective(matrix: csr_matrix, x: Factors, y: Factors, implicit: bool, exponent: float) -> float:
-    """What a fit minimises, from its factors, in parts of a million events: alpha 1, regularisation ``REG``."""
+    """What a fit minimises, from its factors, in parts of a million events: alpha 1, regularisation
+    ``REG``.
+    """
     total, (rows, columns) = 0.0, matrix.nonzero()
     for begin in range(0, matrix.nnz, 1_000_000):
         part = slice(begin, begin + 1_000_000)
@@ -103,7 +109,9 @@ def objective(matrix: csr_matrix, x: Factors, y: Factors, implicit: bool, expone
     if implicit:
         total += float(((x.T.astype(np.float64) @ x) * (y.T.astype(np.float64) @ y)).sum())
     for counts, vectors in ((np.diff(matrix.indptr), x), (np.bincount(matrix.indices, minlength=len(y)), y)):
-        total += REG * float((counts.astype(np.float64) ** exponent) @ (vectors.astype(np.float64) ** 2).sum(axis=1))
+        total += REG * float(
+            (counts.astype(np.float64) ** exponent) @ (vectors.astype(np.float64) ** 2).sum(axis=1)
+        )
     return float(total)
 
 
@@ -111,21 +119,39 @@ def factors_of(frame: DataFrame, rows: int) -> Factors:
     """Vectors of a model's frame by id."""
     table = frame.toArrow()
     vectors = np.zeros((rows, len(table["features"][0])), np.float32)
-    vectors[table["id"].to_numpy()] = table["features"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+    vectors[table["id"].to_numpy()] = (
+        table["features"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1)
+    )
     return vectors
 
 
 def stated_memory(events: int, users: int, items: int, rank: int, tasks: int) -> float:
-    """What the docstrings of ``prepare`` and ``train`` allow all tasks together, in GiB, beside the interpreters."""
+    """What the docstrings of ``prepare`` and ``train`` allow all tasks together, in GiB, beside the
+    interpreters.
+    """
     training = 16 * events + 4 * rank * (tasks + 1) * (users + items) + 512 * rank**2
     return max(80 * events, training) / 2**30
 
 
 def ours(
-    data: DataFrame, rank: int, implicit: bool, solver: str, repeats: int, exponent: float = 1.0, targets: Targets | None = None
+    data: DataFrame,
+    rank: int,
+    implicit: bool,
+    solver: str,
+    repeats: int,
+    exponent: float = 1.0,
+    targets: Targets | None = None,
 ) -> dict[str, object]:
     """Whole fit of ten iterations, seconds of one, and when it reaches the peers' objectives."""
-    als = ALS(rank=rank, implicitPrefs=implicit, solver=solver, maxIter=10, seed=1, regParam=REG, regExponent=exponent)
+    als = ALS(
+        rank=rank,
+        implicitPrefs=implicit,
+        solver=solver,
+        maxIter=10,
+        seed=1,
+        regParam=REG,
+        regExponent=exponent,
+    )
     models = []
     whole = best(lambda: models.append(als.fit(data)), repeats)
     summary = models[-1].summary
@@ -140,19 +166,29 @@ def ours(
         "objective": summary.objectiveHistory[-1],
     }
     for peer, target in (targets or {}).items():
-        reached = next((k + 1 for k, value in enumerate(summary.objectiveHistory) if value <= 1.001 * target), None)
+        reached = next(
+            (k + 1 for k, value in enumerate(summary.objectiveHistory) if value <= 1.001 * target), None
+        )
         what = f"to {peer}'s objective: iterations, their s"
         row[what] = "not in 10" if reached is None else f"{reached}, {sum(each[:reached]):.2f}"
     return row
 
 
-def sparks(data: DataFrame, matrix: csr_matrix, rank: int, implicit: bool, iterations: int) -> tuple[dict[str, object], Targets]:
+def sparks(
+    data: DataFrame, matrix: csr_matrix, rank: int, implicit: bool, iterations: int
+) -> tuple[dict[str, object], Targets]:
     """Spark's own: a fit of one iteration and one of ``iterations``; its objective, where those are ten."""
     models = []
 
     def fit(count: int, rows: DataFrame = data) -> None:
         als = mllib.ALS(
-            rank=rank, implicitPrefs=implicit, maxIter=count, seed=1, regParam=REG, numUserBlocks=10, numItemBlocks=10
+            rank=rank,
+            implicitPrefs=implicit,
+            maxIter=count,
+            seed=1,
+            regParam=REG,
+            numUserBlocks=10,
+            numItemBlocks=10,
         )
         models.append(als.fit(rows))
         models[-1].userFactors.count()
@@ -173,7 +209,8 @@ def sparks(data: DataFrame, matrix: csr_matrix, rank: int, implicit: bool, itera
 
 
 def peers(matrix: csr_matrix, rank: int, solvers: list[str]) -> tuple[list[dict[str, object]], Targets]:
-    """``implicit``, by conjugate gradients and exactly, from a matrix in memory; the objective of the first after ten iterations.
+    """``implicit``, by conjugate gradients and exactly, from a matrix in memory; the objective of the first
+    after ten iterations.
 
     Its confidences are ours less 1; it regularises every row alike, as our ``regExponent=0``.
     """
@@ -197,7 +234,9 @@ def peers(matrix: csr_matrix, rank: int, solvers: list[str]) -> tuple[list[dict[
 
             first, last = seconds(lambda: fit(1)), seconds(lambda: fit(iterations))  # noqa: B023
             each = (last - first) / (iterations - 1)
-            rows.append({"what": f"implicit, {name}", "iteration, s": each, "10 iterations, s": first + 9 * each})
+            rows.append(
+                {"what": f"implicit, {name}", "iteration, s": each, "10 iterations, s": first + 9 * each}
+            )
             if use_cg:
                 reached = objective(matrix, models[-1].user_factors, models[-1].item_factors, True, 0.0)
                 rows[-1]["objective"] = targets["implicit"] = reached
@@ -205,7 +244,9 @@ def peers(matrix: csr_matrix, rank: int, solvers: list[str]) -> tuple[list[dict[
 
 
 def bare_products(users: int, items: int, rank: int) -> dict[str, object]:
-    """What three conjugate-gradient steps multiply with Gram matrices (four products, and making them), and nothing else."""
+    """What three conjugate-gradient steps multiply with Gram matrices (four products, and making them),
+    and nothing else.
+    """
     rng = np.random.default_rng(0)
     gram = rng.random((rank, rank), np.float32)
     block = rng.random((1024, rank), np.float32)
@@ -218,7 +259,9 @@ def bare_products(users: int, items: int, rank: int) -> dict[str, object]:
     }
 
 
-def measure(spark: SparkSession, events: int, users: int, items: int, options: argparse.Namespace) -> list[dict[str, object]]:
+def measure(
+    spark: SparkSession, events: int, users: int, items: int, options: argparse.Namespace
+) -> list[dict[str, object]]:
     """All rows of one size."""
     rows: list[dict[str, object]] = []
     implicit, tasks = not options.explicit, spark.sparkContext.defaultParallelism
@@ -234,7 +277,10 @@ def measure(spark: SparkSession, events: int, users: int, items: int, options: a
             if implicit and not options.no_implicit:
                 more, same = peers(matrix, rank, options.solvers)
                 theirs += more
-            measured = [ours(data, rank, implicit, solver, options.repeats, 1.0, targets) for solver in options.solvers]
+            measured = [
+                ours(data, rank, implicit, solver, options.repeats, 1.0, targets)
+                for solver in options.solvers
+            ]
             if same:
                 measured.append(ours(data, rank, implicit, "cg", 1, 0.0, same))
             als = ALS(rank=rank, implicitPrefs=implicit, solver="cg", maxIter=1, seed=1)
@@ -242,7 +288,12 @@ def measure(spark: SparkSession, events: int, users: int, items: int, options: a
             measured[0]["stated, GiB"] = stated_memory(count, users, items, rank, tasks)
             if rank >= 128:
                 theirs.append(bare_products(users, items, rank))
-            shape = {"events": f"{count:,}", "users x items": f"{users:,} x {items:,}", "rank": rank, "tasks": tasks}
+            shape = {
+                "events": f"{count:,}",
+                "users x items": f"{users:,} x {items:,}",
+                "rank": rank,
+                "tasks": tasks,
+            }
             rows += [{**shape, **row} for row in measured + theirs]
             print(time.strftime("%H:%M:%S"), rows[-len(measured) - len(theirs) :], flush=True)
     return rows
@@ -257,7 +308,9 @@ def main() -> None:
     parser.add_argument("--users", type=int)
     parser.add_argument("--items", type=int)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--mllib-iterations", type=int, default=10, help="fewer than 10: no objective; 0 leaves MLlib out")
+    parser.add_argument(
+        "--mllib-iterations", type=int, default=10, help="fewer than 10: no objective; 0 leaves MLlib out"
+    )
     parser.add_argument("--no-implicit", action="store_true", help="leave implicit out")
     parser.add_argument("--solvers", nargs="+", default=["cg", "cholesky"])
     parser.add_argument("--master", help="such as local-cluster[2,1,4096]: two executors of one core")
@@ -268,7 +321,9 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for events in options.events:
         users = options.users or max(1000, USERS * events // EVENTS)
-        items = options.items or (ITEMS if events == EVENTS else max(500, int(ITEMS * (events / EVENTS) ** 0.5)))
+        items = options.items or (
+            ITEMS if events == EVENTS else max(500, int(ITEMS * (events / EVENTS) ** 0.5))
+        )
         rows += measure(spark, events, users, items, options)
     mode = "explicit" if options.explicit else "implicit"
     publish(options.name, f"ALS, {mode} feedback", rows, NOTES)

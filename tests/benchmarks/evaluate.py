@@ -1,6 +1,7 @@
 """Evaluation of three models' lists at five cut-offs for 138,000 users, with 200 bootstrap resamplings.
 
-The lists are made beforehand and read from Parquet: what is timed is the measuring. Making them is what ``topn`` measures.
+The lists are made beforehand and read from Parquet: what is timed is the measuring. Making them is what
+``topn`` measures.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def make_data(folder: Path, users: int, train_rows: int) -> None:
 
     for model in MODELS:
         entries = pa.StructArray.from_arrays(
-            [pa.array(drawn(users * KS[-1])), pa.array(np.zeros(users * KS[-1], np.float32))], names=["item", "score"]
+            [pa.array(drawn(users * KS[-1])), pa.array(np.zeros(users * KS[-1], np.float32))],
+            names=["item", "score"],
         )
         lists = pa.ListArray.from_arrays(pa.array(np.arange(users + 1, dtype=np.int32) * KS[-1]), entries)
         table = pa.table({"id": np.arange(users, dtype=np.int32), "recommendations": lists})
@@ -41,7 +43,9 @@ def make_data(folder: Path, users: int, train_rows: int) -> None:
     held = {"user": np.repeat(np.arange(users, dtype=np.int32), 5), "item": drawn(users * 5)}
     pq.write_table(pa.table(held), folder / "test.parquet", row_group_size=100_000)
     genres = [[f"genre {g}" for g in rng.choice(20, rng.integers(1, 4), replace=False)] for _ in range(ITEMS)]
-    pq.write_table(pa.table({"item": np.arange(ITEMS, dtype=np.int32), "genres": genres}), folder / "items.parquet")
+    pq.write_table(
+        pa.table({"item": np.arange(ITEMS, dtype=np.int32), "genres": genres}), folder / "items.parquet"
+    )
 
 
 def main() -> None:
@@ -53,7 +57,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_data(folder, options.users, 145 * options.users)
-        frames = {part: spark.read.parquet(str(folder / f"{part}.parquet")) for part in (*MODELS, "train", "test", "items")}
+        frames = {
+            part: spark.read.parquet(str(folder / f"{part}.parquet"))
+            for part in (*MODELS, "train", "test", "items")
+        }
         lists = {model: frames[model] for model in MODELS}
 
         def measure(resamplings: int) -> object:
@@ -61,7 +68,10 @@ def main() -> None:
 
         title = f"Evaluation of {len(MODELS)} models, {options.users:,} users, cut-offs {KS}, {145 * options.users:,} train rows"
         rows = [
-            {"what": f"{len(KS) * 10} measures a model, {BOOTSTRAP} resamplings", "seconds": best(lambda: measure(BOOTSTRAP), 2)},
+            {
+                "what": f"{len(KS) * 10} measures a model, {BOOTSTRAP} resamplings",
+                "seconds": best(lambda: measure(BOOTSTRAP), 2),
+            },
             {"what": "the same without intervals", "seconds": best(lambda: measure(0), 2)},
         ]
         publish("evaluate", title, rows, ["best of 2 runs, lists read from Parquet"])

@@ -1,7 +1,8 @@
 """Ingest of one CSV of 5 million ratings, against a plain Spark read of it written straight to Delta.
 
-The plain read parses typed columns and writes them: no refused rows, one row per pair or counts. Both start cold in a
-process of their own, as a night does, and are then repeated in it. The synthetic generator's own speed is measured on the way.
+The plain read parses typed columns and writes them: no refused rows, one row per pair or counts. Both start
+cold in a process of their own, as a night does, and are then repeated in it. The synthetic generator's own
+speed is measured on the way.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ REPEATS = 3
 
 
 def one_way(way: str, folder: Path) -> list[float]:
-    """Seconds of ``REPEATS`` runs of ``plain``, ``inferred``, ``deduplicated`` or ``ingest`` here; each into a new table."""
+    """Seconds of ``REPEATS`` runs of ``plain``, ``inferred``, ``deduplicated`` or ``ingest`` here; each
+    into a new table.
+    """
     spark = get_session()
     taken = []
     for number in range(REPEATS):
@@ -60,7 +63,9 @@ def one_way(way: str, folder: Path) -> list[float]:
             taken.append(
                 seconds(
                     lambda reading=reading, target=target: (
-                        spark.read.csv(str(folder / "csv"), header=True, **reading).write.format("delta").save(target)
+                        spark.read.csv(str(folder / "csv"), header=True, **reading)
+                        .write.format("delta")
+                        .save(target)
                     )
                 )
             )
@@ -81,14 +86,18 @@ def main() -> None:
         folder = Path(name)
         spark = get_session()
         made = synthetic_inputs(spark, world_of(options.ratings, 1)).ratings
-        columns = made.selectExpr("user userId", "item movieId", "rating", "unix_seconds(timestamp) timestamp")
+        columns = made.selectExpr(
+            "user userId", "item movieId", "rating", "unix_seconds(timestamp) timestamp"
+        )
         generating = seconds(lambda: columns.write.csv(str(folder / "csv"), header=True))
         rows = spark.read.csv(str(folder / "csv"), header=True, schema=SCHEMA).count()
         spark.stop()
         results = {}
         for way in ("plain", "inferred", "deduplicated", "ingest"):
             command = [sys.executable, "-m", "tests.benchmarks.ingest", "--way", way, "--folder", str(folder)]
-            results[way] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+            results[way] = json.loads(
+                subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+            )
         labels = {
             "plain": "plain Spark read with a schema, written to Delta",
             "inferred": "plain Spark read with inferSchema, written to Delta",

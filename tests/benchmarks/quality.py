@@ -1,4 +1,5 @@
-"""What the models reach on MovieLens: errors on u1 to u5, ranking of each user's last rating, gravity, NCF's protocol, negatives.
+"""What the models reach on MovieLens: errors on u1 to u5, ranking of each user's last rating, gravity, NCF's
+protocol, negatives.
 
 Needs ``RECSYS_DATA_DIR``.
 """
@@ -26,7 +27,7 @@ from recsys_spark.data.split import split_ratings
 from recsys_spark.evaluation.ranking import rank_measures
 from recsys_spark.evaluation.rating import rating_measures
 from recsys_spark.models import ALS, MLlibALS, PairwiseRecommender, PopularityRecommender, SoftmaxRecommender
-from recsys_spark.models.factors import FactorModel
+from recsys_spark.models.factor_model import FactorModel
 from recsys_spark.session import get_session
 from tests.benchmarks.report import publish
 
@@ -56,9 +57,13 @@ PAIRWISE: dict[str, dict[str, Any]] = {
 
 
 def rating_error(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
-    """RMSE over the five published folds, as predicted and clipped to 1 to 5. Nothing was tuned on any of them."""
+    """RMSE over the five published folds, as predicted and clipped to 1 to 5. Nothing was tuned on any of
+    them.
+    """
     models = {
-        "ALS, rank 10, regParam 0.1 (elsewhere: .928 clipped)": ALS(rank=10, regParam=0.1, maxIter=15, seed=1),
+        "ALS, rank 10, regParam 0.1 (elsewhere: .928 clipped)": ALS(
+            rank=10, regParam=0.1, maxIter=15, seed=1
+        ),
         "MLlib's ALS, the same": MLlibALS(rank=10, regParam=0.1, maxIter=15, seed=1),
         BIASED: biased(),
         "pairwise, squared loss, biases": squared(),
@@ -91,20 +96,32 @@ def squared(features: dict[str, Any] | None = None) -> PairwiseRecommender:
 def side_features(spark: SparkSession, folder: Path) -> dict[str, Any]:
     """Gender, occupation and age of users, genres and year of items."""
     users = spark.read.csv(
-        str(folder / "u.user"), sep="|", schema="user int, age int, gender string, occupation string, zip string"
+        str(folder / "u.user"),
+        sep="|",
+        schema="user int, age int, gender string, occupation string, zip string",
     )
     flags = [f"g{number}" for number in range(19)]
-    schema = "item int, title string, released string, video string, url string, " + ", ".join(f"{flag} int" for flag in flags)
+    schema = "item int, title string, released string, video string, url string, " + ", ".join(
+        f"{flag} int" for flag in flags
+    )
     items = spark.read.csv(str(folder / "u.item"), sep="|", schema=schema, encoding="iso-8859-1")
-    genres = F.filter(F.array(*(F.when(F.col(flag) == 1, F.lit(flag)) for flag in flags)), lambda name: name.isNotNull())
-    items = items.select("item", genres.alias("genres"), F.substring("released", -4, 4).try_cast("int").alias("year"))
+    genres = F.filter(
+        F.array(*(F.when(F.col(flag) == 1, F.lit(flag)) for flag in flags)), lambda name: name.isNotNull()
+    )
+    items = items.select(
+        "item", genres.alias("genres"), F.substring("released", -4, 4).try_cast("int").alias("year")
+    )
     named = {"userFeatureCols": ["gender", "occupation", "age"], "itemFeatureCols": ["genres", "year"]}
     return {"userFeatures": users, "itemFeatures": items, **named}
 
 
-def fold_error(spark: SparkSession, folder: Path, estimator: ALS | MLlibALS | PairwiseRecommender, fold: int) -> dict[str, float]:
+def fold_error(
+    spark: SparkSession, folder: Path, estimator: ALS | MLlibALS | PairwiseRecommender, fold: int
+) -> dict[str, float]:
     """RMSE on one fold, as predicted and clipped, and how many pairs had no prediction."""
-    train, test = (spark.read.csv(str(folder / f"u{fold}.{part}"), sep="\t", schema=FOLD) for part in ("base", "test"))
+    train, test = (
+        spark.read.csv(str(folder / f"u{fold}.{part}"), sep="\t", schema=FOLD) for part in ("base", "test")
+    )
     plain = estimator.fit(train).transform(test).persist()
     inside = F.when(~F.isnan("prediction"), F.greatest(F.lit(1.0), F.least(F.lit(5.0), "prediction")))
     frames = {"rmse": plain, "rmse, clipped": plain.withColumn("prediction", inside)}
@@ -113,15 +130,22 @@ def fold_error(spark: SparkSession, folder: Path, estimator: ALS | MLlibALS | Pa
 
 
 def gravity(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
-    """The claim of the study: with gravity the error rises and the recommendations improve. Random fifth held out."""
+    """The claim of the study: with gravity the error rises and the recommendations improve. Random fifth
+    held out.
+    """
     ratings = spark.read.csv(str(folder / "u.data"), sep="\t", schema=FOLD)
-    parts = split_ratings(ratings.withColumn("timestamp", F.timestamp_seconds("timestamp")), Split(method="random"), 42).persist()
+    parts = split_ratings(
+        ratings.withColumn("timestamp", F.timestamp_seconds("timestamp")), Split(method="random"), 42
+    ).persist()
     train, test = parts.where("part = 'train'"), parts.where("part = 'test'")
     users, rows = test.select("user").distinct(), []
     for weight in (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0):
         model = ALS(rank=30, regParam=0.05, maxIter=15, gravity=weight, seed=1).fit(train)
         errors = {m.metric: m.value for m in rating_measures({"als": model.transform(test)})}
-        found = {m.metric: m.value for m in rank_measures({"als": model.lists(users, 10, train)}, test, train, None, [10], 0, 42)}
+        found = {
+            m.metric: m.value
+            for m in rank_measures({"als": model.lists(users, 10, train)}, test, train, None, [10], 0, 42)
+        }
         rows.append(
             {"what": f"explicit ALS, rank 30, gravity {weight}", "test MSE": errors["rmse"] ** 2}
             | {f"{name}@10": found[name] for name in ("ndcg", "recall")}
@@ -130,7 +154,9 @@ def gravity(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
 
 
 def ncf_data(spark: SparkSession, folder: Path) -> tuple[DataFrame, Longs, Longs]:
-    """ML-1M as NCF has it: the training pairs, the test's users, and each one's candidates, the held-out item first."""
+    """ML-1M as NCF has it: the training pairs, the test's users, and each one's candidates, the held-out
+    item first.
+    """
     pairs, users, candidates = ncf_arrays(folder)
     return spark.createDataFrame(pairs.tolist(), "user int, item int").persist(), users, candidates
 
@@ -142,7 +168,9 @@ def ncf_arrays(folder: Path) -> tuple[Longs, Longs, Longs]:
     with gzip.open(folder / "ml-1m.test.negative.gz", "rt") as file:
         lines = [line.rstrip("\n").split("\t") for line in file]
     positives = np.array([[int(part) for part in line[0].strip("()").split(",")] for line in lines])
-    candidates = np.column_stack([positives[:, 1], np.array([[int(part) for part in line[1:]] for line in lines])])
+    candidates = np.column_stack(
+        [positives[:, 1], np.array([[int(part) for part in line[1:]] for line in lines])]
+    )
     return train, positives[:, 0], candidates
 
 
@@ -156,7 +184,9 @@ def held_out_among_negatives(model: FactorModel, users: Longs, candidates: Longs
 
 def hits(scores: npt.NDArray[Any]) -> dict[str, object]:
     """HR@10 and NDCG@10 of the first column among the others."""
-    place = (scores[:, 1:] > scores[:, :1]).sum(axis=1)  # of the positive, from 0; a negative of the same item ties
+    place = (scores[:, 1:] > scores[:, :1]).sum(
+        axis=1
+    )  # of the positive, from 0; a negative of the same item ties
     found = np.where(place < 10, 1 / np.log2(place + 2), 0)
     return {"HR@10": float((place < 10).mean()), "NDCG@10": float(found.mean())}
 
@@ -173,23 +203,30 @@ def ncf(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
         model = als.fit(data)
         seconds = sum(one.seconds for one in model.summary.iterations)
         measured = held_out_among_negatives(model, users, candidates)
-        rows.append({"what": f"iALS, rank 192, {solver} (published: .731, .452)", **measured, "training, s": seconds})
+        rows.append(
+            {"what": f"iALS, rank 192, {solver} (published: .731, .452)", **measured, "training, s": seconds}
+        )
     for what, params in SOFTMAX.items():
         softmax = SoftmaxRecommender(**params, checkpointInterval=-1, seed=1).fit(data)
         seconds = sum(one.seconds for one in softmax.summary.epochs)
-        rows.append({"what": what, **held_out_among_negatives(softmax, users, candidates), "training, s": seconds})
+        rows.append(
+            {"what": what, **held_out_among_negatives(softmax, users, candidates), "training, s": seconds}
+        )
     for what, params in PAIRWISE.items():
         pairwise = PairwiseRecommender(**params, checkpointInterval=-1, seed=1).fit(data)
         seconds = sum(one.seconds for one in pairwise.summary.epochs)
-        rows.append({"what": what, **held_out_among_negatives(pairwise, users, candidates), "training, s": seconds})
+        rows.append(
+            {"what": what, **held_out_among_negatives(pairwise, users, candidates), "training, s": seconds}
+        )
     return rows
 
 
 def negatives(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
-    """What each knob of the negatives does to the logistic pair model: how many, fixed or rotated, uniform or by popularity.
+    """What each knob of the negatives does to the logistic pair model: how many, fixed or rotated, uniform or
+    by popularity.
 
-    ``accuracy`` is that on as many held-out positives as unseen items, one each of every user; a pair is called positive where
-    its logit is above that of the training's share of positives.
+    ``accuracy`` is that on as many held-out positives as unseen items, one each of every user; a pair is
+    called positive where its logit is above that of the training's share of positives.
     """
     data, users, candidates = ncf_data(spark, folder)
     held = np.stack([users, candidates[:, 0]], axis=1), np.stack([users, candidates[:, 1]], axis=1)
@@ -198,7 +235,12 @@ def negatives(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for number, rotate, power in itertools.product((1, 4, 10), (False, True), (0.0, 0.75)):
         model = PairwiseRecommender(
-            numNegatives=number, rotateNegatives=rotate, power=power, maxIter=20, checkpointInterval=-1, seed=1
+            numNegatives=number,
+            rotateNegatives=rotate,
+            power=power,
+            maxIter=20,
+            checkpointInterval=-1,
+            seed=1,
         ).fit(data)
         called = F.col("prediction") > -math.log(number)
         right = model.transform(pairs).agg(F.avg((called == (F.col("label") == 1)).cast("double"))).first()
@@ -217,9 +259,9 @@ def ranking(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
     models = {
         "popularity": PopularityRecommender().fit(train),
         "popularity, half-life 30 days": PopularityRecommender(halfLife=30.0).fit(train),
-        "implicit ALS, rank 32, alpha 5, regParam 0.05": ALS(implicitPrefs=True, rank=32, alpha=5.0, regParam=0.05, seed=42).fit(
-            train
-        ),
+        "implicit ALS, rank 32, alpha 5, regParam 0.05": ALS(
+            implicitPrefs=True, rank=32, alpha=5.0, regParam=0.05, seed=42
+        ).fit(train),
     }
     users = test.select("user").distinct()
     lists = {name: model.lists(users, 10, train) for name, model in models.items()}
@@ -239,7 +281,9 @@ def ranking(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
 def main() -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", default=["errors", "ranking", "gravity", "ncf", "negatives"], help="which tables")
+    parser.add_argument(
+        "--only", nargs="+", default=["errors", "ranking", "gravity", "ncf", "negatives"], help="which tables"
+    )
     chosen = parser.parse_args().only
     data = Path(os.environ["RECSYS_DATA_DIR"])
     spark = get_session()
@@ -249,7 +293,11 @@ def main() -> None:
         tables = {"errors": rating_error, "ranking": ranking, "gravity": gravity}
         for part, measure in tables.items():
             if part in chosen:
-                publish(f"quality-{part}", f"MovieLens 100K (Harper & Konstan 2015): {part}", measure(spark, folder))
+                publish(
+                    f"quality-{part}",
+                    f"MovieLens 100K (Harper & Konstan 2015): {part}",
+                    measure(spark, folder),
+                )
     of_ncf = {"ncf": ncf, "negatives": negatives}
     for part, measure in of_ncf.items():
         if part in chosen:

@@ -37,10 +37,16 @@ def best(action: Callable[[], object], repeats: int) -> float:
 
 def machine() -> dict[str, str]:
     """Processor, cores, memory, versions."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
     found = {"cpu": names[0] if names else platform.processor(), "cores": str(os.cpu_count())}
     found["memory"] = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
-    found["BLAS kernels"] = next((pool["architecture"] for pool in threadpool_info() if "architecture" in pool), "unknown")
+    found["BLAS kernels"] = next(
+        (pool["architecture"] for pool in threadpool_info() if "architecture" in pool), "unknown"
+    )
     found["python"] = platform.python_version()
     for package in PACKAGES:
         try:

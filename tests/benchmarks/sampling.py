@@ -1,9 +1,11 @@
-"""Negatives: the kernel and the whole transform, against RecBole's way of sampling and an anti-join in Spark; growth.
+"""Negatives: the kernel and the whole transform, against RecBole's way of sampling and an anti-join in Spark;
+growth.
 
-Positives are drawn at random with a power-law catalogue (``--users``, ``--items``, 20 positives a user). RecBole's sampler
-(``recbole.sampler.AbstractSampler.sample_by_key_ids``) draws all at once with numpy and draws again, as long as there are any,
-those that a Python set of the user's items holds; its loop is written down here, as its package brings torch. The anti-join
-draws random items by ``rand`` and removes the users' own with a left anti join.
+Positives are drawn at random with a power-law catalogue (``--users``, ``--items``, 20 positives a user).
+RecBole's sampler (``recbole.sampler.AbstractSampler.sample_by_key_ids``) draws all at once with numpy and
+draws again, as long as there are any, those that a Python set of the user's items holds; its loop is written
+down here, as its package brings torch. The anti-join draws random items by ``rand`` and removes the users'
+own with a left anti join.
 """
 
 from __future__ import annotations
@@ -83,7 +85,9 @@ def anti_join(positives: DataFrame, items: int, ratio: int) -> DataFrame:
 def written(spark: SparkSession, folder: Path, user: Ints, item: Ints) -> DataFrame:
     """Positives as a Parquet file."""
     folder.mkdir(exist_ok=True)
-    pq.write_table(pa.table({"user": user, "item": item}), folder / "positives.parquet", row_group_size=500_000)
+    pq.write_table(
+        pa.table({"user": user, "item": item}), folder / "positives.parquet", row_group_size=500_000
+    )
     return spark.read.parquet(str(folder / "positives.parquet"))
 
 
@@ -108,7 +112,13 @@ def main() -> None:
     def add(what: str, count: int, taken: float, used_cores: int, memory: float | None = None) -> None:
         speed = count / taken / used_cores / 1e6
         rows.append(
-            {"what": what, "negatives": f"{count:,}", "s": taken, "M a second and core": speed, "workers' peak, GiB": memory}
+            {
+                "what": what,
+                "negatives": f"{count:,}",
+                "s": taken,
+                "M a second and core": speed,
+                "workers' peak, GiB": memory,
+            }
         )
         print(time.strftime("%H:%M:%S"), rows[-1], flush=True)
 
@@ -131,20 +141,35 @@ def main() -> None:
                 taken = best(action, options.repeats)
                 add(f"transform, {strategy}", count, taken, cores, peak_of_workers(action))
             if negatives <= 10_000_000:
-                add("anti-join", count, best(lambda: write(anti_join(positives, options.items, options.ratio)), 1), cores)  # noqa: B023
+                add(
+                    "anti-join",
+                    count,
+                    best(lambda: write(anti_join(positives, options.items, options.ratio)), 1),
+                    cores,
+                )
     with tempfile.TemporaryDirectory() as name:
         for kind, taken_by_one in (("one user has 100,000 of", HEAVY), ("nobody has many of", 0)):
             rng = np.random.default_rng(1)
             user = np.concatenate(
-                [np.zeros(taken_by_one, np.int32), 1 + rng.integers(0, 50_000, 1_000_000 - taken_by_one, np.int32)]
+                [
+                    np.zeros(taken_by_one, np.int32),
+                    1 + rng.integers(0, 50_000, 1_000_000 - taken_by_one, np.int32),
+                ]
             )
             item = np.concatenate(
-                [np.arange(taken_by_one, dtype=np.int32), rng.integers(0, 10 * HEAVY, len(user) - taken_by_one, np.int32)]
+                [
+                    np.arange(taken_by_one, dtype=np.int32),
+                    rng.integers(0, 10 * HEAVY, len(user) - taken_by_one, np.int32),
+                ]
             )
             positives = written(spark, Path(name) / str(taken_by_one), user, item).dropDuplicates()
-            action = lambda positives=positives: write(NegativeSampler(ratio=options.ratio).transform(positives))  # noqa: E731
+            action = lambda positives=positives: write(
+                NegativeSampler(ratio=options.ratio).transform(positives)
+            )
             what = f"transform, uniform, {10 * HEAVY:,} items: {kind} 1,000,000 positives"
-            add(what, len(user) * options.ratio, best(action, options.repeats), cores, peak_of_workers(action))
+            add(
+                what, len(user) * options.ratio, best(action, options.repeats), cores, peak_of_workers(action)
+            )
     publish(options.name, f"Negatives, {options.ratio} for each positive, {options.items:,} items", rows)
 
 

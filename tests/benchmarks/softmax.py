@@ -1,4 +1,5 @@
-"""The softmax model: epochs against PyTorch, on one task and on two, and lists against the bare matrix product.
+"""The softmax model: epochs against PyTorch, on one task and on two, and lists against the bare matrix
+product.
 
 Needs ``RECSYS_DATA_DIR``, and for PyTorch's rows the extra ``bench-torch``.
 """
@@ -21,14 +22,14 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from recsys_spark.collectives import Group
 from recsys_spark.config import Session
 from recsys_spark.kernels.topn import ItemBlock, top_n
 from recsys_spark.models import SoftmaxRecommender
-from recsys_spark.models.histories import histories
-from recsys_spark.models.softmax_program import fresh, train
 from recsys_spark.recommend.approximate import approximate_top_n, build_index, open_index
 from recsys_spark.session import get_session
+from recsys_spark.training.group import Group
+from recsys_spark.training.histories import histories
+from recsys_spark.training.softmax.program import fresh, train
 from tests.benchmarks.quality import held_out_among_negatives, hits, ncf_arrays, ncf_data
 from tests.benchmarks.report import best, publish, seconds
 
@@ -48,7 +49,10 @@ def ours(cores: int) -> dict[str, object]:
     data, users, candidates = ncf_data(spark, _folder())
     model = SoftmaxRecommender(maxIter=EPOCHS, checkpointInterval=-1, seed=1).fit(data)
     taken = [epoch.seconds for epoch in model.summary.epochs[1:]]
-    row = {"what": f"SoftmaxRecommender, {cores} task{'s' * (cores > 1)}", "epoch, s": float(np.median(taken))}
+    row = {
+        "what": f"SoftmaxRecommender, {cores} task{'s' * (cores > 1)}",
+        "epoch, s": float(np.median(taken)),
+    }
     return row | held_out_among_negatives(model, users, candidates)
 
 
@@ -98,7 +102,10 @@ def torch_peer(threads: int) -> dict[str, object]:
         taken.append(seconds(lambda number=number: epoch(number)))  # type: ignore[misc]
     with torch.no_grad():
         scores = (psi_of(n_users, history, owner) @ vectors.weight.T).numpy()
-    row = {"what": f"PyTorch {torch.__version__}, {threads} thread{'s' * (threads > 1)}", "epoch, s": float(np.median(taken[1:]))}
+    row = {
+        "what": f"PyTorch {torch.__version__}, {threads} thread{'s' * (threads > 1)}",
+        "epoch, s": float(np.median(taken[1:])),
+    }
     return row | hits(scores[users[:, None], candidates])
 
 
@@ -118,7 +125,9 @@ def where_time_goes() -> list[dict[str, object]]:
     events = pa.table([*ids, pa.array(np.ones(len(pairs), np.float32))], ["user", "item", "rating"])
     group = Group(0, {})
     data = histories(group, events)
-    problem = SoftmaxRecommender().problem(batch=BATCH, epochs=EPOCHS, rate=RATE, schedule="linear", exponent=0.5)
+    problem = SoftmaxRecommender().problem(
+        batch=BATCH, epochs=EPOCHS, rate=RATE, schedule="linear", exponent=0.5
+    )
     state = fresh(data, problem)
     with threadpool_limits(1):
         train(group, data, problem, state, 1)  # compiles
@@ -127,13 +136,17 @@ def where_time_goes() -> list[dict[str, object]]:
     stats: Any = pstats.Stats(profile)
     rows: list[dict[str, object]] = []
     for what, (file, function) in PARTS.items():
-        taken = sum(entry[3] for key, entry in stats.stats.items() if key[0].endswith(file) and key[2] == function)
+        taken = sum(
+            entry[3] for key, entry in stats.stats.items() if key[0].endswith(file) and key[2] == function
+        )
         rows.append({"what": f"of an epoch on one task: {what}", "share": taken / stats.total_tt})
     return rows
 
 
 def lists() -> list[dict[str, object]]:
-    """Top ten of every user, with and without probabilities, against the product of the same matrices alone."""
+    """Top ten of every user, with and without probabilities, against the product of the same matrices
+    alone.
+    """
     rng = np.random.default_rng(0)
     users, items = (rng.normal(size=(n, DIM)).astype(np.float32) for n in (USERS // 10, ITEMS))
     block = ItemBlock.build(items, np.zeros(ITEMS, np.float32))
@@ -153,7 +166,10 @@ def lists() -> list[dict[str, object]]:
             "top 10 with probabilities": best(lambda: top_n(users, [block], nothing, 10, 64, sums), 3),
         }
     shape = f"{len(users):,} users x {ITEMS:,} items"
-    return [{"what": f"{what}, {shape}", "seconds": one, "speed of the product": bare / one} for what, one in taken.items()]
+    return [
+        {"what": f"{what}, {shape}", "seconds": one, "speed of the product": bare / one}
+        for what, one in taken.items()
+    ]
 
 
 def retrieval(n_items: int) -> list[dict[str, object]]:
@@ -161,22 +177,37 @@ def retrieval(n_items: int) -> list[dict[str, object]]:
     rng = np.random.default_rng(0)
     tastes = rng.normal(size=(500, DIM))
     users, items = (
-        (tastes[rng.integers(0, 500, n)] + 0.7 * rng.normal(size=(n, DIM))).astype(np.float32) for n in (5000, n_items)
+        (tastes[rng.integers(0, 500, n)] + 0.7 * rng.normal(size=(n, DIM))).astype(np.float32)
+        for n in (5000, n_items)
     )
-    biases, nothing = np.zeros(n_items, np.float32), (np.zeros(len(users) + 1, np.int64), np.zeros(0, np.int32))
+    biases, nothing = (
+        np.zeros(n_items, np.float32),
+        (np.zeros(len(users) + 1, np.int64), np.zeros(0, np.int32)),
+    )
     started = time.perf_counter()
     index = open_index(build_index(items, biases))
     built = time.perf_counter() - started
     with threadpool_limits(1):
-        blocks = [ItemBlock.build(items[at : at + 32_768], biases[at : at + 32_768], at) for at in range(0, n_items, 32_768)]
+        blocks = [
+            ItemBlock.build(items[at : at + 32_768], biases[at : at + 32_768], at)
+            for at in range(0, n_items, 32_768)
+        ]
         exact = best(lambda: top_n(users, blocks, nothing, 10, 64), 2)
         searched = best(lambda: approximate_top_n(users, index, nothing, 10, n_items), 2)
-    truth, found = top_n(users, blocks, nothing, 10, 64)[0], approximate_top_n(users, index, nothing, 10, n_items)[0]
+    truth, found = (
+        top_n(users, blocks, nothing, 10, 64)[0],
+        approximate_top_n(users, index, nothing, 10, n_items)[0],
+    )
     hit = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth, found, strict=True)])
     shape = f"{len(users):,} users x {n_items:,} items"
     return [
         {"what": f"top 10, exact, {shape}", "seconds": exact},
-        {"what": f"top 10, approximate, {shape}", "seconds": searched, "recall@10": float(hit), "index built in, s": built},
+        {
+            "what": f"top 10, approximate, {shape}",
+            "seconds": searched,
+            "recall@10": float(hit),
+            "index built in, s": built,
+        },
     ]
 
 

@@ -1,7 +1,8 @@
-"""Top-N lists for everybody: ours against MLlib's ``recommendForAllUsers`` and ``implicit``'s ``recommend``, same factors.
+"""Top-N lists for everybody: ours against MLlib's ``recommendForAllUsers`` and ``implicit``'s ``recommend``,
+same factors.
 
-138,000 users x 27,000 items, rank 64, 20 million seen pairs, n = 10. MLlib does not leave seen items out; ours and ``implicit``
-do. ``--users`` scales everything down.
+138,000 users x 27,000 items, rank 64, 20 million seen pairs, n = 10. MLlib does not leave seen items out;
+ours and ``implicit`` do. ``--users`` scales everything down.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from recsys_spark.kernels import topn as kernel
-from recsys_spark.recommend.host import DEFAULT_BLOCKS, explode_lists, recommend_lists
+from recsys_spark.recommend.top_n import DEFAULT_BLOCKS, explode_lists, recommend_lists
 from recsys_spark.session import get_session
 from tests.benchmarks.report import best, publish
 
@@ -35,11 +36,15 @@ def make_data(folder: Path, users: int) -> tuple[np.ndarray, np.ndarray, csr_mat
     user_factors = (rng.standard_normal((users, RANK)) * 0.1).astype(np.float32)
     item_factors = (rng.standard_normal((ITEMS, RANK)) * 0.1).astype(np.float32)
     chance = 1 / (np.arange(ITEMS) + 30) ** 0.9
-    drawn = np.searchsorted(np.cumsum(chance / chance.sum()), rng.random(users * SEEN_PER_USER)).clip(max=ITEMS - 1)
+    drawn = np.searchsorted(np.cumsum(chance / chance.sum()), rng.random(users * SEEN_PER_USER)).clip(
+        max=ITEMS - 1
+    )
     key = np.unique(np.repeat(np.arange(users), SEEN_PER_USER) * ITEMS + drawn)
     rows, columns = (key // ITEMS).astype(np.int32), (key % ITEMS).astype(np.int32)
     for name, factors in (("userFactors", user_factors), ("itemFactors", item_factors)):
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(factors.ravel()), RANK).cast(pa.list_(pa.float32()))
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(factors.ravel()), RANK).cast(
+            pa.list_(pa.float32())
+        )
         table = pa.table({"id": pa.array(np.arange(len(factors), dtype=np.int32)), "features": lists})
         (folder / name).mkdir()
         for part in range(4):
@@ -70,11 +75,17 @@ def mllib_model(spark: SparkSession, folder: Path) -> ALSModel:
     return ALSModel.load(str(path))
 
 
-def kernel_seconds(user_factors: np.ndarray, item_factors: np.ndarray, seen: csr_matrix, sample: int) -> dict[str, float]:
-    """Seconds of product, masking and selection on one core, over ``sample`` users, scaled to all of them on all cores."""
+def kernel_seconds(
+    user_factors: np.ndarray, item_factors: np.ndarray, seen: csr_matrix, sample: int
+) -> dict[str, float]:
+    """Seconds of product, masking and selection on one core, over ``sample`` users, scaled to all of them
+    on all cores.
+    """
     sizes, total = DEFAULT_BLOCKS, {"product": 0.0, "masking": 0.0, "selection": 0.0}
     blocks = [
-        kernel.ItemBlock.build(item_factors[s : s + sizes.item_block], np.zeros(len(item_factors[s : s + sizes.item_block])), s)
+        kernel.ItemBlock.build(
+            item_factors[s : s + sizes.item_block], np.zeros(len(item_factors[s : s + sizes.item_block])), s
+        )
         for s in range(0, len(item_factors), sizes.item_block)
     ]
     buffer = np.empty(sizes.user_block * max(len(block.biases) for block in blocks), np.float32)
@@ -131,8 +142,15 @@ def main() -> None:
         peer.user_factors, peer.item_factors = user_factors, item_factors
         everybody = np.arange(options.users)
         with threadpool_limits(1):
-            implicit = best(lambda: peer.recommend(everybody, seen, N, filter_already_liked_items=True), options.repeats)
-        rows.append({"what": f"implicit recommend, {os.cpu_count()} threads, seen left out, not written", "seconds": implicit})
+            implicit = best(
+                lambda: peer.recommend(everybody, seen, N, filter_already_liked_items=True), options.repeats
+            )
+        rows.append(
+            {
+                "what": f"implicit recommend, {os.cpu_count()} threads, seen left out, not written",
+                "seconds": implicit,
+            }
+        )
 
         def whole_peer() -> None:
             table = pq.read_table(folder / "seen.parquet")
@@ -144,17 +162,24 @@ def main() -> None:
 
         with threadpool_limits(1):
             whole = best(whole_peer, options.repeats)
-        rows.append({"what": "  the same from Parquet to Parquet, in one process without Spark", "seconds": whole})
+        rows.append(
+            {"what": "  the same from Parquet to Parquet, in one process without Spark", "seconds": whole}
+        )
         if not options.skip_mllib:
             model = mllib_model(spark, folder)
             lists = folder / "mllib-lists"
             mllib = best(lambda: model.recommendForAllUsers(N).write.mode("overwrite").parquet(str(lists)), 1)
-            rows.append({"what": "MLlib recommendForAllUsers, seen kept, written as Parquet", "seconds": mllib})
+            rows.append(
+                {"what": "MLlib recommendForAllUsers, seen kept, written as Parquet", "seconds": mllib}
+            )
         for row in rows:
             row["of ours"] = row["seconds"] / written
         packing = unwritten - unseen - parts["masking"]
         rest = unwritten - sum(parts.values()) - packing
-        rows += [{"what": f"  of ours: {part} (kernel, one core, scaled)", "seconds": value} for part, value in parts.items()]
+        rows += [
+            {"what": f"  of ours: {part} (kernel, one core, scaled)", "seconds": value}
+            for part, value in parts.items()
+        ]
         rows += [
             {"what": "  of ours: reading, packing and shuffling seen pairs", "seconds": packing},
             {"what": "  of ours: the rest (Arrow, jobs, item collection)", "seconds": rest},

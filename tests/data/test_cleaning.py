@@ -26,7 +26,11 @@ HEADER = b"user,item,rating,timestamp"
 COLUMNS = Columns(user="user", item="item", rating="rating", timestamp="timestamp")
 
 REFUSED = {
-    "undecodable_bytes": [b"u\xff1,i1,3,1000000000", b"u1,i\xc3\x28,3,1000000000", b"\xed\xa0\x80,i,3,1000000000"],
+    "undecodable_bytes": [
+        b"u\xff1,i1,3,1000000000",
+        b"u1,i\xc3\x28,3,1000000000",
+        b"\xed\xa0\x80,i,3,1000000000",
+    ],
     "wrong_column_count": [
         b"u1,i1,3",
         b"u1,i1,3,1000000000,extra",
@@ -73,8 +77,14 @@ KEPT = [
     (b"plain,item,3,1000000000", ("plain", "item", 3.0)),
     (b'"a ""quoted"" id","comma, inside",4.5,1000000000', ('a "quoted" id', "comma, inside", 4.5)),
     (b"tab\tin id,it's,3,1000000000", ("tab\tin id", "it's", 3.0)),
-    ("\N{GRINNING FACE},\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET},3,1000000000".encode(), ("\U0001f600", "\u05d0\u05d1", 3.0)),
-    (b"'; DROP TABLE ratings; --,../../etc/passwd,3,1000000000", ("'; DROP TABLE ratings; --", "../../etc/passwd", 3.0)),
+    (
+        "\N{GRINNING FACE},\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET},3,1000000000".encode(),
+        ("\U0001f600", "\u05d0\u05d1", 3.0),
+    ),
+    (
+        b"'; DROP TABLE ratings; --,../../etc/passwd,3,1000000000",
+        ("'; DROP TABLE ratings; --", "../../etc/passwd", 3.0),
+    ),
     (b"`backtick`,${jndi:x}%s\\n,3,1000000000", ("`backtick`", "${jndi:x}%s\\n", 3.0)),
     (b" spaced ,i, 3 ,1000000000", (" spaced ", "i", 3.0)),
     (b"u" * 256 + b",i,3,1000000000", ("u" * 256, "i", 3.0)),
@@ -100,7 +110,9 @@ def cleaned(spark, path, rules=RULES, columns=COLUMNS, **settings):
 
 
 def with_headers(spark, path, rules=RULES, columns=COLUMNS, **settings):
-    return clean_ratings(read_source(spark, FileSource(format="csv", path=path, columns=columns, **settings)).ratings, rules)
+    return clean_ratings(
+        read_source(spark, FileSource(format="csv", path=path, columns=columns, **settings)).ratings, rules
+    )
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +125,9 @@ def mangled(spark, tmp_path_factory):
     return rows, {bytes(raw): row for raw, row in kept_back.items()}, good
 
 
-@pytest.mark.parametrize(("reason", "line"), [(reason, line) for reason, lines in REFUSED.items() for line in lines])
+@pytest.mark.parametrize(
+    ("reason", "line"), [(reason, line) for reason, lines in REFUSED.items() for line in lines]
+)
 def test_mangled_row_is_refused_with_its_reason_and_raw_text(mangled, reason, line):
     _, refused_rows, _ = mangled
     assert refused_rows[line]["reason"] == reason
@@ -139,11 +153,17 @@ def test_every_reason_is_exercised():
 
 @pytest.mark.parametrize("written", TIMES)
 def test_timestamp_is_read_however_it_is_written(spark, tmp_path, written):
-    row = cleaned(spark, write(tmp_path, b"u,i,3," + written)).select("reason", F.unix_seconds("timestamp").alias("s")).first()
+    row = (
+        cleaned(spark, write(tmp_path, b"u,i,3," + written))
+        .select("reason", F.unix_seconds("timestamp").alias("s"))
+        .first()
+    )
     assert (row["reason"], row["s"]) == (None, int(MOMENT.timestamp()))
 
 
-@pytest.mark.parametrize(("declared", "cell", "second"), [("seconds", b"1000", 1000), ("milliseconds", b"1000000", 1000)])
+@pytest.mark.parametrize(
+    ("declared", "cell", "second"), [("seconds", b"1000", 1000), ("milliseconds", b"1000000", 1000)]
+)
 def test_declared_epoch_unit_is_taken_at_its_word(spark, tmp_path, declared, cell, second):
     rules = Rules(run_date=date(2024, 1, 1), timestamps=declared)
     row = cleaned(spark, write(tmp_path, b"u,i,3," + cell), rules).select(F.unix_seconds("timestamp")).first()
@@ -190,7 +210,11 @@ def test_file_with_another_header_is_found(spark, tmp_path):
 def test_several_files_each_with_its_header(spark, tmp_path):
     for name in ("a.csv", "b.csv", "c.csv"):
         write(tmp_path, name.encode() + b",i,3,1000000000", name=name)
-    assert sorted(row["user"] for row in cleaned(spark, str(tmp_path)).collect()) == ["a.csv", "b.csv", "c.csv"]
+    assert sorted(row["user"] for row in cleaned(spark, str(tmp_path)).collect()) == [
+        "a.csv",
+        "b.csv",
+        "c.csv",
+    ]
 
 
 def test_byte_order_mark_is_no_part_of_the_first_column(spark, tmp_path):
@@ -206,7 +230,13 @@ def test_latin_1_header_is_recognised(spark, tmp_path):
 
 
 def test_latin_1_text(spark, tmp_path):
-    text = Delimited(delimiter="::", quote="", header=False, names=["user", "item", "rating", "timestamp"], encoding="latin-1")
+    text = Delimited(
+        delimiter="::",
+        quote="",
+        header=False,
+        names=["user", "item", "rating", "timestamp"],
+        encoding="latin-1",
+    )
     path = write(tmp_path, b"Andr\xe9::caf\xe9::3::1000000000", header=None)
     row = cleaned(spark, path, text=text).first()
     assert (row["user"], row["item"], row["reason"]) == ("Andr\u00e9", "caf\u00e9", None)
@@ -232,7 +262,10 @@ def test_source_that_cannot_be_read_is_named(spark, tmp_path, content, said):
 
 JSON_LINES = [
     ('{"user": "u", "item": "i", "rating": 4.5, "timestamp": "2001-09-09T01:46:40Z"}', None),
-    ('{"user": 17, "item": "\\ud83d\\ude00", "rating": "4", "timestamp": 1000000000, "more": {"x": 1}}', None),
+    (
+        '{"user": 17, "item": "\\ud83d\\ude00", "rating": "4", "timestamp": 1000000000, "more": {"x": 1}}',
+        None,
+    ),
     ('{"user": "u", "item": "i", "rating": 4.5', "unparsable"),
     ("[1, 2]", "unparsable"),
     ("not json", "unparsable"),
@@ -265,7 +298,10 @@ def test_typed_sources_of_any_column_names(spark, tmp_path, kind, user, item):
     frame.withColumnsRenamed({"user": user, "item": item}).write.format(kind).save(str(tmp_path / "t"))
     columns = Columns(user=user, item=item, rating="stars", timestamp="t")
     source = FileSource(format=kind, path=str(tmp_path / "t"), columns=columns, user_type="integer")
-    rows = {r["item"]: r for r in clean_ratings(read_source(spark, source).ratings, Rules(run_date=date(2024, 1, 1))).collect()}
+    rows = {
+        r["item"]: r
+        for r in clean_ratings(read_source(spark, source).ratings, Rules(run_date=date(2024, 1, 1))).collect()
+    }
     assert (rows["sku.1"]["user"], rows["sku.1"]["rating"], rows["sku.1"]["reason"]) == ("7", 4.5, None)
     assert rows["sku.2"]["reason"] == "missing_user"
     assert rows["sku.3"]["reason"] == "unparsable"
@@ -274,7 +310,9 @@ def test_typed_sources_of_any_column_names(spark, tmp_path, kind, user, item):
 
 def pairs(spark, *rows):
     schema = "user string, item string, rating double, timestamp timestamp, reason string"
-    frame = spark.createDataFrame([(*row[:3], row[3] and datetime.fromtimestamp(row[3], UTC), row[4]) for row in rows], schema)
+    frame = spark.createDataFrame(
+        [(*row[:3], row[3] and datetime.fromtimestamp(row[3], UTC), row[4]) for row in rows], schema
+    )
     grouped = latest_per_pair(frame)
     found = settle(grouped, frame)
     return {
@@ -302,7 +340,10 @@ def test_one_row_per_pair_latest_then_largest(spark, rows, winner):
 
 def test_refused_rows_are_counted_by_reason_and_never_win(spark):
     found = pairs(
-        spark, ("u", "i", 3.0, 5, None), ("u", "i", 9.0, 99, "rating_out_of_scale"), (None, "i", 1.0, 5, "missing_user")
+        spark,
+        ("u", "i", 3.0, 5, None),
+        ("u", "i", 9.0, 99, "rating_out_of_scale"),
+        (None, "i", 1.0, 5, "missing_user"),
     )
     assert found["u", "i", None] == (3.0, 5, 1)
     assert found[None, None, "rating_out_of_scale"][2] == 1
@@ -342,9 +383,14 @@ def test_side_table_in_json_lines(spark, tmp_path):
     )
     (tmp_path / "r.csv").write_text("user,item\nu,a\n")
     items = SideTable(
-        path=str(tmp_path / "items.json"), format="json", id="id", columns={"title": "t", "genres": "g", "year": "y"}
+        path=str(tmp_path / "items.json"),
+        format="json",
+        id="id",
+        columns={"title": "t", "genres": "g", "year": "y"},
     )
-    inputs = read_source(spark, FileSource(format="csv", path=str(tmp_path / "r.csv"), columns=Columns(), items=items))
+    inputs = read_source(
+        spark, FileSource(format="csv", path=str(tmp_path / "r.csv"), columns=Columns(), items=items)
+    )
     types = {"title": "string", "year": "int", "genres": "array<string>"}
     rows = {row["item"]: row for row in clean_side_table(inputs.items, "item", "string", types).collect()}
     assert (rows["a"]["title"], rows["a"]["year"], rows["a"]["genres"]) == ("A (1999)", 25, ["X", "Y|Z"])

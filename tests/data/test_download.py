@@ -23,7 +23,9 @@ def zipped(**files: bytes) -> bytes:
     return buffer.getvalue()
 
 
-RELEASE = zipped(**{"ml-latest-small/ratings.csv": b"userId,movieId\n1,2\n" * 5000, "ml-latest-small/movies.csv": b"x"})
+RELEASE = zipped(
+    **{"ml-latest-small/ratings.csv": b"userId,movieId\n1,2\n" * 5000, "ml-latest-small/movies.csv": b"x"}
+)
 
 
 class Mirror(ThreadingHTTPServer):

@@ -19,13 +19,17 @@ FLAGS = "|".join(["0"] * 3 + ["1", "0", "1"] + ["0"] * 13)
 RELEASES = {
     "ml-100k": {
         "u.data": b"196\t242\t3\t881250949\n186\t302\t3\t891717742\n",
-        "u.item": f'242|Caf\u00e9, The "Best" (1996)|24-Jan-1997||http://x|{FLAGS}\n267|unknown||||{FLAGS}\n'.encode("latin-1"),
+        "u.item": f'242|Caf\u00e9, The "Best" (1996)|24-Jan-1997||http://x|{FLAGS}\n267|unknown||||{FLAGS}\n'.encode(
+            "latin-1"
+        ),
         "u.user": b"196|49|M|writer|55105\n",
         "u1.base": b"not a release file",
     },
     "ml-1m": {
         "ratings.dat": b"1::1193::5::978300760\n2::661::3::978302109\n",
-        "movies.dat": "1193::One Flew: Over (a) Nest (1975)::Drama|Children's\n661::L\u00e9on (1994)::Crime\n".encode("latin-1"),
+        "movies.dat": "1193::One Flew: Over (a) Nest (1975)::Drama|Children's\n661::L\u00e9on (1994)::Crime\n".encode(
+            "latin-1"
+        ),
         "users.dat": b"1::F::1::10::48067\n2::M::56::16::70072-1234\n",
     },
     "ml-10M100K": {
@@ -79,10 +83,18 @@ def side(frame, key):
         (
             "ml-1m",
             {(1, 1193, 5.0, 978300760), (2, 661, 3.0, 978302109)},
-            {1193: ("One Flew: Over (a) Nest (1975)", 1975, ["Drama", "Children's"]), 661: ("L\u00e9on (1994)", 1994, ["Crime"])},
+            {
+                1193: ("One Flew: Over (a) Nest (1975)", 1975, ["Drama", "Children's"]),
+                661: ("L\u00e9on (1994)", 1994, ["Crime"]),
+            },
             {1: (1, "F", "K-12 student", "48067"), 2: (56, "M", "self-employed", "70072-1234")},
         ),
-        ("ml-10M100K", {(1, 122, 4.5, 838985046)}, {122: ("Boomerang (1992)", 1992, ["Comedy", "Romance"])}, None),
+        (
+            "ml-10M100K",
+            {(1, 122, 4.5, 838985046)},
+            {122: ("Boomerang (1992)", 1992, ["Comedy", "Romance"])},
+            None,
+        ),
         (
             "ml-32m",
             {(1, 17, 4.0, 944249077), (1, 25, 0.5, 944250228)},
@@ -100,13 +112,18 @@ def test_published_layout(spark, release, name, ratings, items, users):
         rows = [row for row in marked.collect() if row["reason"] != HEADER_LINE]
         assert {(r["user"], r["item"], r["rating"], r["s"]) for r in rows} == ratings
         assert {r["reason"] for r in rows} == {None}
-        assert rows[0]["source_file"].endswith(next(f for f in RELEASES[name] if f.startswith(("u.data", "ratings"))))
+        assert rows[0]["source_file"].endswith(
+            next(f for f in RELEASES[name] if f.startswith(("u.data", "ratings")))
+        )
         assert side(inputs.items, "item") == items
         assert (None if inputs.users is None else side(inputs.users, "user")) == users
 
 
 def test_place_without_a_release_is_named(spark, tmp_path):
-    with pytest.raises(SourceError, match="does not exist"), movielens_inputs(spark, str(tmp_path / "nowhere")):
+    with (
+        pytest.raises(SourceError, match="does not exist"),
+        movielens_inputs(spark, str(tmp_path / "nowhere")),
+    ):
         pass
     with (
         pytest.raises(SourceError, match=r"no MovieLens release: expected u\.data"),
@@ -114,5 +131,8 @@ def test_place_without_a_release_is_named(spark, tmp_path):
     ):
         pass
     (tmp_path / "a.zip").write_bytes(b"no zip")
-    with pytest.raises(SourceError, match="neither a folder nor a zip"), movielens_inputs(spark, str(tmp_path / "a.zip")):
+    with (
+        pytest.raises(SourceError, match="neither a folder nor a zip"),
+        movielens_inputs(spark, str(tmp_path / "a.zip")),
+    ):
         pass

@@ -25,7 +25,9 @@ def at(second):
 def ratings(spark):
     """40 users with 1 to 20 ratings each, at scattered times with some ties."""
     rows = [
-        (f"u{u}", i, 1.0, at(1_000_000 + (u * 7919 + i * 104_729) % 50 * 40_000)) for u in range(40) for i in range(1 + u % 20)
+        (f"u{u}", i, 1.0, at(1_000_000 + (u * 7919 + i * 104_729) % 50 * 40_000))
+        for u in range(40)
+        for i in range(1 + u % 20)
     ]
     return spark.createDataFrame(rows, SCHEMA).persist()
 
@@ -43,7 +45,9 @@ def test_same_rows_same_parts_on_any_partitioning(ratings, method):
 
 @pytest.mark.parametrize("method", ["random", "random_per_user", "strong"])
 def test_another_seed_gives_other_parts(ratings, method):
-    assert parts(split_ratings(ratings, Split(method=method), 1)) != parts(split_ratings(ratings, Split(method=method), 2))
+    assert parts(split_ratings(ratings, Split(method=method), 1)) != parts(
+        split_ratings(ratings, Split(method=method), 2)
+    )
 
 
 def test_random_share_is_about_what_was_asked_for(spark):
@@ -75,7 +79,9 @@ def test_k_rows_of_each_user_are_held_out_but_never_all(ratings, method, k):
     found = parts(split_ratings(ratings, Split(method=method, k=k), 5))
     total = Counter(user for user, _ in found)
     held_out = Counter(user for (user, _), part in found.items() if part == "test")
-    assert {user: held_out[user] for user in total} == {user: min(k, count - 1) for user, count in total.items()}
+    assert {user: held_out[user] for user in total} == {
+        user: min(k, count - 1) for user, count in total.items()
+    }
 
 
 def test_leave_last_holds_out_the_latest(spark):
@@ -105,7 +111,11 @@ def slow_k_core(rows, min_user, min_item):
 
 
 @settings(max_examples=5, deadline=None)
-@given(st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=10, max_size=40), st.integers(1, 4), st.integers(1, 4))
+@given(
+    st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=10, max_size=40),
+    st.integers(1, 4),
+    st.integers(1, 4),
+)
 def test_k_core_is_the_largest_part_that_satisfies_both_counts(spark, rows, min_user, min_item):
     frame = spark.createDataFrame([(str(u), i, 1.0, None) for u, i in rows], SCHEMA)
     found = {(int(row["user"]), row["item"]) for row in k_core(frame, min_user, min_item).collect()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recsys_spark.data.synthetic import FROM, UNTIL, World, synthetic_inputs
-from recsys_spark.kernels.catalogue import picks
+from recsys_spark.kernels.synthetic import picks
 
 WORLD = World(users=4_500, items=300, ratings=60_000, seed=3)  # three blocks of users
 

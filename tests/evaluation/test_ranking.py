@@ -75,19 +75,29 @@ def test_interval_is_as_wide_as_theory_says(spark):
     relevant = spark.createDataFrame([(str(u), 1) for u in range(400)], "user string, item int")
     lists = spark.createDataFrame([(str(u), [(1 + u % 2, 0.0)]) for u in range(400)], LIST)
     train = spark.createDataFrame([("x", 1), ("x", 2)], "user string, item int")
-    (found,) = (m for m in rank_measures({"m": lists}, relevant, train, None, [1], 500, 1) if m.metric == "hit_rate")
+    (found,) = (
+        m for m in rank_measures({"m": lists}, relevant, train, None, [1], 500, 1) if m.metric == "hit_rate"
+    )
     assert found.value == 0.5
     assert found.high - found.low == pytest.approx(2 * 1.96 * 0.025, rel=0.15)
 
 
 def test_same_measures_on_any_partitioning(spark):
     rng = np.random.default_rng(0)
-    lists = spark.createDataFrame([(str(u), [(int(i), 0.0) for i in rng.permutation(30)[:5]]) for u in range(90)], LIST)
-    relevant = spark.createDataFrame([(str(u), int(rng.integers(30))) for u in range(90)], "user string, item int")
-    train = spark.createDataFrame([(str(u), int(rng.integers(30))) for u in range(300)], "user string, item int")
+    lists = spark.createDataFrame(
+        [(str(u), [(int(i), 0.0) for i in rng.permutation(30)[:5]]) for u in range(90)], LIST
+    )
+    relevant = spark.createDataFrame(
+        [(str(u), int(rng.integers(30))) for u in range(90)], "user string, item int"
+    )
+    train = spark.createDataFrame(
+        [(str(u), int(rng.integers(30))) for u in range(300)], "user string, item int"
+    )
     results = []
     for n in (1, 2, 7):
-        found = rank_measures({"m": lists.repartition(n)}, relevant.repartition(n), train.repartition(n), None, [5], 50, 3)
+        found = rank_measures(
+            {"m": lists.repartition(n)}, relevant.repartition(n), train.repartition(n), None, [5], 50, 3
+        )
         results.append({m.metric: (m.value, m.low or 0, m.high or 0) for m in found})
     for other in results[1:]:
         assert other == {name: pytest.approx(values, rel=1e-9) for name, values in results[0].items()}

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from recsys_spark.kernels.bags import adam, add_rows, bag_sums, hold_out, spread_over_bags
+from recsys_spark.kernels.bags import add_rows, bag_sums, bag_sums_backward, hold_out
+from recsys_spark.kernels.optimizer import adam
 
 INDPTR, ITEMS = np.array([0, 3, 4, 6]), np.array([0, 2, 4, 1, 2, 3], np.int32)
 
@@ -40,7 +41,7 @@ def test_sums_of_bags_and_their_way_back():
     members = np.array([[0, 0, 1, 1, 0], [1, 0, 1, 0, 1]], np.float32)  # of histories 2 and 0
     np.testing.assert_allclose(bag_sums(INDPTR, ITEMS, rows, table), members @ table, rtol=1e-5)
     gradients, out = np.array([[1, 2, 3], [10, 20, 30]], np.float32), np.zeros((5, 3), np.float32)
-    spread_over_bags(INDPTR, ITEMS, rows, gradients, out)
+    bag_sums_backward(INDPTR, ITEMS, rows, gradients, out)
     np.testing.assert_allclose(out, members.T @ gradients)
 
 
@@ -53,7 +54,10 @@ def test_rows_that_are_named_twice_are_added_twice():
 def test_two_steps_of_adam_by_hand():
     # gradient 2, then −1, at rate 0.1: m = 0.2, v = 0.004; corrected 2 and 4 → step 0.1 · 2 / 2
     # then m = 0.18 − 0.1 = 0.08, v = 0.003996 + 0.001 = 0.004996; over 1 − 0.81 = 0.19 and 1 − 0.998001 = 0.001999
-    table, moments = np.array([[1.0], [7.0]], np.float32), (np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32))
+    table, moments = (
+        np.array([[1.0], [7.0]], np.float32),
+        (np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32)),
+    )
     first = np.array([0], np.int32)
     adam(table, moments, first, np.array([[2.0]], np.float32), 0.1, 1, 0.0)
     assert table[:, 0].tolist() == pytest.approx([0.9, 7.0], abs=1e-5)
@@ -64,5 +68,13 @@ def test_two_steps_of_adam_by_hand():
 
 def test_decay_pulls_a_row_to_zero():
     table = np.array([[3.0, -3.0]], np.float32)
-    adam(table, (np.zeros_like(table), np.zeros_like(table)), np.array([0], np.int32), np.zeros((1, 2), np.float32), 0.1, 1, 0.5)
+    adam(
+        table,
+        (np.zeros_like(table), np.zeros_like(table)),
+        np.array([0], np.int32),
+        np.zeros((1, 2), np.float32),
+        0.1,
+        1,
+        0.5,
+    )
     assert table[0].tolist() == pytest.approx([2.9, -2.9], abs=1e-5)

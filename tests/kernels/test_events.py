@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from recsys_spark.kernels.events import group_events, sort_events
 
-EVENTS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from([0.5, 1.0, 2.0])), max_size=60)
+EVENTS = st.lists(
+    st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from([0.5, 1.0, 2.0])), max_size=60
+)
 
 
 def columns_of(events):

@@ -1,4 +1,6 @@
-"""The compiled solvers against a plain numpy twin: the normal equation of each row, written out in double precision."""
+"""The compiled solvers against a plain numpy twin: the normal equation of each row, written out in double
+precision.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ IMPLICIT = Weights(True, np.float32(3), np.float32(0))
 
 
 def case(rank, lengths=(3, 0, 17, 1, 60), n_columns=40, seed=0):
-    """Events of a few rows, factors of the other side, and a regularisation that keeps every row well-posed."""
+    """Events of a few rows, factors of the other side, and a regularisation that keeps every row
+    well-posed.
+    """
     rng = np.random.default_rng(seed)
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     columns = np.concatenate([np.sort(rng.integers(0, n_columns, k)) for k in lengths]).astype(np.int32)
@@ -23,14 +27,14 @@ def case(rank, lengths=(3, 0, 17, 1, 60), n_columns=40, seed=0):
     offsets = rng.normal(size=n_columns).astype(np.float32)
     factors = rng.normal(size=(n_columns, rank)).astype(np.float32)
     spread = rng.normal(size=(rank, rank)).astype(np.float32)
-    ridge = (0.5 + np.array(lengths)).astype(np.float32)
-    return indptr, columns, ratings, offsets, factors, (spread @ spread.T / rank).astype(np.float32), ridge
+    row_reg = (0.5 + np.array(lengths)).astype(np.float32)
+    return indptr, columns, ratings, offsets, factors, (spread @ spread.T / rank).astype(np.float32), row_reg
 
 
-def twin(indptr, columns, ratings, offsets, factors, gram, ridge, weights):
+def twin(indptr, columns, ratings, offsets, factors, gram, row_reg, weights):
     """(A, b, c) of every row: minimise xᵀAx − 2 bᵀx + c."""
     equations = []
-    for row, s in enumerate(ridge):
+    for row, s in enumerate(row_reg):
         A, b, c = gram.astype(float) + float(s) * np.eye(factors.shape[1]), np.zeros(factors.shape[1]), 0.0
         for j in range(indptr[row], indptr[row + 1]):
             y, r = factors[columns[j]].astype(float), float(ratings[j])
@@ -49,38 +53,44 @@ def twin(indptr, columns, ratings, offsets, factors, gram, ridge, weights):
 
 
 def value(equations, solution):
-    return sum(x @ A @ x - 2 * b @ x + c for (A, b, c), x in zip(equations, solution.astype(float), strict=True))
+    return sum(
+        x @ A @ x - 2 * b @ x + c for (A, b, c), x in zip(equations, solution.astype(float), strict=True)
+    )
 
 
 @pytest.mark.parametrize("rank", [1, 7, 64])
 @pytest.mark.parametrize("weights", [EXPLICIT, IMPLICIT], ids=["explicit", "implicit"])
 @pytest.mark.parametrize("solver", ["cholesky", "cg"])
 def test_rows_solve_their_normal_equations(rank, weights, solver):
-    indptr, columns, ratings, offsets, factors, gram, ridge = case(rank)
+    indptr, columns, ratings, offsets, factors, gram, row_reg = case(rank)
     offsets = NONE if weights.implicit else offsets
-    equations = twin(indptr, columns, ratings, offsets, factors, gram, ridge, weights)
-    solution = np.zeros((len(ridge), rank), np.float32)
-    loss = solve(solver, indptr, columns, ratings, offsets, factors, gram, ridge, weights, 3 * rank + 10, solution)
+    equations = twin(indptr, columns, ratings, offsets, factors, gram, row_reg, weights)
+    solution = np.zeros((len(row_reg), rank), np.float32)
+    loss = solve(
+        solver, indptr, columns, ratings, offsets, factors, gram, row_reg, weights, 3 * rank + 10, solution
+    )
     expected = np.array([np.linalg.solve(A, b) for A, b, _ in equations])
     np.testing.assert_allclose(solution, expected, rtol=2e-3, atol=2e-3)
     assert loss == pytest.approx(value(equations, solution), rel=1e-3, abs=1e-2)
 
 
 def test_a_few_steps_lower_the_objective_from_where_the_solution_is():
-    indptr, columns, ratings, offsets, factors, gram, ridge = case(16)
-    equations = twin(indptr, columns, ratings, offsets, factors, gram, ridge, EXPLICIT)
-    solution = np.random.default_rng(1).normal(size=(len(ridge), 16)).astype(np.float32)
+    indptr, columns, ratings, offsets, factors, gram, row_reg = case(16)
+    equations = twin(indptr, columns, ratings, offsets, factors, gram, row_reg, EXPLICIT)
+    solution = np.random.default_rng(1).normal(size=(len(row_reg), 16)).astype(np.float32)
     before = value(equations, solution)
-    loss = solve("cg", indptr, columns, ratings, offsets, factors, gram, ridge, EXPLICIT, 2, solution)
+    loss = solve("cg", indptr, columns, ratings, offsets, factors, gram, row_reg, EXPLICIT, 2, solution)
     assert loss < before
     assert loss == pytest.approx(value(equations, solution), rel=1e-4)
 
 
 def test_nonnegative_rows_agree_with_lawson_and_hanson():
-    indptr, columns, ratings, offsets, factors, gram, ridge = case(8)
-    equations = twin(indptr, columns, ratings, offsets, factors, gram, ridge, EXPLICIT)
-    solution = np.zeros((len(ridge), 8), np.float32)
-    loss = solve("nonnegative", indptr, columns, ratings, offsets, factors, gram, ridge, EXPLICIT, 0, solution)
+    indptr, columns, ratings, offsets, factors, gram, row_reg = case(8)
+    equations = twin(indptr, columns, ratings, offsets, factors, gram, row_reg, EXPLICIT)
+    solution = np.zeros((len(row_reg), 8), np.float32)
+    loss = solve(
+        "nonnegative", indptr, columns, ratings, offsets, factors, gram, row_reg, EXPLICIT, 0, solution
+    )
     for (A, b, _), x in zip(equations, solution, strict=True):
         root = np.linalg.cholesky(A).T  # |root x − root⁻ᵀ b|² is xᵀAx − 2 bᵀx and a constant
         np.testing.assert_allclose(x, nnls(root, np.linalg.solve(root.T, b))[0], atol=1e-3)
@@ -95,10 +105,10 @@ def test_row_larger_than_the_buffers_is_solved_alike(monkeypatch, solver):
         monkeypatch.setattr(least_squares, "BUFFER_BYTES", size)
         monkeypatch.setattr(least_squares, "CHUNK_BYTES", size)
         monkeypatch.setattr(least_squares, "BUFFER_EVENTS", 1)
-        least_squares._kernels.cache_clear()
+        least_squares.compiled_solvers.cache_clear()
         results.append(np.zeros((3, 5), np.float32))
         solve(solver, *problem[:3], *problem[3:], EXPLICIT, 8, results[-1])
-    least_squares._kernels.cache_clear()
+    least_squares.compiled_solvers.cache_clear()
     np.testing.assert_allclose(results[0], results[1], rtol=1e-3, atol=1e-4)
 
 

@@ -23,7 +23,10 @@ def minus_log_sigmoid(x):
 
 def test_losses_worked_by_hand():
     # logistic: a positive's -log σ(s), a negative's -log σ(-s); the second row's 3.0 is not there
-    first, second = minus_log_sigmoid(1.0) + minus_log_sigmoid(-0.5) + minus_log_sigmoid(2.0), np.log(2) + minus_log_sigmoid(-0.2)
+    first, second = (
+        minus_log_sigmoid(1.0) + minus_log_sigmoid(-0.5) + minus_log_sigmoid(2.0),
+        np.log(2) + minus_log_sigmoid(-0.2),
+    )
     assert LOSSES["logistic"](SCORES)[0].tolist() == pytest.approx([first, second])
     # bpr: mean of -log σ(1 - 0.5) and -log σ(1 + 2); of the second row one pair, 0 - 0.2
     first = (minus_log_sigmoid(0.5) + minus_log_sigmoid(3.0)) / 2

@@ -51,7 +51,9 @@ def test_one_negative_is_distributed_as_the_unseen_items_weigh(weights, known):
 
 @pytest.mark.parametrize("known", [[], [0, 1, 2]], ids=["nothing known", "nearly all of the mass known"])
 def test_negatives_of_a_positive_are_drawn_without_replacement(known):
-    """All ordered pairs: the second in proportion to what the first leaves. A weight of 5,000 makes most draws repeat."""
+    """All ordered pairs: the second in proportion to what the first leaves. A weight of 5,000 makes most
+    draws repeat.
+    """
     weights = np.array([5e6, 1e6, 1e6, 5000.0, 3.0, 2.0, 1.0]) if known else np.array([5000.0, 3.0, 2.0, 1.0])
     lists, _ = draw(weights, known, 40_000, 2)
     q = unseen(weights, known)
@@ -69,7 +71,9 @@ def test_negatives_of_a_positive_are_drawn_without_replacement(known):
 @settings(max_examples=150, deadline=None)
 def test_never_a_known_item_nor_one_twice_and_as_many_as_there_are(data):
     n = data.draw(st.integers(1, 40))
-    weights = data.draw(st.sampled_from([np.ones(n), 1 / np.arange(1, n + 1) ** 3, 10.0 ** -np.arange(n).clip(max=12)]))
+    weights = data.draw(
+        st.sampled_from([np.ones(n), 1 / np.arange(1, n + 1) ** 3, 10.0 ** -np.arange(n).clip(max=12)])
+    )
     known = data.draw(st.sets(st.integers(0, n - 1)))
     wanted = data.draw(st.integers(1, 50))
     lists, drawn = draw(weights, known, 3, wanted, key=data.draw(st.integers(0, 2**64 - 1)))
@@ -89,7 +93,9 @@ def test_a_users_draws_depend_on_his_key_alone():
         indptr = np.concatenate([[0], np.cumsum([len(known[u]) for u in users])])
         seen = np.concatenate([known[u] for u in users])
         wanted = np.full(4 * len(users), 3, np.int32)
-        return draw_negatives(keys[users], (indptr, seen), np.arange(len(users) + 1) * 4, wanted, proposal).items
+        return draw_negatives(
+            keys[users], (indptr, seen), np.arange(len(users) + 1) * 4, wanted, proposal
+        ).items
 
     together, last = of([0, 1, 2]), of([1])
     assert together[12:24].tolist() == last.tolist()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys_spark.kernels.network import backward, forward, sampled_softmax_loss, softmax_loss, starting
+from recsys_spark.kernels.losses import sampled_softmax_loss, softmax_loss
+from recsys_spark.kernels.network import backward, forward, initial_network
 
 
 def test_one_pass_worked_by_hand():
     # x = (1, 2); hidden: (1·1 + 2·(−1) + 0, 1·2 + 2·1 + 1) = (−1, 5) → relu (0, 5); out: 0·3 + 5·2 − 4 = 6
-    network = [(np.array([[1.0, 2.0], [-1.0, 1.0]]), np.array([0.0, 1.0])), (np.array([[3.0], [2.0]]), np.array([-4.0]))]
+    network = [
+        (np.array([[1.0, 2.0], [-1.0, 1.0]]), np.array([0.0, 1.0])),
+        (np.array([[3.0], [2.0]]), np.array([-4.0])),
+    ]
     outputs = forward(network, np.array([[1.0, 2.0]]), "relu")
     assert [one.tolist() for one in outputs] == [[[1.0, 2.0]], [[0.0, 5.0]], [[6.0]]]
     # loss = out: its gradient goes through the second hidden unit alone
@@ -39,7 +43,7 @@ def numerical(loss, array, step=1e-6):
 @pytest.mark.parametrize("sizes", [(3, 4), (3, 5, 4), (3, 6, 5, 4)])
 def test_gradients_are_those_of_central_differences(sizes, activation, dropout):
     rng = np.random.default_rng(0)
-    network = [(w.astype(float), rng.normal(size=len(b))) for w, b in starting(sizes, 1)]
+    network = [(w.astype(float), rng.normal(size=len(b))) for w, b in initial_network(sizes, 1)]
     inputs, targets = rng.normal(size=(7, 3)), (np.arange(7), rng.integers(0, 4, 7), rng.random(7))
     masks = [(rng.random((7, size)) < 0.7) / 0.7 for size in sizes[1:-1]] if dropout else []
 
@@ -47,10 +51,12 @@ def test_gradients_are_those_of_central_differences(sizes, activation, dropout):
         return softmax_loss(forward(network, inputs, activation, masks)[-1], *targets)[0].sum()
 
     outputs = forward(network, inputs, activation, masks)
-    gradients, of_inputs = backward(network, outputs, softmax_loss(outputs[-1], *targets)[1], activation, masks)
-    for (weights, biases), (by_weights, by_biases) in zip(network, gradients, strict=True):
-        np.testing.assert_allclose(by_weights, numerical(loss, weights), atol=1e-6)
-        np.testing.assert_allclose(by_biases, numerical(loss, biases), atol=1e-6)
+    gradients, of_inputs = backward(
+        network, outputs, softmax_loss(outputs[-1], *targets)[1], activation, masks
+    )
+    for (weights, biases), (grad_weights, grad_biases) in zip(network, gradients, strict=True):
+        np.testing.assert_allclose(grad_weights, numerical(loss, weights), atol=1e-6)
+        np.testing.assert_allclose(grad_biases, numerical(loss, biases), atol=1e-6)
     np.testing.assert_allclose(of_inputs, numerical(loss, inputs), atol=1e-6)
 
 
@@ -58,25 +64,30 @@ def test_softmax_loss_is_minus_the_log_of_each_targets_probability():
     logits = np.log(np.array([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]))
     losses, gradient = softmax_loss(logits, np.array([0, 0]), np.array([1, 2]), np.array([2.0, 1.0]))
     assert losses.tolist() == pytest.approx([-2 * np.log(0.3), -np.log(0.5)])
-    assert gradient.ravel().tolist() == pytest.approx([0.6, 0.9 - 2, 1.5 - 1, 0, 0, 0])  # the second row has no target
+    assert gradient.ravel().tolist() == pytest.approx(
+        [0.6, 0.9 - 2, 1.5 - 1, 0, 0, 0]
+    )  # the second row has no target
 
 
 def test_sampled_softmax_loss_is_the_softmax_over_a_rows_targets_and_the_sampled():
     own, shared = np.log(np.array([0.3, 0.5, 0.2])), np.log(np.array([[0.6, 0.1], [0.4, 0.4]]))
     rows, weights = np.array([0, 0, 1]), np.array([2.0, 1.0, 3.0])
-    losses, by_own, by_shared = sampled_softmax_loss(own, shared, rows, weights)
+    losses, grad_own, grad_shared = sampled_softmax_loss(own, shared, rows, weights)
     assert losses.tolist() == pytest.approx([-2 * np.log(0.3 / 1.5), -np.log(0.5 / 1.5), -3 * np.log(0.2)])
-    for place, found in ((own, by_own), (shared, by_shared)):
+    for place, found in ((own, grad_own), (shared, grad_shared)):
         expected = numerical(lambda: sampled_softmax_loss(own, shared, rows, weights)[0].sum(), place)
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_sampled_softmax_loss_is_finite_at_the_edges_and_where_nothing_was_sampled():
-    own, shared = np.array([1e4, -1e4, 0], np.float32), np.array([[-1e4, 0], [1e4, 0], [-1e9, -1e9]], np.float32)
-    losses, by_own, by_shared = sampled_softmax_loss(own, shared, np.arange(3), np.ones(3, np.float32))
+    own, shared = (
+        np.array([1e4, -1e4, 0], np.float32),
+        np.array([[-1e4, 0], [1e4, 0], [-1e9, -1e9]], np.float32),
+    )
+    losses, grad_own, grad_shared = sampled_softmax_loss(own, shared, np.arange(3), np.ones(3, np.float32))
     np.testing.assert_allclose(losses, [0, 2e4, 0], atol=1e-6)
-    assert np.isfinite(by_own).all()
-    assert np.isfinite(by_shared).all()
+    assert np.isfinite(grad_own).all()
+    assert np.isfinite(grad_shared).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -91,8 +102,8 @@ def test_loss_and_gradient_are_finite_at_the_edges(dtype):
 
 
 def test_starting_weights_are_bounded_and_another_seed_gives_others():
-    ((weights, biases),) = starting((30, 20), 1)
+    ((weights, biases),) = initial_network((30, 20), 1)
     assert np.abs(weights).max() <= np.sqrt(6 / 50)
     assert weights.std() == pytest.approx(np.sqrt(6 / 50 / 3), rel=0.1)
     assert (biases == 0).all()
-    assert (starting((30, 20), 2)[0][0] != weights).all()
+    assert (initial_network((30, 20), 2)[0][0] != weights).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys_spark.kernels.pairs import pair_scores, spread_over_pairs
+from recsys_spark.kernels.pairs import pair_scores, pair_scores_backward
 
 RNG = np.random.default_rng(0)
 USERS, ITEMS = RNG.normal(size=(3, 5)).astype(np.float32), RNG.normal(size=(4, 5)).astype(np.float32)
@@ -33,13 +33,13 @@ def test_scores_are_biases_and_dot_products(product):
 def test_way_back_is_the_gradient_of_the_scores(product):
     gradient = RNG.normal(size=CANDIDATES.shape).astype(np.float32)
     found = np.zeros_like(USERS), np.zeros_like(ITEMS)
-    spread_over_pairs(USERS, ITEMS, ROWS, CANDIDATES, product, gradient, *found)
+    pair_scores_backward(USERS, ITEMS, ROWS, CANDIDATES, product, gradient, *found)
     arrays = USERS.astype(float), ITEMS.astype(float)
-    for array, by_array in zip(arrays, found, strict=True):
+    for array, grad_array in zip(arrays, found, strict=True):
         for place in np.ndindex(array.shape):
             kept, values = array[place], []
             for step in (1e-6, -1e-6):
                 array[place] = kept + step
                 values.append((written_out(*arrays, product) * gradient * (CANDIDATES >= 0)).sum())
             array[place] = kept
-            assert by_array[place] == pytest.approx((values[0] - values[1]) / 2e-6, abs=1e-4)
+            assert grad_array[place] == pytest.approx((values[0] - values[1]) / 2e-6, abs=1e-4)

@@ -43,7 +43,9 @@ def test_equals_the_slow_twin_whatever_the_blocks(data):
     users = draw.integers(-2, 3, (n_users, rank)).astype(np.float32)
     items = draw.integers(-2, 3, (n_items, rank)).astype(np.float32)
     biases = draw.integers(-1, 2, n_items).astype(np.float32)
-    seen = [draw.choice(n_items, draw.integers(0, n_items + 1), replace=False).tolist() for _ in range(n_users)]
+    seen = [
+        draw.choice(n_items, draw.integers(0, n_items + 1), replace=False).tolist() for _ in range(n_users)
+    ]
     block, user_block = data.draw(st.sampled_from([GROUP, 40, 64, 1000])), data.draw(st.integers(1, 10))
     found, scores = top_n(users, blocks_of(items, biases, block), csr(seen), n, user_block)
     expected = slow_top_n(users, items, biases, [set(s) for s in seen], n)
@@ -64,20 +66,26 @@ def test_random_scores_give_the_same_items_as_a_full_sort():
 
 def test_seen_items_may_repeat_and_come_in_any_order():
     items = np.arange(6, dtype=np.float32)[:, None]
-    found, _ = top_n(np.ones((1, 1), np.float32), blocks_of(items, np.zeros(6, np.float32), 64), csr([[5, 3, 5]]), 3)
+    found, _ = top_n(
+        np.ones((1, 1), np.float32), blocks_of(items, np.zeros(6, np.float32), 64), csr([[5, 3, 5]]), 3
+    )
     assert found.tolist() == [[4, 2, 1]]
 
 
 def test_user_with_everything_seen_gets_an_empty_list():
     items = np.ones((3, 1), np.float32)
-    found, scores = top_n(np.ones((1, 1), np.float32), blocks_of(items, np.zeros(3, np.float32), 64), csr([[0, 1, 2]]), 2)
+    found, scores = top_n(
+        np.ones((1, 1), np.float32), blocks_of(items, np.zeros(3, np.float32), 64), csr([[0, 1, 2]]), 2
+    )
     assert found.tolist() == [[-1, -1]]
     assert np.isneginf(scores).all()
 
 
 def test_item_with_bias_of_minus_infinity_is_denied_to_everybody():
     biases = np.array([0, -np.inf, 0], np.float32)
-    found, _ = top_n(np.ones((1, 1), np.float32), blocks_of(np.ones((3, 1), np.float32), biases, 64), csr([[]]), 3)
+    found, _ = top_n(
+        np.ones((1, 1), np.float32), blocks_of(np.ones((3, 1), np.float32), biases, 64), csr([[]]), 3
+    )
     assert found.tolist() == [[0, 2, -1]]
 
 
@@ -89,7 +97,12 @@ def test_leftmost_of_equal_values_is_chosen():
 @pytest.mark.parametrize("n", [0, -1])
 def test_length_below_one_is_refused(n):
     with pytest.raises(ValueError, match="n must be at least 1"):
-        top_n(np.ones((1, 1), np.float32), blocks_of(np.ones((1, 1), np.float32), np.zeros(1, np.float32), 64), csr([[]]), n)
+        top_n(
+            np.ones((1, 1), np.float32),
+            blocks_of(np.ones((1, 1), np.float32), np.zeros(1, np.float32), 64),
+            csr([[]]),
+            n,
+        )
 
 
 def test_seen_of_another_number_of_users_is_refused():

@@ -1,4 +1,6 @@
-"""The contract of ``recsys_spark.models.base`` as a test suite. A model's tests inherit :class:`ModelContract`."""
+"""The contract of ``recsys_spark.models.base`` as a test suite. A model's tests inherit
+:class:`ModelContract`.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +15,35 @@ from pyspark.sql import functions as F
 from recsys_spark.errors import ModelError
 
 USERS, ITEMS = 12, 10
-ID_TYPES = {"int": lambda n: n, "bigint": lambda n: n + 2**40, "string": lambda n: f"id {n:02d}; '\N{SNOWMAN}"}
+ID_TYPES = {
+    "int": lambda n: n,
+    "bigint": lambda n: n + 2**40,
+    "string": lambda n: f"id {n:02d}; '\N{SNOWMAN}",
+}
 
 
 def checkerboard(spark: SparkSession, id_type: str = "int", partitions: int = 2) -> DataFrame:
     """Even users have even items, odd users odd ones, but each user ``u`` lacks item ``u`` (mod ITEMS).
 
-    Whoever has learnt the pattern recommends the lacking item first: the only unseen one of the user's colour.
+    Whoever has learnt the pattern recommends the lacking item first: the only unseen one of the user's
+    colour.
     """
     name = ID_TYPES[id_type]
-    rows = [(name(u), name(i), 1.0) for u in range(USERS) for i in range(ITEMS) if (u + i) % 2 == 0 and i != u % ITEMS]
-    return spark.createDataFrame(rows, f"user {id_type}, item {id_type}, rating double").repartition(partitions)
+    rows = [
+        (name(u), name(i), 1.0)
+        for u in range(USERS)
+        for i in range(ITEMS)
+        if (u + i) % 2 == 0 and i != u % ITEMS
+    ]
+    return spark.createDataFrame(rows, f"user {id_type}, item {id_type}, rating double").repartition(
+        partitions
+    )
 
 
 class ModelContract:
-    """What every model must do. Subclasses give :meth:`estimator` and, where it holds, :attr:`learns_taste`."""
+    """What every model must do. Subclasses give :meth:`estimator` and, where it holds,
+    :attr:`learns_taste`.
+    """
 
     learns_taste: ClassVar[bool] = True
     """Whether the model knows one user from another."""
@@ -80,7 +96,9 @@ class ModelContract:
 
     def test_ids_of_another_type_are_unknown_and_no_error(self, spark, fitted):
         users = spark.createDataFrame([("0",), ("no number",)], "user string")
-        odd = spark.createDataFrame([("0", "no number"), ("no number", "1"), ("0", "0")], "user string, item string")
+        odd = spark.createDataFrame(
+            [("0", "no number"), ("no number", "1"), ("0", "0")], "user string, item string"
+        )
         if not fitted.scores_new_users:
             assert {row["item"] for row in fitted.recommend(users, 99, odd).collect()} == set(range(1, ITEMS))
 
@@ -104,8 +122,12 @@ class ModelContract:
             rows = self.estimator().fit(data).recommend(data.select("user").distinct(), 3, data)
             lists.append({(row["user"], row["rank"]): (row["item"], row["score"]) for row in rows.collect()})
         for other in lists[1:]:
-            assert {key: item for key, (item, _) in other.items()} == {key: item for key, (item, _) in lists[0].items()}
-            assert other == {key: (item, pytest.approx(score, rel=1e-3)) for key, (item, score) in lists[0].items()}
+            assert {key: item for key, (item, _) in other.items()} == {
+                key: item for key, (item, _) in lists[0].items()
+            }
+            assert other == {
+                key: (item, pytest.approx(score, rel=1e-3)) for key, (item, score) in lists[0].items()
+            }
 
     def test_loaded_model_gives_the_same_rows(self, spark, fitted, tmp_path):
         path = str(tmp_path / "model")
@@ -113,11 +135,15 @@ class ModelContract:
         loaded = type(fitted).load(path)
         data = checkerboard(spark)
         users = data.select("user").distinct()
-        assert set(loaded.recommend(users, 5, data).collect()) == set(fitted.recommend(users, 5, data).collect())
+        assert set(loaded.recommend(users, 5, data).collect()) == set(
+            fitted.recommend(users, 5, data).collect()
+        )
         assert (loaded.uid, loaded.getOrDefault("userCol")) == (fitted.uid, fitted.getOrDefault("userCol"))
         with pytest.raises(ModelError, match="reads it still"):
             loaded.write().overwrite().save(path)
-        assert set(loaded.recommend(users, 5, data).collect()) == set(fitted.recommend(users, 5, data).collect())
+        assert set(loaded.recommend(users, 5, data).collect()) == set(
+            fitted.recommend(users, 5, data).collect()
+        )
 
     def test_saving_twice_needs_overwrite(self, fitted, tmp_path):
         path = str(tmp_path / "model")
@@ -151,14 +177,20 @@ class ModelContract:
         some = spark.createDataFrame([(3,), (3,), (None,)], "user int")
         (row,) = fitted.recommendForUserSubset(some, 3).collect()
         # scores, not items: which of two that are all but equal comes first may depend on who else is served
-        assert (row["user"], [entry["rating"] for entry in row["recommendations"]]) == (3, pytest.approx(found[3], rel=1e-4))
+        assert (row["user"], [entry["rating"] for entry in row["recommendations"]]) == (
+            3,
+            pytest.approx(found[3], rel=1e-4),
+        )
 
     def test_transform_adds_the_prediction_and_keeps_the_rest(self, spark, fitted):
         data = checkerboard(spark).withColumn("note", F.lit("kept"))
         rows = fitted.transform(data)
         assert dict(rows.dtypes) == {**dict(data.dtypes), "prediction": "float"}
         assert rows.count() == data.count()
-        listed = {(r["user"], r["item"]): r["score"] for r in fitted.recommend(data.select("user").distinct(), ITEMS).collect()}
+        listed = {
+            (r["user"], r["item"]): r["score"]
+            for r in fitted.recommend(data.select("user").distinct(), ITEMS).collect()
+        }
         for row in rows.collect():
             assert row["prediction"] == pytest.approx(listed[row["user"], row["item"]], rel=1e-5)
 

@@ -30,7 +30,9 @@ class TestImplicit(ModelContract):
 
 
 class TestBiases(ModelContract):
-    """Explicit ratings that are all 1 tell nothing of taste: what is tested here is the bookkeeping of biases."""
+    """Explicit ratings that are all 1 tell nothing of taste: what is tested here is the bookkeeping of
+    biases.
+    """
 
     learns_taste = False
 
@@ -43,7 +45,12 @@ def ratings(spark):
     """Sparse ratings of rank two with noise, made by hand."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 2)), rng.normal(size=(40, 2))
-    rows = [(u, i, float(np.clip(np.round(3 + x[u] @ y[i]), 1, 5))) for u in range(60) for i in range(40) if rng.random() < 0.3]
+    rows = [
+        (u, i, float(np.clip(np.round(3 + x[u] @ y[i]), 1, 5)))
+        for u in range(60)
+        for i in range(40)
+        if rng.random() < 0.3
+    ]
     return spark.createDataFrame(rows, "user int, item int, rating float").coalesce(1).cache()
 
 
@@ -51,14 +58,23 @@ def ratings(spark):
 def data_sets(spark, ratings):
     """The same, a long tail with one item for everybody, and thumbs up and down."""
     rng = np.random.default_rng(1)
-    tail = {(u, i) for u in range(50) for i in [0, *(rng.pareto(0.8, 12) * 2).astype(int).clip(max=80).tolist()]}
-    thumbs = {(u, i): float(rng.choice([-1.0, 0.0, 1.0, 3.0])) for u in range(40) for i in range(30) if rng.random() < 0.4}
+    tail = {
+        (u, i) for u in range(50) for i in [0, *(rng.pareto(0.8, 12) * 2).astype(int).clip(max=80).tolist()]
+    }
+    thumbs = {
+        (u, i): float(rng.choice([-1.0, 0.0, 1.0, 3.0]))
+        for u in range(40)
+        for i in range(30)
+        if rng.random() < 0.4
+    }
     rows = {
         "long tail": [(u, i, float(1 + (u * i) % 4)) for u, i in sorted(tail)],
         "thumbs": [(u, i, rating) for (u, i), rating in thumbs.items()],
     }
     schema = "user int, item int, rating float"
-    return {"rank two": ratings} | {name: spark.createDataFrame(made, schema).coalesce(1) for name, made in rows.items()}
+    return {"rank two": ratings} | {
+        name: spark.createDataFrame(made, schema).coalesce(1) for name, made in rows.items()
+    }
 
 
 def objective(model, rows, implicit, alpha, reg):
@@ -75,7 +91,9 @@ def objective(model, rows, implicit, alpha, reg):
             n[key] = n.get(key, 0) + (liked or not implicit)
     if implicit:
         total += np.sum((np.array(list(x.values())) @ np.array(list(y.values())).T) ** 2)
-    return total + reg * sum(n[key, side] * (v @ v) for side, vs in enumerate((x, y)) for key, v in vs.items())
+    return total + reg * sum(
+        n[key, side] * (v @ v) for side, vs in enumerate((x, y)) for key, v in vs.items()
+    )
 
 
 @pytest.mark.parametrize("data", ["rank two", "long tail", "thumbs"])
@@ -86,7 +104,9 @@ def test_reaches_sparks_objective(data_sets, data, implicit):
     ratings = data_sets[data]
     rows = ratings.collect()
     # more iterations without a checkpoint directory overflow the stack of Spark's own
-    theirs = objective(spark_recommendation.ALS(**{**params, "maxIter": 10}).fit(ratings), rows, implicit, 2.0, 0.05)
+    theirs = objective(
+        spark_recommendation.ALS(**{**params, "maxIter": 10}).fit(ratings), rows, implicit, 2.0, 0.05
+    )
     for solver in ("cholesky", "cg"):
         model = ALS(solver=solver, checkpointInterval=-1, **params).fit(ratings)
         ours = objective(model, rows, implicit, 2.0, 0.05)
@@ -104,9 +124,12 @@ def test_has_every_param_setter_and_getter_of_sparks():
 
 
 def test_sparks_own_doctest_with_the_import_changed(spark, tmp_path):
-    """The doctest of ``pyspark.ml.recommendation.ALS``, line by line; its numbers hang on its own starting factors."""
+    """The doctest of ``pyspark.ml.recommendation.ALS``, line by line; its numbers hang on its own
+    starting factors.
+    """
     df = spark.createDataFrame(
-        [(0, 0, 4.0), (0, 1, 2.0), (1, 1, 3.0), (1, 2, 4.0), (2, 1, 1.0), (2, 2, 5.0)], ["user", "item", "rating"]
+        [(0, 0, 4.0), (0, 1, 2.0), (1, 1, 3.0), (1, 2, 4.0), (2, 1, 1.0), (2, 2, 5.0)],
+        ["user", "item", "rating"],
     )
     als = ALS(rank=10, seed=0)
     assert isinstance(als.setMaxIter(5), ALS)
@@ -127,11 +150,17 @@ def test_sparks_own_doctest_with_the_import_changed(spark, tmp_path):
     assert [(row.user, row.item) for row in predictions] == [(0, 2), (1, 0), (2, 0)]
     assert all(math.isfinite(row.newPrediction) for row in predictions)
     user_recs = model.recommendForAllUsers(3)
-    first = user_recs.where(user_recs.user == 0).select("recommendations.item", "recommendations.rating").first()
+    first = (
+        user_recs.where(user_recs.user == 0).select("recommendations.item", "recommendations.rating").first()
+    )
     assert first.item[:2] == [0, 1]
     assert first.rating == sorted(first.rating, reverse=True)
     item_recs = model.recommendForAllItems(3)
-    (row,) = item_recs.where(item_recs.item == 2).select("recommendations.user", "recommendations.rating").collect()
+    (row,) = (
+        item_recs.where(item_recs.item == 2)
+        .select("recommendations.user", "recommendations.rating")
+        .collect()
+    )
     assert row.user[:2] == [2, 1]
     subset = model.recommendForUserSubset(df.where(df.user == 2), 3).select("recommendations.item").collect()
     assert [row.item[0] for row in subset] == [2]
@@ -148,16 +177,26 @@ def test_sparks_own_doctest_with_the_import_changed(spark, tmp_path):
 
 @pytest.mark.parametrize("refused", ["true", "false"])
 def test_sparks_own_test_of_ambiguous_columns_with_the_import_changed(spark, tmp_path, refused):
-    """What ``pyspark.ml.tests.test_als`` checks: a model's two frames can be joined, whether Spark refuses self-joins or not."""
+    """What ``pyspark.ml.tests.test_als`` checks: a model's two frames can be joined, whether Spark
+    refuses self-joins or not.
+    """
     data = spark.createDataFrame([[1, 15, 1], [1, 2, 2], [2, 3, 4], [2, 2, 5]], ["user", "item", "rating"])
-    params = {"userCol": "user", "itemCol": "item", "ratingCol": "rating", "numUserBlocks": 10, "numItemBlocks": 10}
+    params = {
+        "userCol": "user",
+        "itemCol": "item",
+        "ratingCol": "rating",
+        "numUserBlocks": 10,
+        "numItemBlocks": 10,
+    }
     ALS(**params, maxIter=1, seed=42).fit(data).write().overwrite().save(str(tmp_path / "model"))
     model = ALSModel().load(str(tmp_path / "model"))
     setting = "spark.sql.analyzer.failAmbiguousSelfJoin"
     before = spark.conf.get(setting)
     spark.conf.set(setting, refused)
     try:
-        pairs = model.userFactors.select(F.col("id").alias("user")).crossJoin(model.itemFactors.select(F.col("id").alias("item")))
+        pairs = model.userFactors.select(F.col("id").alias("user")).crossJoin(
+            model.itemFactors.select(F.col("id").alias("item"))
+        )
         assert model.transform(pairs).count() == 2 * 3
     finally:
         spark.conf.set(setting, before)
@@ -169,13 +208,17 @@ def test_cross_validator_finds_the_regularisation_that_generalises(spark):
     als = ALS(rank=1, maxIter=5, coldStartStrategy="drop", seed=1)
     grid = ParamGridBuilder().addGrid(als.regParam, [0.01, 20.0]).build()
     evaluator = RegressionEvaluator(labelCol="rating", metricName="rmse")
-    found = CrossValidator(estimator=als, estimatorParamMaps=grid, evaluator=evaluator, numFolds=2, seed=1).fit(ratings)
+    found = CrossValidator(
+        estimator=als, estimatorParamMaps=grid, evaluator=evaluator, numFolds=2, seed=1
+    ).fit(ratings)
     assert found.avgMetrics[0] < 0.5 < found.avgMetrics[1]
     assert found.bestModel.rank == 1
 
 
 def test_jobs_of_a_few_iterations_give_what_one_job_gives(ratings):
-    models = [ALS(rank=3, maxIter=5, checkpointInterval=interval, seed=1).fit(ratings) for interval in (-1, 2)]
+    models = [
+        ALS(rank=3, maxIter=5, checkpointInterval=interval, seed=1).fit(ratings) for interval in (-1, 2)
+    ]
     one, two = ({row["id"]: row["features"] for row in model.userFactors.collect()} for model in models)
     assert one == two
     assert models[0].summary.objectiveHistory == models[1].summary.objectiveHistory
@@ -288,7 +331,9 @@ def test_similar_items_by_any_measure(ratings, measure, power):
     for row in model.similarItems(3, measure).where("item < 5 and rank = 1").collect():
         mine = vectors[row["item"]]
         scores = {
-            i: (mine @ v) / (np.linalg.norm(mine) * np.linalg.norm(v)) ** power for i, v in vectors.items() if i != row["item"]
+            i: (mine @ v) / (np.linalg.norm(mine) * np.linalg.norm(v)) ** power
+            for i, v in vectors.items()
+            if i != row["item"]
         }
         assert row["similar_item"] == max(scores, key=scores.get)
         assert row["score"] == pytest.approx(max(scores.values()), rel=1e-4)

@@ -33,7 +33,8 @@ class TestNetworkBesideTheDotProduct(ModelContract):
 
 
 @pytest.mark.parametrize(
-    "params", [{"loss": "ccl"}, {"interaction": "mlp", "hiddenDims": [16], "activation": "tanh", "maxIter": 100}]
+    "params",
+    [{"loss": "ccl"}, {"interaction": "mlp", "hiddenDims": [16], "activation": "tanh", "maxIter": 100}],
 )
 def test_other_models_recommend_the_one_lacking_item_first(spark, params):
     data = checkerboard(spark)
@@ -64,7 +65,8 @@ def test_unknown_users_and_items_count_as_average_ones_and_are_never_nan(spark):
     pairs = spark.createDataFrame([(0, 99), (99, 1), (99, 99), (None, None)], "user int, item int")
     found = {(row.user, row.item): row.prediction for row in model.transform(pairs).collect()}
     users, items = (
-        {row.id: np.array([*row.features, row.bias]) for row in side.collect()} for side in (model.userFactors, model.itemFactors)
+        {row.id: np.array([*row.features, row.bias]) for row in side.collect()}
+        for side in (model.userFactors, model.itemFactors)
     )
     mean = data.agg({"rating": "mean"}).first()[0]
     average = [np.mean(list(side.values()), axis=0) for side in (users, items)]
@@ -84,7 +86,9 @@ def test_unknown_users_and_items_count_as_average_ones_and_are_never_nan(spark):
 
 @pytest.fixture(scope="module")
 def featured(spark):
-    """A model of the checkerboard in which the colours are features, and users 100 and items 200 have nothing else."""
+    """A model of the checkerboard in which the colours are features, and users 100 and items 200 have
+    nothing else.
+    """
     users = [(u, "even" if u % 2 == 0 else "odd", float(u)) for u in [*range(USERS), 100, 101]]
     items = [(i, ["even", "all"] if i % 2 == 0 else ["odd", "all"]) for i in [*range(ITEMS), 200, 201]]
     frames = {
@@ -108,7 +112,10 @@ def test_users_and_items_without_events_are_served_by_their_features(spark, feat
 
 
 def test_vector_of_a_featured_user_is_his_own_and_the_weighted_sum_of_his_features(featured):
-    tables = {(row["name"], row["user"], row["feature"]): np.array(row["values"]) for row in featured.tables.collect()}
+    tables = {
+        (row["name"], row["user"], row["feature"]): np.array(row["values"])
+        for row in featured.tables.collect()
+    }
     numbers = np.array([*range(USERS), 100, 101], float)
     for row in featured.userFactors.where(f"id < {USERS}").collect():
         weight = (row.id - numbers.mean()) / numbers.std()
@@ -120,18 +127,26 @@ def test_vector_of_a_featured_user_is_his_own_and_the_weighted_sum_of_his_featur
 
 def test_fold_in_serves_others_by_their_features(spark, featured):
     more = spark.createDataFrame(
-        [(555, "odd", 3.0), (556, "unheard of", None), (1, "even", 0.0)], "user int, colour string, number double"
+        [(555, "odd", 3.0), (556, "unheard of", None), (1, "even", 0.0)],
+        "user int, colour string, number double",
     )
     model = featured.foldIn(userFeatures=more)
     found = {row.id: row for row in model.userFactors.collect()}
     known = {row.id: row for row in featured.userFactors.collect()}
     assert set(found) == {*known, 555}  # nothing is known of 556
     assert found[1] == known[1]  # known users stay as they are
-    tables = {(row["name"], row["user"], row["feature"]): np.array(row["values"]) for row in featured.tables.collect()}
+    tables = {
+        (row["name"], row["user"], row["feature"]): np.array(row["values"])
+        for row in featured.tables.collect()
+    }
     average = np.mean([row for (name, _, _), row in tables.items() if name == "users"], axis=0)
     numbers = np.array([*range(USERS), 100, 101], float)
     weight = (3.0 - numbers.mean()) / numbers.std()
-    whole = average + tables["user features", None, "colour=odd"] + weight * tables["user features", None, "number"]
+    whole = (
+        average
+        + tables["user features", None, "colour=odd"]
+        + weight * tables["user features", None, "number"]
+    )
     assert [*found[555].features, found[555].bias] == pytest.approx(whole.tolist(), abs=1e-5)
     listed = model.recommend(spark.createDataFrame([(555,)], "user int"), 1).first()
     assert listed.item % 2 == 1
@@ -241,7 +256,11 @@ def test_features_that_cannot_be_are_named(spark):
         ({"userFeatures": users}, ["colour"], "no feature column 'colour' among user, words"),
         ({"userFeatures": users}, ["words"], "'words' is map<string,int>"),
         ({"userFeatures": users.select("words")}, ["words"], "'words' is map"),
-        ({"userFeatures": spark.createDataFrame([(1, "a"), (1, "b")], "user int, t string")}, ["t"], "of user 1 stand in 2 rows"),
+        (
+            {"userFeatures": spark.createDataFrame([(1, "a"), (1, "b")], "user int, t string")},
+            ["t"],
+            "of user 1 stand in 2 rows",
+        ),
     ):
         with pytest.raises(ModelError, match=said):
             PairwiseRecommender(**SMALL, **frames, userFeatureCols=columns).fit(data)

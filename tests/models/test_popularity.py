@@ -35,13 +35,21 @@ def test_score_is_the_count(spark):
 
 def test_recent_events_count_more(spark):
     # half-life 5 days, back from day 10: x has weights 1/4 and 1/2, y has 1
-    model = PopularityRecommender(halfLife=5.0).fit(events(spark, ("a", "x", 0), ("b", "x", 5), ("a", "y", 10)))
+    model = PopularityRecommender(halfLife=5.0).fit(
+        events(spark, ("a", "x", 0), ("b", "x", 5), ("a", "y", 10))
+    )
     assert scores(model) == {"x": pytest.approx(0.75), "y": pytest.approx(1.0)}
 
 
 def test_ties_go_to_the_smaller_item(spark):
     data = events(spark, ("a", "z", 0), ("b", "y", 0), ("c", "x", 0))
-    rows = PopularityRecommender().fit(data).recommend(data.select("user").distinct(), 3).where("user = 'a'").collect()
+    rows = (
+        PopularityRecommender()
+        .fit(data)
+        .recommend(data.select("user").distinct(), 3)
+        .where("user = 'a'")
+        .collect()
+    )
     assert [row["item"] for row in sorted(rows, key=lambda row: row["rank"])] == ["x", "y", "z"]
 
 

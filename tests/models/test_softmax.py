@@ -30,7 +30,13 @@ class TestSoftmax(ModelContract):
 
 @pytest.fixture(scope="module")
 def model(spark):
-    params = {**SMALL, "hiddenDims": [12, 6], "activation": "tanh", "similarity": "cosine", "temperature": 0.2}
+    params = {
+        **SMALL,
+        "hiddenDims": [12, 6],
+        "activation": "tanh",
+        "similarity": "cosine",
+        "temperature": 0.2,
+    }
     return SoftmaxRecommender(**params).fit(checkerboard(spark))
 
 
@@ -79,7 +85,8 @@ def test_sql_function_gives_the_best_of_a_history(spark, model):
     assert found.pop(-1) is None  # no item of it is known
     listed = {}
     for row in sorted(
-        model.recommend(data.select("user").distinct(), 2, data).collect(), key=lambda row: (row.user, row["rank"])
+        model.recommend(data.select("user").distinct(), 2, data).collect(),
+        key=lambda row: (row.user, row["rank"]),
     ):
         listed.setdefault(row.user, []).append((row.item, pytest.approx(row.score, abs=1e-4)))
     assert {user: [(entry.item, entry.score) for entry in best] for user, best in found.items()} == listed
@@ -89,7 +96,9 @@ def test_sql_function_gives_the_best_of_a_history(spark, model):
         for entry in row.recommendations
     }
     for user, best in found.items():
-        assert all(entry.probability == pytest.approx(probabilities[user, entry.item], abs=1e-5) for entry in best)
+        assert all(
+            entry.probability == pytest.approx(probabilities[user, entry.item], abs=1e-5) for entry in best
+        )
 
 
 def test_sql_function_takes_ids_of_other_types_and_gives_null_for_no_number(spark, model):
@@ -119,7 +128,9 @@ def test_items_that_nobody_liked_are_not_in_the_model(spark):
 
 def test_features_of_users_join_their_bags(spark):
     data = checkerboard(spark).where("user > 1")
-    colours = spark.createDataFrame([(u, "even" if u % 2 == 0 else "odd") for u in range(12)], "user int, colour string")
+    colours = spark.createDataFrame(
+        [(u, "even" if u % 2 == 0 else "odd") for u in range(12)], "user int, colour string"
+    )
     fitted = SoftmaxRecommender(**SMALL, userFeatures=colours, userFeatureCols=["colour"]).fit(data)
     tables = fitted.tables.collect()
     inputs = {row["item"]: np.array(row["values"]) for row in tables if row["name"] == "inputs"}

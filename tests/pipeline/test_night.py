@@ -1,4 +1,6 @@
-"""Whole nights on small data: every row accounted for, the same night twice, steps alone, failures that leave no trace."""
+"""Whole nights on small data: every row accounted for, the same night twice, steps alone, failures that
+leave no trace.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,24 @@ import yaml
 from pyspark.sql import functions as F
 
 from recsys_spark.config import load_config
-from recsys_spark.errors import ConfigError, LakeError, ModelError, PublishError, RejectedShareError, SourceError
+from recsys_spark.errors import (
+    ConfigError,
+    LakeError,
+    ModelError,
+    PublishError,
+    RejectedShareError,
+    SourceError,
+)
 from recsys_spark.models.pairwise import PairwiseModel
 from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.night import Night, redacted
-from recsys_spark.pipeline.nightly import STEPS, nightly, steps_of
 from recsys_spark.pipeline.publish import published
 from recsys_spark.pipeline.recommend import check_lists
 from recsys_spark.pipeline.show import sample_users, show_runs, show_user
-from recsys_spark.recommend.host import explode_lists
+from recsys_spark.pipeline.steps import STEPS, nightly, steps_of
+from recsys_spark.recommend.top_n import explode_lists
 
 DAY, NEXT = date(2024, 6, 30), date(2024, 7, 1)
 COLUMNS = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
@@ -73,7 +82,10 @@ def shop(spark, tmp_path):
 
 
 CHECKERBOARD = [
-    f"user {u},item {i:02d},{1 + (u * i) % 5},{1_600_000_000 + i}" for u in range(16) for i in range(12) if (u + i) % 2
+    f"user {u},item {i:02d},{1 + (u * i) % 5},{1_600_000_000 + i}"
+    for u in range(16)
+    for i in range(12)
+    if (u + i) % 2
 ]
 
 
@@ -188,12 +200,15 @@ def test_negatives_are_written_where_they_are_configured(shop):
 
 
 @pytest.mark.parametrize(
-    ("step", "needs"), [("train", "split"), ("evaluate", "split"), ("recommend", "split"), ("publish", "recommend")]
+    ("step", "needs"),
+    [("train", "split"), ("evaluate", "split"), ("recommend", "split"), ("publish", "recommend")],
 )
 def test_step_before_its_time_says_what_to_run(shop, step, needs):
     shop.receive(*CHECKERBOARD)
     ingest(shop.night())
-    with pytest.raises(LakeError, match=f"step '{needs}' has not been done for run date 2024-06-30: run it first"):
+    with pytest.raises(
+        LakeError, match=f"step '{needs}' has not been done for run date 2024-06-30: run it first"
+    ):
         STEPS[step](shop.night())
 
 
@@ -225,7 +240,8 @@ def test_too_many_refused_rows_stop_the_step_before_ratings(shop):
     version = shop.night().lake.version("ratings")
     shop.receive("b,x,3,1000", "c,x,9,1000", "d,,3,1000", "e,x,10,1000")
     with pytest.raises(
-        RejectedShareError, match=r"3 of 4 rows of ratings were refused.*75\.0%.*rating_out_of_scale 2, missing_item 1"
+        RejectedShareError,
+        match=r"3 of 4 rows of ratings were refused.*75\.0%.*rating_out_of_scale 2, missing_item 1",
     ):
         ingest(shop.night())
     assert shop.night().lake.version("ratings") == version
@@ -317,7 +333,10 @@ def test_old_date_run_again_gives_its_own_rows_again(shop):
     shop.receive(*CHECKERBOARD)
     nightly(shop.night(DAY))
     lists = shop.night().lake.read("recommendations")
-    again = sorted(tuple(row) for row in lists.where("run_date = '2024-06-30'").select("user", "rank", "item", "score").collect())
+    again = sorted(
+        tuple(row)
+        for row in lists.where("run_date = '2024-06-30'").select("user", "rank", "item", "score").collect()
+    )
     assert again == before
     assert lists.where("run_date = '2024-07-01' and item = 'item 99'").count() > 0
 
@@ -353,7 +372,9 @@ def test_models_trained_apart_are_measured_together(shop):
     shop.ingested(*CHECKERBOARD)
     STEPS["split"](shop.night())
     STEPS["train"](shop.night(models=["popularity"]))
-    with pytest.raises(LakeError, match="there is no als trained on this split of ratings version 1: run the train step"):
+    with pytest.raises(
+        LakeError, match="there is no als trained on this split of ratings version 1: run the train step"
+    ):
         STEPS["evaluate"](shop.night())
     STEPS["train"](shop.night(models=["als"]))
     STEPS["evaluate"](shop.night())
@@ -376,12 +397,21 @@ def test_models_take_features_from_the_tables_of_users_and_items(shop):
     nightly(shop.night())
     (trained,) = [row for row in shop.night().lake.read("runs").collect() if row["step"] == "train"]
     assert trained["versions_read"] == {"ratings": 1, "items": 1}
-    (path,) = {row[0] for row in shop.rows("models", "path", "model", "purpose") if row[1:] == ("pairwise", "candidate")}
+    (path,) = {
+        row[0]
+        for row in shop.rows("models", "path", "model", "purpose")
+        if row[1:] == ("pairwise", "candidate")
+    }
     model = PairwiseModel.load(path)
     # item 12 has no rating at all, 10 and 11 are everybody's held-out last ones; but all have genres
-    assert {row.id for row in model.itemFactors.where("count = 0").collect()} == {"item 10", "item 11", "item 12"}
+    assert {row.id for row in model.itemFactors.where("count = 0").collect()} == {
+        "item 10",
+        "item 11",
+        "item 12",
+    }
     shop.tree["pairwise"]["userFeatureCols"] = ["age"]
     with pytest.raises(
-        ConfigError, match=r"pairwise.userFeatureCols: given \['age'\]; allowed: nothing, unless ingest.source.users"
+        ConfigError,
+        match=r"pairwise.userFeatureCols: given \['age'\]; allowed: nothing, unless ingest.source.users",
     ):
         STEPS["train"](shop.night())

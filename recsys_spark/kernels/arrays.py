@@ -1,0 +1,32 @@
+"""Array types and compiler settings of the kernels: one vocabulary for all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Reals = npt.NDArray[Any]
+"""Floats of either precision: networks and losses keep the dtype they come in."""
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.integer]
+Booleans = npt.NDArray[np.bool_]
+Hashes = npt.NDArray[np.uint64]
+"""64-bit hashes of ids: what random draws and logical buckets are keyed by."""
+
+
+def jit(function: Any) -> Any:
+    """Compile floating-point loops: sums may be reordered so that they vectorise, and a division by zero
+    is infinite.
+    """
+    return njit(nogil=True, fastmath=True, error_model="numpy")(function)
+
+
+def exact_jit(function: Any) -> Any:
+    """Compile loops whose floats must keep their order, and loops over integers."""
+    return njit(nogil=True, error_model="numpy")(function)

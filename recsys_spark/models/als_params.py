@@ -1,0 +1,232 @@
+"""Params of ALS: Spark's, with their names, defaults and meaning, and those that are new."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pyspark.ml.param import Param, TypeConverters
+from pyspark.ml.param.shared import HasRegParam, HasTol
+from pyspark.ml.recommendation import _ALSParams
+
+from recsys_spark.params import KeywordParams, param
+from recsys_spark.schema import SEEDED
+from recsys_spark.training.als.config import ALSConfig
+
+
+class ObjectiveParams(HasRegParam):
+    """The Params that set the objective: an estimator's, and of its model, which folds in new users by
+    the same one.
+    """
+
+    implicitPrefs: Param[bool] = _ALSParams.implicitPrefs
+    alpha: Param[float] = _ALSParams.alpha
+    nonnegative: Param[bool] = _ALSParams.nonnegative
+    unobservedWeight: Param[float] = param(
+        "unobservedWeight",
+        "weight of every pair, observed or not, in the objective of iALS (Rendle et al. 2022), where "
+        "an observed positive counts 1; absent: Spark's implicit objective. Needs implicitPrefs.",
+        TypeConverters.toFloat,
+    )
+    regExponent: Param[float] = param(
+        "regExponent",
+        "exponent of a row's number of events (with unobservedWeight: plus that weight times the "
+        "other side's size) in its regularisation: 1 as in Spark, 0 for the same regularisation of "
+        "every row; from 0 to 1.5.",
+        TypeConverters.toFloat,
+    )
+    gravity: Param[float] = param(
+        "gravity",
+        "weight of the mean squared prediction over all pairs, against the mean squared error over "
+        "the observed ones; 0 for none. Explicit feedback only.",
+        TypeConverters.toFloat,
+    )
+    useBiases: Param[bool] = param(
+        "useBiases",
+        "whether to fit a global mean and a bias for each user and item. Explicit feedback only.",
+        TypeConverters.toBoolean,
+    )
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(implicitPrefs=False, alpha=1.0, nonnegative=False, regParam=0.1)
+        self._setDefault(regExponent=1.0, gravity=0.0, useBiases=False)
+
+    def to_config(self, **fit: Any) -> ALSConfig:
+        """The objective's hyperparameters as plain values, and those of the ``fit``."""
+        weight, implicit = self.getUnobservedWeight(), self.getImplicitPrefs()
+        return ALSConfig(
+            implicit=implicit and weight is None,
+            binary=weight is not None,
+            alpha=self.getAlpha(),
+            regularization=self.getRegParam(),
+            reg_exponent=self.getRegExponent(),
+            all_pairs_weight=weight if weight is not None else float(implicit),
+            regularize_all_pairs=weight is not None,
+            gravity=self.getGravity(),
+            biases=self.getUseBiases(),
+            **fit,
+        )
+
+    def getImplicitPrefs(self) -> bool:
+        """Whether ratings are weights of preferences."""
+        return self.getOrDefault(self.implicitPrefs)
+
+    def getAlpha(self) -> float:
+        """Weight of a rating in implicit preferences."""
+        return self.getOrDefault(self.alpha)
+
+    def getNonnegative(self) -> bool:
+        """Whether factors are kept from being negative."""
+        return self.getOrDefault(self.nonnegative)
+
+    def getUnobservedWeight(self) -> float | None:
+        """Weight of every pair in iALS, or None for Spark's implicit objective."""
+        return self.getOrDefault(self.unobservedWeight) if self.isSet(self.unobservedWeight) else None
+
+    def getRegExponent(self) -> float:
+        """Exponent of the number of events in a row's regularisation."""
+        return self.getOrDefault(self.regExponent)
+
+    def getGravity(self) -> float:
+        """Weight of the mean squared prediction over all pairs."""
+        return self.getOrDefault(self.gravity)
+
+    def getUseBiases(self) -> bool:
+        """Whether biases are fitted."""
+        return self.getOrDefault(self.useBiases)
+
+
+class SparkALSParams(KeywordParams, _ALSParams):
+    """The Params of Spark's ALS, with their setters; the getters are Spark's."""
+
+    def setRank(self, value: int) -> Self:
+        """Set the Param ``rank``: length of the factors."""
+        return self._set(rank=value)
+
+    def setMaxIter(self, value: int) -> Self:
+        """Set the Param ``maxIter``: largest number of iterations."""
+        return self._set(maxIter=value)
+
+    def setRegParam(self, value: float) -> Self:
+        """Set the Param ``regParam``: regularisation."""
+        return self._set(regParam=value)
+
+    def setNumUserBlocks(self, value: int) -> Self:
+        """Set the Param ``numUserBlocks``: blocks that Spark's own ALS divides the rows into."""
+        return self._set(numUserBlocks=value)
+
+    def setNumItemBlocks(self, value: int) -> Self:
+        """Set the Param ``numItemBlocks``: blocks that Spark's own ALS divides the rows into."""
+        return self._set(numItemBlocks=value)
+
+    def setRatingCol(self, value: str) -> Self:
+        """Set the Param ``ratingCol``: column of ratings; ``""`` for all 1."""
+        return self._set(ratingCol=value)
+
+    def setSeed(self, value: int) -> Self:
+        """Set the Param ``seed``: seed of the starting factors."""
+        return self._set(seed=value)
+
+    def setCheckpointInterval(self, value: int) -> Self:
+        """Set the Param ``checkpointInterval``: iterations of one Spark job."""
+        return self._set(checkpointInterval=value)
+
+    def setIntermediateStorageLevel(self, value: str) -> Self:
+        """Set the Param ``intermediateStorageLevel``: storage of what passes between iterations."""
+        return self._set(intermediateStorageLevel=value)
+
+    def setFinalStorageLevel(self, value: str) -> Self:
+        """Set the Param ``finalStorageLevel``: storage of the factors."""
+        return self._set(finalStorageLevel=value)
+
+    def setColdStartStrategy(self, value: str) -> Self:
+        """Set the Param ``coldStartStrategy``: what ``transform`` does with unknown ids."""
+        return self._set(coldStartStrategy=value)
+
+    def setBlockSize(self, value: int) -> Self:
+        """Set the Param ``blockSize``: number of rows that Spark's own ALS works on at a time."""
+        return self._set(blockSize=value)
+
+    def setUserCol(self, value: str) -> Self:
+        """Set the Param ``userCol``: column of user ids."""
+        return self._set(userCol=value)
+
+    def setItemCol(self, value: str) -> Self:
+        """Set the Param ``itemCol``: column of item ids."""
+        return self._set(itemCol=value)
+
+    def setPredictionCol(self, value: str) -> Self:
+        """Set the Param ``predictionCol``: column that ``transform`` adds."""
+        return self._set(predictionCol=value)
+
+    def setImplicitPrefs(self, value: bool) -> Self:
+        """Set the Param ``implicitPrefs``: whether ratings are weights of preferences."""
+        return self._set(implicitPrefs=value)
+
+    def setAlpha(self, value: float) -> Self:
+        """Set the Param ``alpha``: weight of a rating in implicit preferences."""
+        return self._set(alpha=value)
+
+    def setNonnegative(self, value: bool) -> Self:
+        """Set the Param ``nonnegative``: whether factors are kept from being negative."""
+        return self._set(nonnegative=value)
+
+    def setNumBlocks(self, value: int) -> Self:
+        """Set ``numUserBlocks`` and ``numItemBlocks``: blocks that Spark's own ALS divides the rows into."""
+        return self._set(numUserBlocks=value, numItemBlocks=value)
+
+
+class ALSParams(SparkALSParams, ObjectiveParams, HasTol):
+    """The Params of a fit."""
+
+    solver: Param[str] = param(
+        "solver",
+        "cholesky (exact) or cg (a few conjugate-gradient steps from the last solution)",
+        TypeConverters.toString,
+    )
+    cgSteps: Param[int] = param(
+        "cgSteps", "conjugate-gradient steps of a row in each iteration, for solver cg", TypeConverters.toInt
+    )
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(rank=10, maxIter=10, numUserBlocks=10, numItemBlocks=10, seed=SEEDED)
+        self._setDefault(userCol="user", itemCol="item", ratingCol="rating", coldStartStrategy="nan")
+        self._setDefault(checkpointInterval=10, solver="cholesky", cgSteps=3, tol=0.0)
+        self._setDefault(intermediateStorageLevel="MEMORY_AND_DISK", finalStorageLevel="MEMORY_AND_DISK")
+
+    def getSolver(self) -> str:
+        """Name of the solver."""
+        return self.getOrDefault(self.solver)
+
+    def getCgSteps(self) -> int:
+        """Conjugate-gradient steps of a row in each iteration."""
+        return self.getOrDefault(self.cgSteps)
+
+    def setUnobservedWeight(self, value: float) -> Self:
+        """Set the Param ``unobservedWeight``: weight of every pair in iALS."""
+        return self._set(unobservedWeight=value)
+
+    def setRegExponent(self, value: float) -> Self:
+        """Set the Param ``regExponent``: exponent of the number of events in a row's regularisation."""
+        return self._set(regExponent=value)
+
+    def setGravity(self, value: float) -> Self:
+        """Set the Param ``gravity``: weight of the mean squared prediction over all pairs."""
+        return self._set(gravity=value)
+
+    def setUseBiases(self, value: bool) -> Self:
+        """Set the Param ``useBiases``: whether biases are fitted."""
+        return self._set(useBiases=value)
+
+    def setSolver(self, value: str) -> Self:
+        """Set the Param ``solver``: name of the solver."""
+        return self._set(solver=value)
+
+    def setCgSteps(self, value: int) -> Self:
+        """Set the Param ``cgSteps``: conjugate-gradient steps of a row in each iteration."""
+        return self._set(cgSteps=value)
+
+    def setTol(self, value: float) -> Self:
+        """Set the Param ``tol``: smallest fraction by which an iteration must lower the objective."""
+        return self._set(tol=value)

@@ -1,0 +1,255 @@
+"""Models that are two tables of vectors: the score of a pair is the dot product of its user's and its
+item's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from recsys_spark.kernels.arrays import Booleans, Floats
+from recsys_spark.models.base import RecommenderModel, spark_shape
+from recsys_spark.models.persistence import FramesModel
+from recsys_spark.recommend.rescore import PairScorer, dot_products
+from recsys_spark.recommend.top_n import ListRequest, distinct_ids, explode_lists, recommend_lists
+from recsys_spark.schema import ITEM, RANK, SCORE, USER
+
+
+class FactorModel(FramesModel, RecommenderModel):
+    """User and item factors, with external ids.
+
+    A subclass may override: :meth:`_candidate_vectors` and :meth:`_approximate`, by which lists are made;
+    :meth:`_pair_scorer` and :meth:`_average_vectors`, by which ``transform`` scores.
+
+    Attributes
+    ----------
+    userFactors, itemFactors : DataFrame One row per id: ``id``, ``features`` array<float> of length ``rank``,
+        and where the model has biases ``bias`` float; a score is the dot product, plus both biases and
+        ``globalMean``.
+    globalMean : float
+        Added to every score.
+    """
+
+    def __init__(self, user_factors: DataFrame, item_factors: DataFrame) -> None:
+        super().__init__()
+        self.userFactors = user_factors
+        self.itemFactors = item_factors
+        self.globalMean = 0.0
+        self._persisted: DataFrame | None = None
+
+    @property
+    def rank(self) -> int:
+        """Length of the vectors."""
+        first = self.itemFactors.first()
+        return len(first["features"]) if first is not None else 0
+
+    def known_users(self) -> DataFrame:
+        """One row per user of the training data: ``user``."""
+        return self.userFactors.select(F.col("id").alias(USER))
+
+    def recommend_lists(self, users: DataFrame, request: ListRequest) -> DataFrame:
+        """Best items of each known user; see :meth:`RecommenderModel.recommend_lists`. A join, then the
+        top-N engine.
+        """
+        return self._lists(users, request)
+
+    def recommendForAllItems(self, numUsers: int) -> DataFrame:
+        """Top ``numUsers`` users of every item, in Spark's shape.
+
+        Parameters
+        ----------
+        numUsers : int
+            Length of the lists, at least 1.
+
+        Returns
+        -------
+        DataFrame
+            ``itemCol`` and ``recommendations``, array<struct<userCol, rating: float>>.
+        """
+        return self._users_for(self.itemFactors, numUsers)
+
+    def recommendForItemSubset(self, dataset: DataFrame, numUsers: int) -> DataFrame:
+        """Top ``numUsers`` users of some items, in Spark's shape.
+
+        Parameters
+        ----------
+        dataset : DataFrame
+            Its distinct ids in ``itemCol`` are served.
+        numUsers : int
+            Length of the lists, at least 1.
+
+        Returns
+        -------
+        DataFrame
+            As :meth:`recommendForAllItems` returns it.
+        """
+        wanted = distinct_ids(dataset, self.getOrDefault("itemCol"), self.itemFactors)
+        return self._users_for(self.itemFactors.join(wanted, "id", "left_semi"), numUsers)
+
+    def similarItems(self, n: int, similarity: str = "cosine", temper: float = 0.5) -> DataFrame:
+        """The ``n`` most similar items of every item.
+
+        Parameters
+        ----------
+        n : int
+            Length of the lists, at least 1.
+        similarity : str ``dot`` (popular items first), ``cosine`` (of like taste, however rare), or
+            ``tempered``: the dot product of vectors divided by their lengths to the power of ``temper``.
+        temper : float
+            For ``tempered``: 0 is ``dot``, 1 is ``cosine``.
+
+        Returns
+        -------
+        DataFrame
+            One row per (item, rank): ``item``, ``similar_item``, ``score`` float, ``rank`` from 1. Biases
+            play no part.
+
+        Raises
+        ------
+        ValueError
+            Another similarity.
+        """
+        exponents = {"dot": 0.0, "cosine": 1.0, "tempered": temper}
+        if similarity not in exponents:
+            raise ValueError(f"similarity must be one of {', '.join(exponents)}, got {similarity!r}")
+        square = F.aggregate("features", F.lit(0.0), lambda total, x: total + x * x)
+        length = F.pow(F.greatest(square, F.lit(1e-30)), F.lit(exponents[similarity] / 2))
+        scaled = F.transform("features", lambda x: (x / F.col("length")).cast("float"))
+        items = self.itemFactors.withColumn("length", length).select("id", scaled.alias("features"))
+        itself = items.select(F.col("id").alias(USER), F.col("id").alias(ITEM))
+        rows = explode_lists(recommend_lists(items, items, ListRequest(n, itself)))
+        return rows.select(F.col(USER).alias(ITEM), F.col(ITEM).alias("similar_item"), SCORE, RANK)
+
+    def unpersist(self) -> None:
+        """Release the cached result of the fit. Save and reload the model first: using it afterwards
+        re-runs the fit.
+        """
+        if self._persisted is not None:
+            self._persisted.unpersist()
+
+    def frames(self) -> dict[str, DataFrame]:
+        """The two tables of factors."""
+        return {"userFactors": self.userFactors, "itemFactors": self.itemFactors}
+
+    def fitted_values(self) -> dict[str, Any]:
+        """The global mean."""
+        return {"globalMean": self.globalMean}
+
+    @classmethod
+    def frame_names(cls) -> tuple[str, ...]:
+        """Names of the two tables."""
+        return ("userFactors", "itemFactors")
+
+    @classmethod
+    def from_frames(cls, frames: dict[str, DataFrame]) -> Self:
+        """The model made of the two tables."""
+        return cls(frames["userFactors"], frames["itemFactors"])
+
+    def _lists(self, users: DataFrame, request: ListRequest, normalized: bool = False) -> DataFrame:
+        all_users, items = self._candidate_vectors()
+        wanted = all_users.join(distinct_ids(users, USER, self.userFactors), "id", "left_semi")
+        return recommend_lists(wanted, items, request, normalized, self._approximate())
+
+    def _users_for(self, items: DataFrame, n: int) -> DataFrame:
+        lists = recommend_lists(items, self._scored_users(), ListRequest(n))
+        return spark_shape(lists, self.getOrDefault("itemCol"), self.getOrDefault("userCol"))
+
+    def _candidate_vectors(self) -> tuple[DataFrame, DataFrame]:
+        """Vectors of users and items by which the top-N engine makes lists."""
+        return self._scored_users(), self.itemFactors
+
+    def _approximate(self) -> bool:
+        """Whether lists may miss items, to be made faster."""
+        return False
+
+    def _average_vectors(self) -> tuple[Floats, Floats] | None:
+        """Vectors, with their bias as a last number, that unknown users and items get; None for none."""
+        return None
+
+    def _pair_scorer(self) -> PairScorer:
+        """What ``transform`` adds to the biases of a pair."""
+        return dot_products
+
+    def _scored_users(self) -> DataFrame:
+        """User factors whose biases hold the global mean, so that scores are whole."""
+        if "bias" not in self.userFactors.columns:
+            return self.userFactors
+        return self.userFactors.withColumn("bias", (F.col("bias") + self.globalMean).cast("float"))
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        user, item = self.getOrDefault("userCol"), self.getOrDefault("itemCol")
+        joined = (
+            dataset.join(
+                _keyed(self._scored_users(), "_user"), _same(dataset, user, self.userFactors, "_user"), "left"
+            )
+            .join(_keyed(self.itemFactors, "_item"), _same(dataset, item, self.itemFactors, "_item"), "left")
+            .drop("_user", "_item")
+        )
+        prediction = T.StructField(self.getOrDefault("predictionCol"), T.FloatType())
+        schema = T.StructType([*dataset.schema.fields, prediction])
+        strategy = self.getOrDefault("coldStartStrategy").lower()
+        average = self._average_vectors() if strategy == "average" else None
+        if average is not None:
+            average[0][-1] += self.globalMean  # as the known users' biases hold it
+        predicted = joined.mapInArrow(_predicting(prediction.name, self._pair_scorer(), average), schema)
+        return predicted.where(~F.isnan(prediction.name)) if strategy == "drop" else predicted
+
+
+def _keyed(factors: DataFrame, name: str) -> DataFrame:
+    bias = F.col("bias") if "bias" in factors.columns else F.lit(0.0)
+    return factors.select(
+        F.col("id").alias(name),
+        F.col("features").alias(f"{name}_features"),
+        bias.cast("float").alias(f"{name}_bias"),
+    )
+
+
+def _same(dataset: DataFrame, column: str, factors: DataFrame, key: str) -> Column:
+    return dataset[column].try_cast(factors.schema["id"].dataType) == F.col(key)
+
+
+def _predicting(name: str, score: PairScorer, average: tuple[Floats, Floats] | None):  # type: ignore[no-untyped-def]
+    """Replace the two vectors of each row by its score, float32.
+
+    Where one is missing the score is NaN, or that of the ``average`` of users or items.
+    """
+
+    def predict(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            table = pa.Table.from_batches([batch])
+            sides, known = [], np.ones(batch.num_rows, bool)
+            for number, side in enumerate(("_user", "_item")):
+                vectors, biases = table[f"{side}_features"].combine_chunks(), table[f"{side}_bias"]
+                is_known = np.asarray(vectors.is_valid())
+                known &= is_known
+                sides.append(_filled(vectors, biases, is_known, None if average is None else average[number]))
+            scored = np.flatnonzero(known) if average is None else np.arange(batch.num_rows)
+            scores = np.full(batch.num_rows, np.nan, np.float32)
+            if len(scored):
+                (x, user_bias), (y, item_bias) = sides
+                scores[scored] = score(x[scored], y[scored]) + user_bias[scored] + item_bias[scored]
+            kept = table.drop_columns(["_user_features", "_item_features", "_user_bias", "_item_bias"])
+            yield from kept.append_column(name, pa.array(scores)).to_batches()
+
+    return predict
+
+
+def _filled(
+    lists: pa.Array, biases: pa.ChunkedArray, known: Booleans, average: Floats | None
+) -> tuple[Floats, Floats]:
+    """Vectors (n, rank) and biases (n,) with the average's where an id is not known."""
+    width = len(average) - 1 if average is not None else (pc.max(pc.list_value_length(lists)).as_py() or 0)
+    vectors, filled = np.zeros((len(lists), width), np.float32), biases.fill_null(0.0).to_numpy().copy()
+    vectors[known] = np.asarray(lists.filter(pa.array(known)).flatten(), np.float32).reshape(
+        int(known.sum()), width
+    )
+    if average is not None:
+        vectors[~known], filled[~known] = average[:-1], average[-1]
+    return vectors, filled

@@ -1,0 +1,310 @@
+"""The top-N engine: recommendation lists of every model whose score is a dot product, plus biases.
+
+    score(u, i) = x_u · y_i + b_u + b_i
+
+How a call runs::
+
+    users (id, features)  ──pack──┐                       ┌─ bucket 0: users, and the items they have seen ─ kernel ─ lists
+    seen  (user, item)    ──pack──┴── one shuffle of few, ┼─ bucket 1: ...
+    items (id, features)  ──broadcast, block by block──   └─ large binary rows
+
+Packing first is what makes it fast (:mod:`recsys_spark.packing`).
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark import Broadcast, SparkContext
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_schema
+
+from recsys_spark.config import BlockSizes
+from recsys_spark.errors import ModelError
+from recsys_spark.kernels.arrays import Doubles, Floats, Ints
+from recsys_spark.kernels.topn import ItemBlock, top_n
+from recsys_spark.packing import PACKED, bucket_of, one_array, packing, unpacked
+from recsys_spark.recommend.approximate import approximate_top_n, build_index, open_index
+from recsys_spark.schema import ITEM, RANK, SCORE, USER
+
+RECOMMENDATIONS = "recommendations"
+LOG_NORMALIZER = "log_normalizer"
+_USERS, _SEEN = "users", "seen"
+_Search = Callable[[Floats, Any, Doubles | None], tuple[Ints, Floats]]
+"""From vectors of users, and their seen items as compressed rows, their lists; fills log normalisers
+where asked to.
+"""
+
+DEFAULT_BLOCK_SIZES = BlockSizes()
+
+
+@dataclass(frozen=True)
+class ListRequest:
+    """What lists are wanted: the same for all users of a call.
+
+    Attributes
+    ----------
+    n : length of the lists, at least 1
+    seen : ``user``, ``item`` pairs never to return, or None; unknown ids and duplicates do no harm
+    allowed_items, denied_items : ``item``; nothing but these, and none of those, is recommended to anybody;
+        None for no rule
+    block_sizes : bounds of a task's memory; :class:`recsys_spark.config.BlockSizes` states them
+
+    Raises
+    ------
+    ModelError
+        ``n`` is below 1.
+    """
+
+    n: int
+    seen: DataFrame | None = None
+    allowed_items: DataFrame | None = None
+    denied_items: DataFrame | None = None
+    block_sizes: BlockSizes = DEFAULT_BLOCK_SIZES
+
+    def __post_init__(self) -> None:
+        """Check the length."""
+        if not isinstance(self.n, int) or self.n < 1:
+            raise ModelError(f"the length of the lists must be a whole number of at least 1, got {self.n}")
+
+
+def recommend_lists(
+    users: DataFrame,
+    items: DataFrame,
+    request: ListRequest,
+    normalized: bool = False,
+    approximate: bool = False,
+) -> DataFrame:
+    """Best ``n`` items for each user, without items already seen.
+
+    Parameters
+    ----------
+    users : DataFrame
+        ``id`` (any id type, unique), ``features`` array<float>, optionally ``bias`` float.
+    items : DataFrame
+        The same; features of the same length, which may be 0 where the biases are all.
+    request : ListRequest
+        Length, seen pairs, allowed and denied items, bounds of memory.
+    normalized : bool Whether the lists have ``log_normalizer``, double: log Σ e^(x·y + b_i) over all allowed
+        ``items``, seen ones included; of approximate lists over the listed ones.
+    approximate : bool
+        Search an index of the items instead (:mod:`recsys_spark.recommend.approximate`), which may miss some.
+
+    Returns
+    -------
+    DataFrame
+        One row per row of ``users``: ``id`` and ``recommendations``, array<struct<item, score: float>>, best
+        first; shorter than ``n`` where fewer items are eligible. Ties go to the smaller item.
+
+    Raises
+    ------
+    ModelError
+        An item's features are not finite or not all of one length.
+
+    Notes
+    -----
+    Counts of users and seen pairs and the collection of the items run at once; the rest when the result is
+    used: one shuffle. The items' factors pass through the driver and are broadcast: ``n_items * (4 * rank + 4
+    + id)`` bytes. The same users return the same bits on any partitioning.
+    """
+    spark, sizes, seen = users.sparkSession, request.block_sizes, request.seen
+    items = _permitted(items, request)
+    catalogue, factors, biases = collect_factors(items)
+    ids = spark.sparkContext.broadcast(catalogue)
+    search = (_approximate_search if approximate else _exact_search)(
+        spark.sparkContext, factors, biases, request
+    )
+    buckets = max(1, math.ceil(users.count() / sizes.users_per_task))
+    if seen is not None:
+        buckets = max(buckets, math.ceil(seen.count() / sizes.pairs_per_task))
+    id_type, item_type = users.schema["id"].dataType, items.schema["id"].dataType
+    vectors = users.select(bucket_of(F.col("id"), buckets), "id", "features", _bias(users))
+    packed = vectors.mapInArrow(packing(_USERS, sizes.pack_rows), PACKED)
+    if seen is not None:
+        user, item = F.col(USER).try_cast(id_type), F.col(ITEM).try_cast(item_type)
+        pairs = seen.select(bucket_of(user, buckets), user.alias("id"), item.alias(ITEM))
+        packed = packed.unionAll(pairs.mapInArrow(packing(_SEEN, sizes.pack_rows, _positions(ids)), PACKED))
+    lists = T.ArrayType(T.StructType([T.StructField(ITEM, item_type), T.StructField(SCORE, T.FloatType())]))
+    result = T.StructType([T.StructField("id", id_type), T.StructField(RECOMMENDATIONS, lists)])
+    if normalized:
+        result.add(LOG_NORMALIZER, T.DoubleType())
+    fill = _filling(ids, search, normalized, to_arrow_schema(result))
+    return packed.repartitionById(buckets, F.col("bucket")).mapInArrow(fill, result)
+
+
+def distinct_ids(frame: DataFrame, column: str, like: DataFrame) -> DataFrame:
+    """Distinct ids in ``column`` as ``id``, of the type that ``like`` has; those that cannot be cast
+    match nothing.
+    """
+    return frame.select(F.col(column).try_cast(like.schema["id"].dataType).alias("id")).distinct()
+
+
+def explode_lists(lists: DataFrame, user: str = "id") -> DataFrame:
+    """Nested lists as rows ``user, item, score, rank`` (rank from 1), one per recommendation."""
+    place, entry = F.posexplode(RECOMMENDATIONS).alias("place", "entry"), F.col("entry")
+    rows = lists.select(F.col(user).alias(USER), place)
+    return rows.select(
+        USER, entry[ITEM].alias(ITEM), entry[SCORE].alias(SCORE), (F.col("place") + 1).cast("int").alias(RANK)
+    )
+
+
+def _permitted(items: DataFrame, request: ListRequest) -> DataFrame:
+    """Items that the request allows and does not deny."""
+    if request.allowed_items is not None:
+        items = items.join(distinct_ids(request.allowed_items, ITEM, items), "id", "left_semi")
+    if request.denied_items is not None:
+        items = items.join(distinct_ids(request.denied_items, ITEM, items), "id", "left_anti")
+    return items
+
+
+def _bias(side: DataFrame) -> Column:
+    return (F.col("bias") if "bias" in side.columns else F.lit(0.0)).cast("float").alias("bias")
+
+
+def _exact_search(context: SparkContext, factors: Floats, biases: Floats, request: ListRequest) -> _Search:
+    """Exact search, by blocks of items cut at multiples of ``item_block``."""
+    size, user_block, n = request.block_sizes.item_block, request.block_sizes.user_block, request.n
+    starts = range(0, max(len(factors), 1), size)
+    item_blocks = (ItemBlock.build(factors[s : s + size], biases[s : s + size], s) for s in starts)
+    blocks = [context.broadcast(_Mapped(block)) for block in item_blocks]
+
+    def search(users: Floats, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:
+        return top_n(users, [block.value.block for block in blocks], seen, n, user_block, log_sums)
+
+    return search
+
+
+def _approximate_search(
+    context: SparkContext, factors: Floats, biases: Floats, request: ListRequest
+) -> _Search:
+    """Search of an index, which may miss items."""
+    n, n_items = request.n, len(factors)
+    saved = context.broadcast(build_index(factors, biases) if n_items else b"")
+
+    def search(users: Floats, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:
+        items, scores = approximate_top_n(users, open_index(saved.value), seen, n, n_items)
+        if log_sums is not None:
+            log_sums[:] = np.logaddexp.reduce(scores, axis=1)
+        return items, scores
+
+    return search
+
+
+def collect_factors(items: DataFrame) -> tuple[pa.Array, Floats, Floats]:
+    """The whole catalogue on the driver: ids in ascending order, factors (n_items, rank) and biases
+    (n_items,), float32.
+
+    Raises
+    ------
+    ModelError
+        Features are not finite or not all of one length.
+    """
+    table = items.select("id", "features", _bias(items)).toArrow().combine_chunks().sort_by("id")
+    return one_array(table["id"]), _matrix(table["features"]), table["bias"].to_numpy()
+
+
+def _matrix(column: pa.ChunkedArray) -> Floats:
+    """A column of equally long lists as a float32 matrix, shape (n_rows, rank)."""
+    lists = one_array(column)
+    lengths = pc.unique(pc.list_value_length(lists)).to_pylist() if len(lists) else [0]
+    if len(lengths) != 1:
+        raise ModelError(f"features must all have one length, found {sorted(map(str, lengths))}")
+    matrix = np.asarray(lists.flatten(), np.float32).reshape(len(lists), lengths[0])
+    if not np.isfinite(matrix).all():
+        raise ModelError("features must be finite: the model was not fitted well")
+    return matrix
+
+
+def _positions(catalogue: Broadcast[Any]) -> Callable[[pa.Table], pa.Table]:
+    """Replace seen items by their catalogue positions (int32); pairs of unknown items are dropped."""
+
+    def replaced(pairs: pa.Table) -> pa.Table:
+        position = pc.index_in(one_array(pairs[ITEM]), value_set=catalogue.value)
+        known = pairs.select(["bucket", "id"]).append_column(ITEM, position)
+        return known.filter(pc.is_valid(known[ITEM])) if position.null_count else known
+
+    return replaced
+
+
+def _filling(catalogue: Broadcast[Any], search: _Search, normalized: bool, result: pa.Schema) -> Any:
+    """Stage two: a bucket's payloads into lists."""
+
+    def fill(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        tables = unpacked(batches)
+        if _USERS not in tables:
+            return
+        # in the order of their ids, so that a user's bits do not depend on how the rows arrived
+        users = pa.concat_tables(tables[_USERS]).combine_chunks().sort_by("id")
+        ids = one_array(users["id"])
+        log_sums = np.zeros(len(ids)) if normalized else None
+        if not len(catalogue.value):
+            nothing = pa.array([[]] * len(ids), result.field(RECOMMENDATIONS).type)
+            empty = [ids, nothing, *([pa.nulls(len(ids), pa.float64())] if normalized else [])]
+            yield pa.RecordBatch.from_arrays(empty, schema=result)
+            return
+        items, scores = search(_matrix(users["features"]), _csr(ids, tables.get(_SEEN, [])), log_sums)
+        scores += users["bias"].to_numpy()[:, None]
+        columns = {"id": ids, RECOMMENDATIONS: _lists(items, scores, catalogue.value)}
+        if log_sums is not None:
+            columns[LOG_NORMALIZER] = pa.array(log_sums)
+        yield pa.RecordBatch.from_pydict(columns)
+
+    return fill
+
+
+def _csr(ids: pa.Array, seen: list[pa.Table]) -> Any:
+    """Seen positions by row of ``ids``; pairs of users that are not among them are dropped."""
+    if not seen:
+        return np.zeros(len(ids) + 1, np.int64), np.zeros(0, np.int32)
+    pairs = pa.concat_tables(seen)
+    row = pc.index_in(one_array(pairs["id"]), value_set=ids)
+    positions = one_array(pairs[ITEM])
+    if row.null_count:
+        known = pc.is_valid(row)
+        row, positions = row.filter(known), positions.filter(known)
+    rows = row.to_numpy()
+    # numpy sorts 16-bit keys by radix
+    order = np.argsort(rows.astype(np.uint16) if len(ids) < 2**16 else rows, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(ids)))])
+    return indptr.astype(np.int64), positions.to_numpy()[order].astype(np.int32)
+
+
+def _lists(items: Any, scores: Floats, catalogue: pa.Array) -> pa.Array:
+    eligible = items >= 0
+    offsets = np.concatenate([[0], np.cumsum(eligible.sum(axis=1))]).astype(np.int32)
+    entries = pa.StructArray.from_arrays(
+        [catalogue.take(pa.array(items[eligible])), pa.array(scores[eligible])], names=[ITEM, SCORE]
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets), entries)
+
+
+class _Mapped:
+    """An item block that, once it has reached a worker, lies in an unlinked temporary file mapped into
+    memory.
+
+    A broadcast's value stays with the worker for good. Mapped, the system can page a large catalogue's blocks
+    out, so that what a task needs at a time is one block.
+    """
+
+    def __init__(self, block: ItemBlock) -> None:
+        self.block = block
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        block: ItemBlock = state["block"]
+        if block.factors.nbytes:
+            with tempfile.TemporaryFile() as file:
+                file.write(block.factors.tobytes())
+                file.flush()
+                mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.float32)
+            block = replace(block, factors=mapped.reshape(block.factors.shape))
+        self.block = block

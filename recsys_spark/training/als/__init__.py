@@ -1,0 +1,1 @@
+"""Alternating least squares: the program of the tasks, and its Spark side."""

@@ -1,0 +1,168 @@
+"""One half of an ALS iteration: every row of one side solved from the vectors of the other.
+
+Only factor rows travel, each to the tasks that need it. Gram matrices and the objective are summed over a
+fixed number of logical buckets, and a row's own sums run over its events in order, so that the result is the
+same to the last bit on any number of tasks. Rows with very many events are solved by all tasks together: the
+normal equation of each is summed, bucket by bucket, where its columns' vectors are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from recsys_spark.kernels.arrays import Doubles, Floats, Integers
+from recsys_spark.kernels.least_squares import Weights, equation, solve, solve_equation
+from recsys_spark.training.als.config import ALSConfig
+from recsys_spark.training.group import Group
+from recsys_spark.training.interactions import Side
+
+
+def row_regularization(
+    counts: Integers, other_rows: int, config: ALSConfig, all_pairs_weight: float
+) -> Floats:
+    """λ s of each row: from its number of events and, in iALS, of the ``other_rows``.
+
+    Parameters
+    ----------
+    counts : int array, shape (n_rows,)
+        Events of each row, in implicit modes the positive ones.
+    other_rows : int
+        Number of rows of the other side.
+    config : ALSConfig
+        ``regularization``, ``reg_exponent`` and ``regularize_all_pairs`` are read.
+    all_pairs_weight : float
+        w₀.
+
+    Returns
+    -------
+    float32 array, shape (n_rows,)
+    """
+    base = (
+        counts + all_pairs_weight * other_rows if config.regularize_all_pairs else counts.astype(np.float64)
+    )
+    return (config.regularization * base**config.reg_exponent).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class HalfStep:
+    """Solves the own rows of one side from the other side's vectors; called once in each iteration.
+
+    Attributes
+    ----------
+    group, config : the tasks, and the hyperparameters
+    side, other : the side that is solved, and the one that is held
+    row_reg : float32 array, shape (own rows,): λ s of each row
+    all_pairs_weight : w₀
+    weights : what makes an event's weight and target
+    """
+
+    group: Group
+    config: ALSConfig
+    side: Side
+    other: Side
+    row_reg: Floats
+    all_pairs_weight: float
+    weights: Weights
+
+    def __call__(self, other_vectors: Floats, vectors: Floats) -> Doubles:
+        """Fetch the other side's vectors, then solve every own row in place.
+
+        Parameters
+        ----------
+        other_vectors : float32 array, shape (own rows of the other side, width)
+        vectors : float32 array, shape (own rows, width); overwritten
+
+        Returns
+        -------
+        float64 array, shape (own buckets, 1)
+            The rows' part of the objective, for each own bucket.
+        """
+        side, config = self.side, self.config
+        gram = self._gram(other_vectors)
+        heavy = self._solve_heavy(other_vectors, gram)
+        received = self.group.all_to_all([other_vectors[rows] for rows in self.other.rows_to_send])
+        factors, offsets = self._with_offsets(np.concatenate(received))
+        losses = np.zeros((len(side.bucket_rows) - 1, 1))
+        vectors[list(heavy)] = 0.0  # without events here, they stay at zero and cost nothing
+        for bucket in range(len(losses)):
+            rows = slice(side.bucket_rows[bucket], side.bucket_rows[bucket + 1])
+            losses[bucket] = solve(
+                config.solver,
+                side.indptr[rows.start : rows.stop + 1],
+                side.columns,
+                side.ratings,
+                offsets,
+                factors,
+                gram,
+                self.row_reg[rows],
+                self.weights,
+                config.cg_steps,
+                vectors[rows],
+            )
+        for row, (vector, loss) in heavy.items():
+            vectors[row] = vector
+            losses[np.searchsorted(side.bucket_rows, row, side="right") - 1] += loss
+        return losses
+
+    def penalty(self, vectors: Floats) -> float:
+        """λ Σ s |v|² over all rows of the side, of all tasks."""
+        weighted = self.row_reg.astype(np.float64) * np.einsum("ij,ij->i", vectors, vectors)
+        sums = np.array([[weighted[a:b].sum()] for a, b in pairwise(self.side.bucket_rows)]).reshape(-1, 1)
+        return float(self.group.ordered_sum(sums)[0])
+
+    def _gram(self, vectors: Floats) -> Floats:
+        """w₀ · VᵀV over all rows of the other side, without biases, shape (width, width)."""
+        rank, width = self.config.rank, self.config.width
+        gram = np.zeros((width, width), np.float32)
+        if self.all_pairs_weight:
+            factors = vectors[:, :rank]
+            parts = np.empty((len(self.other.bucket_rows) - 1, rank * rank), np.float32)
+            for part, (begin, end) in zip(parts, pairwise(self.other.bucket_rows), strict=True):
+                part[:] = (factors[begin:end].T @ factors[begin:end]).ravel()
+            gram[:rank, :rank] = self.all_pairs_weight * self.group.ordered_sum(parts).reshape(rank, rank)
+        return gram
+
+    def _solve_heavy(self, other_vectors: Floats, gram: Floats) -> dict[int, tuple[Floats, float]]:
+        """Vector and part of the objective of each own row that all tasks share: exact, whatever the
+        solver.
+        """
+        solved: dict[int, tuple[Floats, float]] = {}
+        side, width = self.side, self.config.width
+        if not len(side.heavy.positions):
+            return solved
+        factors, offsets = self._with_offsets(other_vectors.copy())
+        for heavy_row, position in enumerate(side.heavy.positions.tolist()):
+            total = self.group.ordered_sum(self._equations(heavy_row, factors, offsets))
+            row = position - side.start
+            if 0 <= row < len(side.ids):
+                matrix = total[: width * width].reshape(width, width)
+                matrix += gram + self.row_reg[row] * np.eye(width)
+                vector = np.zeros(width, np.float32)
+                value = solve_equation(self.config.solver, matrix, total[width * width : -1], vector)
+                solved[row] = vector, total[-1] + value
+        return solved
+
+    def _equations(self, heavy_row: int, factors: Floats, offsets: Floats) -> Floats:
+        """Own part of a heavy row's normal equation, one row for each own bucket of the other side."""
+        heavy, width, bucket_rows = self.side.heavy, self.config.width, self.other.bucket_rows
+        begin, end = heavy.indptr[heavy_row : heavy_row + 2]
+        cuts = begin + np.searchsorted(heavy.columns[begin:end], bucket_rows)
+        parts = np.empty((len(bucket_rows) - 1, width * width + width + 1), np.float32)
+        for part, (low, high) in zip(parts, pairwise(cuts), strict=True):
+            part[:] = equation(
+                heavy.columns[low:high], heavy.ratings[low:high], offsets, factors, self.weights
+            )
+        return parts
+
+    def _with_offsets(self, vectors: Floats) -> tuple[Floats, Floats]:
+        """Vectors as an equation takes them, and the columns' biases, which are 1 in ``vectors`` then;
+        none without biases.
+        """
+        if not self.config.biases:
+            return vectors, np.zeros(0, np.float32)
+        offsets = vectors[:, -1].copy()
+        vectors[:, -1] = 1.0
+        return vectors, offsets

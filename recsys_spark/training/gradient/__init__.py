@@ -1,0 +1,1 @@
+"""Training by gradients: what the softmax and the pair models have in common."""

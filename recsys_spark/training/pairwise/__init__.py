@@ -1,0 +1,1 @@
+"""The pair models: the program of the tasks, and its mini-batches."""

@@ -1,0 +1,1 @@
+"""The softmax model: the program of the tasks, its mini-batches, and vectors of users from histories."""

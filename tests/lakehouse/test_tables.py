@@ -1,0 +1,135 @@
+"""Delta tables: constraints as the last line, upserts that count right, partitions replaced alone, both
+kinds of place.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Lake
+from recsys_spark.errors import LakeError
+from recsys_spark.lakehouse.ledger import Ledger
+from recsys_spark.lakehouse.tables import Lakehouse, Upserted
+from recsys_spark.pipeline.ingest import NEWER
+
+DAY = date(2024, 1, 1)
+RATING = "user string, item string, rating double, timestamp timestamp, first_run date, last_run date"
+
+
+@pytest.fixture
+def lake(spark, tmp_path):
+    return Lakehouse(spark, Lake(root=str(tmp_path / "a lake's \N{SNOWMAN} place")))
+
+
+def rating(spark, *rows):
+    full = [(user, item, value, None, DAY, DAY) for user, item, value in rows]
+    return spark.createDataFrame(full, RATING)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (None, "i", 1.0, None, DAY, DAY),
+        ("u", None, 1.0, None, DAY, DAY),
+        ("u", "i", None, None, DAY, DAY),
+        ("u", "i", float("nan"), None, DAY, DAY),
+        ("u", "i", float("inf"), None, DAY, DAY),
+        ("u", "i", 1.0, None, date(2025, 1, 1), DAY),
+    ],
+)
+def test_constraint_refuses_what_must_not_be_in_ratings(spark, lake, row):
+    lake.create("ratings")
+    with pytest.raises((PySparkException, Py4JJavaError), match=r"(?i)constraint"):
+        lake.append("ratings", spark.createDataFrame([row], RATING))
+    assert lake.read("ratings").count() == 0
+
+
+def test_upsert_counts_and_changes_what_is_newer_only(spark, lake):
+    lake.create("ratings")
+    updates = {"rating": "new.rating"}
+
+    def upsert(*rows):
+        return lake.upsert("ratings", rating(spark, *rows), ("user", "item"), F.expr(NEWER), updates)
+
+    assert upsert(("a", "x", 3.0), ("b", "x", 3.0)) == Upserted(2, 0, 0, 1)
+    assert upsert(("a", "x", 4.0), ("b", "x", 2.0), ("c", "x", 1.0)) == Upserted(1, 1, 1, 2)
+    assert upsert(("a", "x", 4.0), ("c", "x", 1.0)) == Upserted(0, 0, 2, 2)  # no commit for nothing
+    assert {row["user"]: row["rating"] for row in lake.read("ratings").collect()} == {
+        "a": 4.0,
+        "b": 3.0,
+        "c": 1.0,
+    }
+
+
+def test_old_versions_stay_readable(spark, lake):
+    lake.create("ratings")
+    first = lake.append("ratings", rating(spark, ("a", "x", 3.0)))
+    lake.append("ratings", rating(spark, ("b", "x", 3.0)))
+    assert lake.read("ratings", first).count() == 1
+
+
+def test_replace_touches_its_partition_only(spark, lake):
+    schema = "run_date date, user string, rank int, item string, score float, model string, reason string"
+
+    def rows(day, item):
+        return spark.createDataFrame([(date(2024, 1, day), "u", 1, item, 1.0, "m", "model")], schema)
+
+    lake.create("recommendations")
+    for day, item in ((1, "x"), (2, "y"), (1, "z")):
+        lake.replace("recommendations", rows(day, item), f"run_date = '2024-01-0{day}'")
+    assert {(r["run_date"].day, r["item"]) for r in lake.read("recommendations").collect()} == {
+        (1, "z"),
+        (2, "y"),
+    }
+    with pytest.raises(PySparkException):
+        lake.replace("recommendations", rows(3, "q"), "run_date = '2024-01-01'")
+    assert lake.read("recommendations").count() == 2
+
+
+def test_other_id_type_is_refused(lake):
+    lake.create("ratings", "string", "string")
+    lake.create("ratings", "string", "string")
+    with pytest.raises(LakeError, match="'item' as string, the data has it as int"):
+        lake.create("ratings", "string", "integer")
+
+
+def test_missing_table_is_named(lake):
+    with pytest.raises(LakeError, match=r"'metrics' is not in .*run the step that writes it first"):
+        lake.read("metrics")
+
+
+def test_tables_of_a_catalog_schema(spark, tmp_path):
+    spark.sql("CREATE SCHEMA IF NOT EXISTS nightly")
+    lake = Lakehouse(spark, Lake(catalog="nightly", models=str(tmp_path)))
+    lake.create("ratings")
+    version = lake.append("ratings", rating(spark, ("a", "x", 3.0)))
+    lake.upsert(
+        "ratings", rating(spark, ("a", "x", 5.0)), ("user", "item"), F.expr(NEWER), {"rating": "new.rating"}
+    )
+    assert spark.table("nightly.ratings").first()["rating"] == 5.0
+    assert lake.read("ratings", version).first()["rating"] == 3.0
+    spark.sql("DROP SCHEMA nightly CASCADE")
+
+
+def test_ledger_records_done_and_failed_steps(lake):
+    ledger = Ledger(lake, "run", DAY, "{}")
+    with ledger.step("one") as entry:
+        entry.counts["rows"] = 3
+        entry.versions_read["ratings"] = 7
+    with pytest.raises(RuntimeError), ledger.step("two"):
+        raise RuntimeError("it broke\nat line 3")
+    rows = {row["step"]: row for row in lake.read("runs").collect()}
+    assert (rows["one"]["state"], rows["one"]["counts"], rows["one"]["versions_read"]) == (
+        "done",
+        {"rows": 3},
+        {"ratings": 7},
+    )
+    assert (rows["two"]["state"], rows["two"]["error"]) == ("failed", "it broke")
+    assert ledger.last_done("one")["run_id"] == "run"
+    with pytest.raises(LakeError, match="'two' has not been done for run date 2024-01-01"):
+        ledger.last_done("two")

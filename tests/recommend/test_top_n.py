@@ -1,0 +1,107 @@
+"""The top-N host on Spark: what the kernel's own tests cannot see."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys_spark.config import Blocks
+from recsys_spark.errors import ModelError
+from recsys_spark.recommend.top_n import explode_lists, recommend_lists
+
+RANK, USERS, ITEMS = 5, 60, 130
+
+
+@pytest.fixture(scope="module")
+def sides(spark):
+    rng = np.random.default_rng(1)
+    users, items = (rng.integers(-3, 4, (n, RANK)).astype(float) for n in (USERS, ITEMS))
+    biases = rng.integers(-2, 3, ITEMS).astype(float)
+    seen = [(u, i) for u in range(USERS) for i in rng.choice(ITEMS, u, replace=False).tolist()]
+    return users, items, biases, seen
+
+
+def frames(spark, sides, name=str):
+    users, items, biases, seen = sides
+    kind = spark.createDataFrame([(name(0),)]).dtypes[0][1]
+    user_frame = spark.createDataFrame(
+        [(name(u), v.tolist()) for u, v in enumerate(users)], f"id {kind}, features array<float>"
+    )
+    rows = [(name(i), v.tolist(), b) for i, (v, b) in enumerate(zip(items, biases.tolist(), strict=True))]
+    item_frame = spark.createDataFrame(rows, f"id {kind}, features array<float>, bias float")
+    seen_frame = spark.createDataFrame([(name(u), name(i)) for u, i in seen], f"user {kind}, item {kind}")
+    return user_frame.repartition(3), item_frame.repartition(3), seen_frame.repartition(3)
+
+
+def expected_lists(sides, n):
+    users, items, biases, seen = sides
+    scores = users @ items.T + biases
+    taken = set(seen)
+    return {
+        u: sorted((i for i in range(ITEMS) if (u, i) not in taken), key=lambda i, u=u: (-scores[u, i], i))[:n]
+        for u in range(USERS)
+    }
+
+
+def collected(lists):
+    return {row["id"]: [entry["item"] for entry in row["recommendations"]] for row in lists.collect()}
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [Blocks(), Blocks(users_per_task=7, user_block=3, item_block=40, pack_rows=11)],
+    ids=["one block", "many blocks"],
+)
+def test_lists_equal_a_full_sort_whatever_the_blocks(spark, sides, sizes):
+    users, items, seen = frames(spark, sides, int)
+    assert collected(recommend_lists(users, items, 9, seen, sizes)) == expected_lists(sides, 9)
+
+
+def test_string_ids_are_ordered_as_strings(spark, sides):
+    users, items, seen = frames(spark, sides, lambda n: f"k{n:04d}")
+    found = collected(recommend_lists(users, items, 9, seen))
+    expected = {f"k{u:04d}": [f"k{i:04d}" for i in listed] for u, listed in expected_lists(sides, 9).items()}
+    assert found == expected
+
+
+def test_same_bits_on_any_partitioning(spark):
+    rng = np.random.default_rng(2)
+    users = [(u, v.tolist()) for u, v in enumerate(rng.standard_normal((300, 8)))]
+    items = spark.createDataFrame(
+        [(i, v.tolist()) for i, v in enumerate(rng.standard_normal((50, 8)))], "id int, features array<float>"
+    )
+    frame = spark.createDataFrame(users, "id int, features array<float>")
+    found = [set(explode_lists(recommend_lists(frame.repartition(n), items, 5)).collect()) for n in (1, 2, 7)]
+    assert found[0] == found[1] == found[2]
+
+
+def test_user_bias_moves_scores_and_not_the_order(spark):
+    users = spark.createDataFrame([(1, [1.0], 10.0)], "id int, features array<float>, bias float")
+    items = spark.createDataFrame([(1, [1.0]), (2, [3.0])], "id int, features array<float>")
+    (row,) = recommend_lists(users, items, 2).collect()
+    assert [(entry["item"], entry["score"]) for entry in row["recommendations"]] == [(2, 13.0), (1, 11.0)]
+
+
+def test_explode_gives_rows_with_ranks_from_one(spark):
+    users = spark.createDataFrame([(1, [1.0])], "id int, features array<float>")
+    items = spark.createDataFrame([(1, [1.0]), (2, [3.0])], "id int, features array<float>")
+    rows = explode_lists(recommend_lists(users, items, 2))
+    assert rows.columns == ["user", "item", "score", "rank"]
+    assert [tuple(row) for row in rows.collect()] == [(1, 2, 3.0, 1), (1, 1, 1.0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [([[1.0], [1.0, 2.0]], "must all have one length"), ([[1.0], [float("nan")]], "must be finite")],
+)
+def test_features_that_cannot_be_scored_are_refused(spark, features, said):
+    users = spark.createDataFrame([(1, [1.0])], "id int, features array<float>")
+    items = spark.createDataFrame(list(enumerate(features)), "id int, features array<float>")
+    with pytest.raises(ModelError, match=said):
+        recommend_lists(users, items, 2)
+
+
+def test_length_below_one_is_refused(spark):
+    users = spark.createDataFrame([(1, [1.0])], "id int, features array<float>")
+    with pytest.raises(ModelError, match="must be at least 1, got 0"):
+        recommend_lists(users, users, 0)

@@ -1,0 +1,180 @@
+"""Groups on threads, over real sockets."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from recsys_spark.training import group as collectives
+from recsys_spark.errors import GroupError
+from recsys_spark.training.group import connect, listening, reporting
+from tests.training.groups import run_group
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_everybody_gets_what_was_meant_for_him(size):
+    def program(group):
+        mine = [np.full((to + 1, 2), 10 * group.rank + to, np.float32) for to in range(group.size)]
+        return group.all_to_all(mine)
+
+    for rank, received in enumerate(run_group(size, program)):
+        assert [array.shape for array in received] == [(rank + 1, 2)] * size
+        assert [array[0, 0] for array in received] == [10 * source + rank for source in range(size)]
+
+
+def test_arrays_of_any_size_and_dtype_arrive():
+    arrays = [
+        np.arange(3_000_000),
+        np.zeros(0, np.int8),
+        np.array([True, False]),
+        np.ones((0, 4), np.float32),
+    ]
+    for array in arrays:
+        first, second = run_group(2, lambda group, array=array: group.all_gather(array))
+        for got in (*first, *second):
+            assert (got.dtype, got.shape) == (array.dtype, array.shape)
+            np.testing.assert_array_equal(got, array)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_reduce_is_the_sum(size):
+    results = run_group(size, lambda group: group.all_reduce(np.arange(6).reshape(2, 3) + group.rank))
+    expected = size * np.arange(6).reshape(2, 3) + sum(range(size))
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_ordered_sum_has_the_same_bits_on_any_number_of_tasks():
+    parts = (np.random.default_rng(0).normal(size=(16, 5)) * 10.0 ** np.arange(16)[:, None]).astype(
+        np.float32
+    )
+    results = set()
+    for size in (1, 2, 3, 7):
+        bounds = np.arange(size + 1) * 16 // size
+        for total in run_group(
+            size,
+            lambda group, bounds=bounds: group.ordered_sum(
+                parts[bounds[group.rank] : bounds[group.rank + 1]]
+            ),
+        ):
+            results.add(total.tobytes())
+    assert len(results) == 1
+
+
+def test_peer_that_dies_ends_the_others_at_once():
+    ended = {}
+
+    def program(group):
+        if group.rank == 1:
+            return  # its connections are closed
+        try:
+            group.all_gather(np.zeros(10_000_000))
+        except GroupError as error:
+            ended[group.rank] = (time.monotonic() - started, str(error))
+
+    started = time.monotonic()
+    run_group(3, program)
+    assert set(ended) == {0, 2}
+    for seconds, said in ended.values():
+        assert seconds < 5
+        assert "is gone" in said
+
+
+def test_strangers_learn_nothing_and_disturb_nothing():
+    heard = []
+    silent = []
+
+    def meddle(address):
+        port = int(address.rpartition("|")[2])
+        quiet = socket.create_connection(("127.0.0.1", port))  # says nothing, and stays
+        silent.append(quiet)
+        loud = socket.create_connection(("127.0.0.1", port))
+        loud.settimeout(10)
+        loud.sendall(b"GET / HTTP/1.1\r\n\r\n".ljust(200))
+        answer = b""
+        try:
+            while chunk := loud.recv(4096):
+                answer += chunk
+        except OSError:
+            pass
+        heard.append(answer)
+        loud.close()
+
+    addresses, everybody = [""] * 2, threading.Barrier(2)
+
+    def task(rank, results):
+        def exchange(address):
+            if rank == 0:
+                meddle(address)
+            addresses[rank] = address
+            everybody.wait(20)
+            return addresses
+
+        with connect(rank, 2, b"secret" * 6, "127.0.0.1", exchange) as group:
+            results[rank] = int(group.all_reduce(np.ones(1, np.int64))[0])
+
+    results = {}
+    threads = [threading.Thread(target=task, args=(rank, results)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    silent[0].close()
+    assert results == {0: 2, 1: 2}
+    (answer,) = heard
+    assert len(answer) <= 32  # a random challenge, and no more
+
+
+def test_reports_arrive_in_order_while_their_tasks_run_and_those_of_strangers_do_not(spark):
+    heard, arrived = [], threading.Semaphore(0)
+
+    def receive(array):
+        heard.append(array.tolist())
+        arrived.release()
+
+    with listening(b"k" * 32, spark, receive) as address:
+        with reporting(b"x" * 32, address) as report:
+            report(np.array([-1.0]))
+        with reporting(b"k" * 32, address) as report:
+            for number in range(3):
+                report(np.array([number, 0.5]))
+            for _ in range(3):
+                assert arrived.acquire(timeout=10)
+    assert heard == [[0, 0.5], [1, 0.5], [2, 0.5]]
+
+
+def test_report_to_one_who_has_gone_is_lost(spark):
+    heard = []
+    with listening(b"k" * 32, spark, heard.append) as address:
+        pass
+    with reporting(b"k" * 32, address) as report:
+        report(np.zeros(3))
+    assert heard == []
+
+
+def test_task_with_another_key_is_not_let_in(monkeypatch):
+    monkeypatch.setattr(collectives, "CONNECT_SECONDS", 1.0)
+    addresses, everybody, failures = [""] * 2, threading.Barrier(2), {}
+
+    def task(rank):
+        def exchange(address):
+            addresses[rank] = address
+            everybody.wait(10)
+            return addresses
+
+        try:
+            connect(rank, 2, bytes([rank]) * 32, "127.0.0.1", exchange)
+        except GroupError as error:
+            failures[rank] = str(error)
+
+    threads = [threading.Thread(target=task, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert "cannot reach task 0" in failures[1]
+    assert "was not reached by tasks [1]" in failures[0]
