@@ -1,1 +1,69 @@
-"""Nightly recommendations on Spark and Delta Lake."""
+"""Recommendations on Spark and Delta Lake: Spark ML estimators, and a nightly job that makes tables to serve.
+
+The names below are what most programs need; they are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recsys_spark.models import (
+        ALS,
+        ALSModel,
+        MLlibALS,
+        MLlibALSModel,
+        PairwiseModel,
+        PairwiseRecommender,
+        PopularityModel,
+        PopularityRecommender,
+        SoftmaxModel,
+        SoftmaxRecommender,
+    )
+    from recsys_spark.sampling import NegativeSampler
+    from recsys_spark.session import get_session
+
+__version__ = "0.1.0"
+
+_MODELS = "recsys_spark.models"
+_HOMES = {
+    "ALS": _MODELS,
+    "ALSModel": _MODELS,
+    "MLlibALS": _MODELS,
+    "MLlibALSModel": _MODELS,
+    "NegativeSampler": "recsys_spark.sampling",
+    "PairwiseModel": _MODELS,
+    "PairwiseRecommender": _MODELS,
+    "PopularityModel": _MODELS,
+    "PopularityRecommender": _MODELS,
+    "SoftmaxModel": _MODELS,
+    "SoftmaxRecommender": _MODELS,
+    "get_session": "recsys_spark.session",
+}
+
+__all__ = [
+    "ALS",
+    "ALSModel",
+    "MLlibALS",
+    "MLlibALSModel",
+    "NegativeSampler",
+    "PairwiseModel",
+    "PairwiseRecommender",
+    "PopularityModel",
+    "PopularityRecommender",
+    "SoftmaxModel",
+    "SoftmaxRecommender",
+    "__version__",
+    "get_session",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

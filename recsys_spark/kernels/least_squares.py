@@ -202,9 +202,9 @@ def compiled_solvers(rank: int) -> dict[str, Any]:
         return constant
 
     @jit
-    def residual(
+    def residual(  # type: ignore[no-untyped-def]
         columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, keep, first, buffer, a, x, r
-    ):  # type: ignore[no-untyped-def]
+    ):
         """Add Σ (b − a x·y) y of events j0 to j1 to r, keep their rows in the buffer if so asked; gives
         their part of f.
         """

@@ -27,7 +27,12 @@ MODES = {
     "explicit with biases": replace(EXPLICIT, biases=True),
     "gravity": replace(EXPLICIT, gravity=0.3),
     "iALS": replace(
-        EXPLICIT, binary=True, all_pairs_weight=0.2, regularize_all_pairs=True, reg_exponent=0.7, regularization=0.01
+        EXPLICIT,
+        binary=True,
+        all_pairs_weight=0.2,
+        regularize_all_pairs=True,
+        reg_exponent=0.7,
+        regularization=0.01,
     ),
     "nonnegative": replace(EXPLICIT, solver="nonnegative"),
 }

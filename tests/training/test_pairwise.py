@@ -181,9 +181,7 @@ def test_negatives_rotate_are_not_known_and_are_the_same_on_any_number_of_tasks(
             events = TrainingPairs.build(data, problem)
             names = np.array(data.catalogue.to_pylist())
             found = {}
-            for row, item, others in zip(
-                events.rows, data.items, events.negatives(epoch), strict=True
-            ):
+            for row, item, others in zip(events.rows, data.items, events.negatives(epoch), strict=True):
                 found[data.ids[row].as_py(), names[item]] = names[others].tolist()
             return found
 
@@ -235,5 +233,7 @@ def test_squared_loss_counts_every_rating_and_others_only_what_was_liked():
         group = Group(0, {})
         data = laid_out(group, table, problem)
         assert sorted(data.ratings.tolist()) == sorted(expected)
-        assert PairwiseProgram(problem, ID_TYPES).global_mean(group, data) == (1.0 if loss == "squared" else 0.0)
+        assert PairwiseProgram(problem, ID_TYPES).global_mean(group, data) == (
+            1.0 if loss == "squared" else 0.0
+        )
     assert PairwiseProgram(replace(PLAIN, mean=7.0), ID_TYPES).global_mean(group, data) == 7.0

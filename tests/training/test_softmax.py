@@ -171,9 +171,7 @@ def test_mean_of_the_sampled_normalisers_is_that_of_the_whole_catalogue(power):
     proposal = Proposal.build(np.arange(1.0, 10.0) ** power)
     program = SoftmaxProgram(problem, ID_TYPES)
     state = program.initial_state(histories_of(taste()))
-    sampled = score_gradients(
-        psi, vectors, asked, program.sample_items(state, proposal), problem
-    )
+    sampled = score_gradients(psi, vectors, asked, program.sample_items(state, proposal), problem)
     assert sampled[0] == pytest.approx(full[0], abs=0.02)
     assert sampled[1] == pytest.approx(full[1], abs=0.02)
 

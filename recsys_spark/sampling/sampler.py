@@ -1,0 +1,427 @@
+"""Negatives on the cluster, for feedback that has no zeros.
+
+::
+
+    positives (user, item, …) ──┬── count the catalogue ──▶ driver: alias table ──broadcast──┐
+    history   (user, item)    ──┤                                                            ▼
+                                └── pack by user (or by batch) ── one shuffle ──▶ tasks: draw (share.py)
+
+Nothing is a product of users and items, and no history leaves its task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+import pyarrow as pa
+from pyspark.ml import Transformer
+from pyspark.ml.param import Param, TypeConverters
+from pyspark.ml.param.shared import HasSeed
+from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from recsys_spark.errors import ModelError
+from recsys_spark.kernels.arrays import Floats
+from recsys_spark.packing import PACKED, bucket_of, one_array, packing, unpacked
+from recsys_spark.params import KeywordParams, check_ranges, keyword_constructor, param
+from recsys_spark.recommend.top_n import collect_factors
+from recsys_spark.sampling.share import (
+    BATCH,
+    LABEL,
+    LOG_Q,
+    RATIO,
+    SHORTFALL,
+    Catalogue,
+    HardScorer,
+    Settings,
+    Share,
+)
+from recsys_spark.schema import ITEM, SEEDED, USER
+
+STRATEGIES = ("uniform", "popularity", "in-batch", "hard")
+ROWS_PER_TASK = 500_000
+"""Positives of a task, on average."""
+PACK_ROWS = 500_000
+_POSITIVES, _HISTORY, _VECTORS = "positives", "history", "vectors"
+
+
+class ModelWithFactors(Protocol):
+    """A model with vectors of users and items: ``id``, ``features``, and ``bias`` where there are biases."""
+
+    userFactors: DataFrame
+    itemFactors: DataFrame
+
+
+class NegativeSampler(Transformer, KeywordParams, HasSeed, DefaultParamsReadable[Any], DefaultParamsWritable):
+    """Add negatives to positives.
+
+    ``transform`` takes rows ``user, item`` with any other columns, and returns each with ``label`` 1, and for
+    each its negatives with ``label`` 0: the same row with another item. A negative is never one of the user's
+    positives, in the input or in ``history``, and no item occurs twice among those of one positive. The
+    columns it adds:
+
+    ``label``
+        int, 1 or 0.
+    ``log_q``
+        float. Of a negative, the log probability of being drawn for this user: that of its item among those
+        that the user has not taken. Of a positive, that of its item before anything is left out; null where
+        the catalogue does not have it. Null for ``hard``.
+    ``shortfall``
+        int. Of a positive, how many negatives are missing because the user has too few unseen items; 0 for a
+        negative.
+
+    Strategies:
+
+    ``uniform``
+        Every item of the catalogue alike.
+    ``popularity``
+        In proportion to its number of events to the power of ``popularityExponent`` (Mikolov et al. 2013); an
+        item without interactions counts as taken once.
+    ``in-batch``
+        In proportion to its number among the positives of the same batch; a batch is about ``batchSize``
+        positives, of whole users, reshuffled every epoch.
+    ``hard``
+        The best scored, under ``model``, of ``numCandidates`` uniform draws; any of them for a user the model
+        does not know.
+
+    Draws are a pure function of ``seed``, ``epoch``, the user, the catalogue and the user's positives,
+    whatever the partitioning; another ``epoch`` draws other negatives. Where a pair occurs twice in the
+    input, which of the two rows gets which negatives is open.
+
+    Parameters
+    ----------
+    userCol, itemCol : str, default "user", "item"
+        Columns of the input.
+    strategy : str, default "uniform"
+        ``uniform``, ``popularity``, ``in-batch`` or ``hard``.
+    ratio : float, default 1.0
+        Negatives of each positive, at least 1; with 2.5 a positive gets 2 or 3 at random.
+    ratioCol : str, optional
+        Column with the number of negatives of each positive, instead of ``ratio``.
+    popularityExponent : float, default 0.75
+        Exponent of an item's number of events, for ``popularity``; at least 0.
+    numCandidates : int, default 8
+        Uniform draws that a hard negative is the best of, at least 1.
+    batchSize : int, default 8192
+        Positives of a batch, about, for ``in-batch``.
+    epoch : int, default 0
+        Rotates the negatives; at least 0.
+    onExhausted : str, default "fewer"
+        Where a user has too few unseen items: ``fewer`` (counted in ``shortfall``) or ``error``.
+    seed : int, default 42
+        Of every draw.
+    history : DataFrame, optional ``userCol``, ``itemCol``: further positives, which are neither drawn nor
+        returned; popularity is counted over them.
+    catalogue : DataFrame, optional
+        ``itemCol``: what may be drawn; else every item of the input and of ``history``.
+    model : optional For ``hard``: a model with ``userFactors`` and ``itemFactors``. ``history``,
+        ``catalogue`` and ``model`` are not saved with the Params.
+
+    Raises
+    ------
+    TypeError
+        An unknown argument, with the nearest known one; a value of the wrong type.
+    ValueError
+        From ``transform``: a Param out of range.
+    ModelError
+        From ``transform``: null ids, an empty catalogue, a column that is there already; with
+        ``onExhausted="error"``, from the job that uses the result, a user with too few unseen items.
+
+    Notes
+    -----
+    Counts the catalogue at once (one shuffle); the rest runs when the result is used: one shuffle. A worker
+    holds the catalogue: ``n_items * (20 + id)`` bytes (integers 8; strings their length and 4), for ``hard``
+    ``4 * rank`` more, and the driver as much; a task holds about ``ROWS_PER_TASK`` positives, with their
+    users' histories, whatever the size of the input.
+
+    Examples
+    --------
+    >>> from recsys_spark import NegativeSampler
+    >>> bought = spark.createDataFrame([("ann", "tea"), ("bob", "jam")], "user string, item string")
+    >>> labelled = NegativeSampler(strategy="uniform").transform(bought)
+    >>> labelled.select("user", "item", "label").orderBy("user", "label").show()
+    +----+----+-----+
+    |user|item|label|
+    +----+----+-----+
+    | ann| jam|    0|
+    | ann| tea|    1|
+    | bob| tea|    0|
+    | bob| jam|    1|
+    +----+----+-----+
+    <BLANKLINE>
+    """
+
+    userCol: Param[str] = param("userCol", "column of user ids", TypeConverters.toString)
+    itemCol: Param[str] = param("itemCol", "column of item ids", TypeConverters.toString)
+    strategy: Param[str] = param("strategy", f"one of {', '.join(STRATEGIES)}", TypeConverters.toString)
+    popularityExponent: Param[float] = param(
+        "popularityExponent", "exponent of an item's number of events, for popularity", TypeConverters.toFloat
+    )
+    ratio: Param[float] = param(
+        "ratio",
+        "negatives of each positive, at least 1; with 2.5 a positive gets 2 or 3 at random",
+        TypeConverters.toFloat,
+    )
+    ratioCol: Param[str] = param(
+        "ratioCol",
+        "column with the number of negatives of each positive, instead of ratio",
+        TypeConverters.toString,
+    )
+    epoch: Param[int] = param("epoch", "number that rotates the negatives", TypeConverters.toInt)
+    onExhausted: Param[str] = param(
+        "onExhausted",
+        "where a user has too few unseen items: fewer (counted in shortfall) or error",
+        TypeConverters.toString,
+    )
+    numCandidates: Param[int] = param(
+        "numCandidates", "uniform draws that a hard negative is the best of", TypeConverters.toInt
+    )
+    batchSize: Param[int] = param(
+        "batchSize", "positives of a batch, about, for in-batch", TypeConverters.toInt
+    )
+
+    @keyword_constructor
+    def __init__(
+        self,
+        *,
+        userCol: str = USER,
+        itemCol: str = ITEM,
+        strategy: str = "uniform",
+        ratio: float = 1.0,
+        ratioCol: str | None = None,
+        popularityExponent: float = 0.75,
+        numCandidates: int = 8,
+        batchSize: int = 8192,
+        epoch: int = 0,
+        onExhausted: str = "fewer",
+        seed: int = SEEDED,
+        history: DataFrame | None = None,
+        catalogue: DataFrame | None = None,
+        model: ModelWithFactors | None = None,
+    ) -> None:
+        super().__init__()
+        self.history, self.catalogue, self.model = history, catalogue, model
+        self._setDefault(userCol=USER, itemCol=ITEM, strategy="uniform", popularityExponent=0.75, ratio=1.0)
+        self._setDefault(epoch=0, onExhausted="fewer", numCandidates=8, batchSize=8192, seed=SEEDED)
+        self._set_given()
+
+    def check(self) -> None:
+        """Raise ``ValueError`` with a sentence for Params out of range or in contradiction."""
+        allowed = {"strategy": STRATEGIES, "onExhausted": ("fewer", "error")}
+        least = {"ratio": 1, "popularityExponent": 0, "numCandidates": 1, "batchSize": 1, "epoch": 0}
+        check_ranges(self, least, allowed)
+        if (self.getStrategy() == "hard") != (self.model is not None):
+            raise ValueError("strategy hard needs a model, and no other strategy takes one")
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        self.check()
+        taken = [name for name in (LABEL, LOG_Q, SHORTFALL) if name in dataset.columns]
+        if taken:
+            raise ModelError(
+                f"the input has a column {taken[0]!r} already, which the sampler adds: rename it"
+            )
+        catalogue, total = self._count(dataset)
+        placement = _Placement.build(self, total)
+        scorer_items = None if self.model is None else _item_vectors(self.model.itemFactors, catalogue)
+        settings = Settings(
+            user=self.getUserCol(),
+            item=self.getItemCol(),
+            strategy=self.getStrategy(),
+            seed=self.getSeed(),
+            epoch=self.getEpoch(),
+            candidates=self.getNumCandidates(),
+            strict=self.getOnExhausted() == "error",
+            columns=dataset.columns,
+        )
+        broadcast = dataset.sparkSession.sparkContext.broadcast((catalogue, scorer_items))
+        added = {LABEL: T.IntegerType(), LOG_Q: T.FloatType(), SHORTFALL: T.IntegerType()}
+        fields = [T.StructField(name, kind) for name, kind in added.items()]
+        schema = T.StructType([*dataset.schema.fields, *fields])
+        packed = self._packed(dataset, placement).repartitionById(placement.buckets, F.col("bucket"))
+        return packed.mapInArrow(_sampling(broadcast, settings), schema)
+
+    def _packed(self, dataset: DataFrame, placement: _Placement) -> DataFrame:
+        """Positives, histories and the model's user vectors as payloads for the tasks of their users."""
+        user, item = self.getUserCol(), self.getItemCol()
+        user_type, item_type = dataset.schema[user].dataType, dataset.schema[item].dataType
+        ratio = F.col(self.getRatioCol()) if self.isSet("ratioCol") else F.lit(self.getRatio())
+        positives = dataset.select(*placement.columns, ratio.cast("double").alias(RATIO), *dataset.columns)
+        frames = {_POSITIVES: positives}
+        if self.history is not None:
+            ids = F.col(user).cast(user_type).alias(user), F.col(item).cast(item_type).alias(item)
+            frames[_HISTORY] = self.history.select(*ids).select(*placement.columns, user, item)
+        if self.model is not None:
+            vectors = self.model.userFactors.select(F.col("id").cast(user_type).alias(user), "features")
+            frames[_VECTORS] = vectors.select(*placement.columns, user, "features")
+        packed = [frame.mapInArrow(packing(kind, PACK_ROWS), PACKED) for kind, frame in frames.items()]
+        whole = packed[0]
+        for frame in packed[1:]:
+            whole = whole.unionAll(frame)
+        return whole
+
+    def _count(self, dataset: DataFrame) -> tuple[Catalogue, int]:
+        """The catalogue with its distribution, and the number of positives."""
+        item = self.getItemCol()
+        kind = dataset.schema[item].dataType
+        count_own = F.lit(int(self.history is None)).alias("n")
+        counted = dataset.select(F.col(item), count_own, F.lit(1).alias("own"))
+        for frame, weight in ((self.history, 1), (self.catalogue, 0)):
+            if frame is not None:
+                ids = F.col(item).cast(kind).alias(item)
+                counted = counted.unionAll(frame.select(ids, F.lit(weight).alias("n"), F.lit(0).alias("own")))
+        sums = counted.groupBy(item).agg(F.sum("n").alias("n"), F.sum("own").alias("own"))
+        allowed = F.lit(True)
+        if self.catalogue is not None:
+            listed = self.catalogue.select(F.col(item).cast(kind).alias(item)).distinct()
+            sums = sums.join(listed.withColumn("listed", F.lit(True)), item, "left")
+            allowed = F.col("listed").isNotNull()
+        table = sums.select(item, "n", "own", allowed.alias("allowed")).toArrow()
+        if table[item].null_count:
+            raise ModelError(f"column {item!r} has null ids: drop those rows before sampling")
+        total = int(np.sum(table["own"].to_numpy()))
+        table = table.filter(table["allowed"])
+        if not table.num_rows:
+            raise ModelError("the catalogue is empty, so there is nothing to draw")
+        counts = np.maximum(table["n"].to_numpy(), 1).astype(np.float64)
+        by_popularity = self.getStrategy() == "popularity"
+        weights = counts ** self.getPopularityExponent() if by_popularity else np.ones(len(counts))
+        return Catalogue.build(one_array(table[item]), weights), total
+
+    def getUserCol(self) -> str:
+        """Column of user ids."""
+        return self.getOrDefault(self.userCol)
+
+    def getItemCol(self) -> str:
+        """Column of item ids."""
+        return self.getOrDefault(self.itemCol)
+
+    def getStrategy(self) -> str:
+        """How negatives are drawn."""
+        return self.getOrDefault(self.strategy)
+
+    def getRatio(self) -> float:
+        """Negatives of each positive."""
+        return self.getOrDefault(self.ratio)
+
+    def getRatioCol(self) -> str:
+        """Column with the number of negatives of each positive."""
+        return self.getOrDefault(self.ratioCol)
+
+    def getPopularityExponent(self) -> float:
+        """Exponent of an item's number of events, for popularity."""
+        return self.getOrDefault(self.popularityExponent)
+
+    def getNumCandidates(self) -> int:
+        """Uniform draws that a hard negative is the best of."""
+        return self.getOrDefault(self.numCandidates)
+
+    def getBatchSize(self) -> int:
+        """Positives of a batch, about, for in-batch."""
+        return self.getOrDefault(self.batchSize)
+
+    def getEpoch(self) -> int:
+        """Number that rotates the negatives."""
+        return self.getOrDefault(self.epoch)
+
+    def getOnExhausted(self) -> str:
+        """What happens where a user has too few unseen items."""
+        return self.getOrDefault(self.onExhausted)
+
+    def setUserCol(self, value: str) -> Self:
+        """Set the Param ``userCol``: column of user ids."""
+        return self._set(userCol=value)
+
+    def setItemCol(self, value: str) -> Self:
+        """Set the Param ``itemCol``: column of item ids."""
+        return self._set(itemCol=value)
+
+    def setStrategy(self, value: str) -> Self:
+        """Set the Param ``strategy``: how negatives are drawn."""
+        return self._set(strategy=value)
+
+    def setRatio(self, value: float) -> Self:
+        """Set the Param ``ratio``: negatives of each positive."""
+        return self._set(ratio=value)
+
+    def setRatioCol(self, value: str) -> Self:
+        """Set the Param ``ratioCol``: column with the number of negatives of each positive."""
+        return self._set(ratioCol=value)
+
+    def setPopularityExponent(self, value: float) -> Self:
+        """Set the Param ``popularityExponent``: exponent of an item's number of events, for popularity."""
+        return self._set(popularityExponent=value)
+
+    def setNumCandidates(self, value: int) -> Self:
+        """Set the Param ``numCandidates``: uniform draws that a hard negative is the best of."""
+        return self._set(numCandidates=value)
+
+    def setBatchSize(self, value: int) -> Self:
+        """Set the Param ``batchSize``: positives of a batch, about, for in-batch."""
+        return self._set(batchSize=value)
+
+    def setEpoch(self, value: int) -> Self:
+        """Set the Param ``epoch``: number that rotates the negatives."""
+        return self._set(epoch=value)
+
+    def setOnExhausted(self, value: str) -> Self:
+        """Set the Param ``onExhausted``: what happens where a user has too few unseen items."""
+        return self._set(onExhausted=value)
+
+    def setSeed(self, value: int) -> Self:
+        """Set the Param ``seed``: seed of every draw."""
+        return self._set(seed=value)
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """Where rows go: ``columns`` of their bucket and, for in-batch, their batch; and the number of
+    ``buckets``.
+    """
+
+    columns: list[Column]
+    buckets: int
+
+    @classmethod
+    def build(cls, sampler: NegativeSampler, total: int) -> _Placement:
+        user, buckets = sampler.getUserCol(), max(1, math.ceil(total / ROWS_PER_TASK))
+        if sampler.getStrategy() != "in-batch":
+            return cls([bucket_of(F.col(user), buckets)], buckets)
+        batches = max(1, math.ceil(total / sampler.getBatchSize()))
+        key = F.struct(user, F.lit(sampler.getSeed()), F.lit(sampler.getEpoch()))
+        batch = bucket_of(key, batches)
+        return cls([(batch * buckets / batches).cast("int").alias("bucket"), batch.alias(BATCH)], buckets)
+
+
+def _item_vectors(items: DataFrame, catalogue: Catalogue) -> Floats:
+    """Vectors of the catalogue in its order, with the bias as a last column; an unknown item scores -inf."""
+    ids, factors, biases = collect_factors(items)
+    positions = catalogue.positions(pa.chunked_array([ids.cast(catalogue.ids.type)]))
+    vectors = np.zeros((len(catalogue.ids), factors.shape[1] + 1), np.float32)
+    vectors[:, -1] = -np.inf
+    vectors[positions[positions >= 0]] = np.column_stack([factors, biases])[positions >= 0]
+    return vectors
+
+
+def _sampling(broadcast: Any, settings: Settings) -> Any:
+    """Function for ``mapInArrow``: a task's payloads into labelled rows."""
+
+    def sample(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        tables = unpacked(batches)
+        if _POSITIVES not in tables:
+            return
+        catalogue, item_vectors = broadcast.value
+        positives = pa.concat_tables(tables[_POSITIVES])
+        history = pa.concat_tables(tables[_HISTORY]) if _HISTORY in tables else positives.slice(0, 0)
+        share = Share.build(positives, history, catalogue, settings)
+        scorer = None
+        if item_vectors is not None and _VECTORS in tables:
+            scorer = HardScorer(item_vectors, pa.concat_tables(tables[_VECTORS]))
+        yield from share.result(share.draw(scorer))
+
+    return sample
