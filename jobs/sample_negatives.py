@@ -4,4 +4,4 @@ import sys
 
 from recsys_spark.cli import main
 
-main(["sample_negatives", *sys.argv[1:]])
+main(["sample-negatives", *sys.argv[1:]])

@@ -7,4 +7,4 @@ import sys
 
 from recsys_spark.cli import main
 
-main(["train", *sys.argv[1:], "--set", "models=[softmax]"])
+main(["train", *sys.argv[1:], "--models", "softmax"])

@@ -1,35 +1,40 @@
-"""The command ``recsys``. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."""
+"""The command ``recsys``. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+
+Spark and the models are imported by the commands that need them, so that help and errors of usage are
+immediate.
+"""
 
 from __future__ import annotations
 
+import ast
 import sys
+import time
 from collections.abc import Callable
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
 
-from recsys_spark import doctor as doctor_module
-from recsys_spark.config import Config, load_config
-from recsys_spark.console import err, out, table
-from recsys_spark.data.download import MIRROR, RELEASES, download
-from recsys_spark.data.synthetic import synthetic_inputs, world_of
+from recsys_spark import __version__
+from recsys_spark.console import configure, duration, error_line, out, table
 from recsys_spark.errors import ConfigError, RecsysError, summary
-from recsys_spark.lakehouse.tables import Lakehouse
-from recsys_spark.models.registry import REGISTRY
-from recsys_spark.pipeline.night import Night, check_models
-from recsys_spark.pipeline.show import sample_users, show_metrics, show_runs, show_user
-from recsys_spark.pipeline.steps import STEPS, run_night, steps_of
 from recsys_spark.schema import SEEDED
-from recsys_spark.session import get_session, spark_log
+
+if TYPE_CHECKING:
+    from recsys_spark.config import Config
+    from recsys_spark.lakehouse.tables import Lakehouse
+    from recsys_spark.pipeline.night import Night
+
+STEP_NAMES = ("ingest", "split", "sample_negatives", "train", "evaluate", "recommend", "publish")
+"""The steps of a night; each is the function of its name in ``recsys_spark.pipeline.<name>``."""
+
+SHOWN_USERS = 3
 
 app = typer.Typer(
     help="Nightly recommendations on Spark and Delta Lake.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 datasets = typer.Typer(help="Published and synthetic data sets.", no_args_is_help=True)
@@ -42,7 +47,7 @@ def _day(text: str) -> date:
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a day such as 2026-01-31") from None
     if not 1970 <= day.year <= 9998:
-        raise typer.BadParameter(f"{text!r} is no night between 1970 and 9998")
+        raise typer.BadParameter(f"{text!r} is not between 1970 and 9998")
     return day
 
 
@@ -56,24 +61,47 @@ AnyDate = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override, as als.rank=64.")
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not print progress.")]
+LogFile = Annotated[
+    Path | None, typer.Option("--log-file", help="Append progress and errors to this file, with times.")
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--models", "-m", metavar="NAME", help="Train only this model; may be given several times."),
+]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     try:
         app(args=arguments, prog_name="recsys")
-    except SystemExit as done:
-        log = spark_log()
-        if not done.code and log is not None:
-            log.unlink(missing_ok=True)
-        raise
     except ConfigError as error:
         _fail(str(error), 2)
     except RecsysError as error:
         _fail(str(error), 1)
-    except (PySparkException, Py4JError) as error:
-        said = f" (Spark's log: {spark_log()})" if spark_log() else ""
-        _fail(f"Spark: {summary(error)}{said}", 1)
+    except Exception as error:
+        if not _is_spark_error(error):
+            raise
+        from recsys_spark.session import keep_log
+
+        log = keep_log()
+        where = f" (Spark's log: {log})" if log else ""
+        _fail(f"Spark: {summary(error)}{where}", 1)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"recsys-spark {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -82,45 +110,103 @@ def nightly(
     run_date: RunDate,
     overrides: Overrides = None,
     show: Annotated[int, typer.Option(min=0, help="Print the lists of this many users.")] = 0,
+    quiet: Quiet = False,
+    log_file: LogFile = None,
 ) -> None:
-    """A whole night: ingest, split, negatives where configured, train, evaluate, recommend, publish."""
-    night = _night(config, run_date, overrides)
+    """Run a whole night: ingest, split, negatives where configured, train, evaluate, recommend, publish."""
+    started = time.monotonic()
+    configure(quiet, log_file)
+    night = _night(config, run_date, overrides, reads_inputs=True)
+    from recsys_spark.pipeline.show import sample_users, show_metrics, show_runs, show_user
+    from recsys_spark.pipeline.steps import run_night, steps_of
+
     run_night(night)
     show_runs(night.lake, run_date, len(steps_of(night.config)))
     show_metrics(night.lake, night.run_id, int(night.config.evaluate.champion_metric.split("@")[1]))
     for user in sample_users(night.lake, show, run_date):
         show_user(night.lake, user, run_date)
+    lake = night.config.lake
+    out.print(
+        f"\nDone in {duration(time.monotonic() - started)}. Tables: {lake.root or lake.catalog} (Delta)"
+    )
+    for command in (f"show --config {config} --user <id>", f"runs --config {config}"):
+        out.print(f"Next: recsys {command}", markup=False, soft_wrap=True)
 
 
 def _step_command(name: str) -> Callable[..., None]:
-    def command(config: ConfigFile, run_date: RunDate, overrides: Overrides = None) -> None:
-        STEPS[name](_night(config, run_date, overrides))
+    """The command that runs one step; its help is the first line of the step's docstring."""
 
-    command.__doc__ = f"The step {name} alone."
+    def command(
+        config: ConfigFile,
+        run_date: RunDate,
+        overrides: Overrides = None,
+        quiet: Quiet = False,
+        log_file: LogFile = None,
+    ) -> None:
+        configure(quiet, log_file)
+        _run_step(name, config, run_date, overrides)
+
+    command.__doc__ = first_docstring_line(f"recsys_spark.pipeline.{name}", name)
     return command
 
 
-for _name in STEPS:
-    app.command(_name)(_step_command(_name))
+def _train_command() -> Callable[..., None]:
+    """The same for ``train``, which may be given the models to train."""
+
+    def command(
+        config: ConfigFile,
+        run_date: RunDate,
+        models: Models = None,
+        overrides: Overrides = None,
+        quiet: Quiet = False,
+        log_file: LogFile = None,
+    ) -> None:
+        configure(quiet, log_file)
+        chosen = [f"models=[{', '.join(models)}]"] if models else []
+        _run_step("train", config, run_date, [*(overrides or ()), *chosen])
+
+    command.__doc__ = first_docstring_line("recsys_spark.pipeline.train", "train")
+    return command
+
+
+def first_docstring_line(module: str, function: str) -> str:
+    """First line of a function's docstring, read from the module's source without importing it."""
+    spec = find_spec(module)
+    source = spec.loader.get_source(module) if spec is not None and spec.loader is not None else ""  # type: ignore[attr-defined]
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return (ast.get_docstring(node) or "").split("\n")[0]
+    return ""
+
+
+for _name in STEP_NAMES:
+    app.command(_name.replace("_", "-"))(_train_command() if _name == "train" else _step_command(_name))
 
 
 @app.command()
 def show(
     config: ConfigFile,
-    user: Annotated[list[str], typer.Option(help="A user's id; may be given several times.")],
+    user: Annotated[
+        list[str] | None, typer.Option(help="A user's id; may be given several times. Default: a few users.")
+    ] = None,
     run_date: AnyDate = None,
     overrides: Overrides = None,
 ) -> None:
-    """A user's history and published list, with titles."""
+    """Print users' histories and published lists, with titles."""
     lake = _lake(_load(config, overrides))
-    for one in user:
-        show_user(lake, one, run_date)
+    from recsys_spark.pipeline.show import sample_users, show_user
+
+    for one_user in user or sample_users(lake, SHOWN_USERS, run_date):
+        show_user(lake, one_user, run_date)
 
 
 @app.command()
 def runs(config: ConfigFile, run_date: AnyDate = None, overrides: Overrides = None) -> None:
-    """The ledger: every step of every run."""
-    show_runs(_lake(_load(config, overrides)), run_date)
+    """Print the ledger: every step of every run."""
+    lake = _lake(_load(config, overrides))
+    from recsys_spark.pipeline.show import show_runs
+
+    show_runs(lake, run_date)
 
 
 @app.command()
@@ -128,7 +214,9 @@ def doctor(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Also look at its lake.")] = None,
 ) -> None:
     """Check Java, Spark, Delta, Python, threads, write access and memory."""
-    checks = doctor_module.examine(_load(config, None).lake if config else None)
+    from recsys_spark.doctor import examine
+
+    checks = examine(_load(config, None).lake if config else None)
     rows = [{"check": c.check, "found": c.found, "": "ok" if c.ok else c.advice} for c in checks]
     table("recsys doctor", rows, ["check", "found", ""])
     if not all(check.ok for check in checks):
@@ -137,25 +225,33 @@ def doctor(
 
 @datasets.command("download")
 def datasets_download(
-    name: Annotated[str, typer.Argument(help=", ".join(RELEASES))],
+    name: Annotated[str, typer.Argument(help="ml-100k, ml-1m, ml-25m, … ; a wrong name lists them all.")],
     to: Annotated[Path, typer.Option(help="Folder for the zip and its content.")] = Path("data"),
-    mirror: Annotated[str, typer.Option(help="Address that holds the zips.")] = MIRROR,
+    mirror: Annotated[
+        str | None, typer.Option(help="Address that holds the zips; default: GroupLens.")
+    ] = None,
 ) -> None:
     """Fetch a MovieLens release, check and unpack it."""
+    from recsys_spark.data.download import MIRROR, RELEASES, download
+
     if name not in RELEASES:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(RELEASES)}")
-    out.print(str(download(name, to, mirror)), markup=False, soft_wrap=True)
+    out.print(str(download(name, to, mirror or MIRROR)), markup=False, soft_wrap=True)
 
 
 @datasets.command("synthesize")
 def datasets_synthesize(
     to: Annotated[str, typer.Option(help="Folder or URI for ratings, users and items, as Parquet.")],
-    ratings: Annotated[int, typer.Option(min=1_000, max=1_000_000_000, help="About how many.")] = 100_000,
+    ratings: Annotated[
+        int, typer.Option(min=1_000, max=1_000_000_000, help="How many, within 2 %.")
+    ] = 100_000,
     seed: Annotated[int, typer.Option(min=0)] = SEEDED,
 ) -> None:
     """Make a data set of any size with latent tastes, genres and a power-law catalogue."""
-    spark = get_session()
-    inputs = synthetic_inputs(spark, world_of(ratings, seed))
+    from recsys_spark.data.synthetic import synthetic_inputs, world_of
+    from recsys_spark.session import get_session
+
+    inputs = synthetic_inputs(get_session(), world_of(ratings, seed))
     for name, frame in (("ratings", inputs.ratings), ("users", inputs.users), ("items", inputs.items)):
         if frame is not None:
             frame.drop("fault", "raw", "source_file").write.mode("error").parquet(f"{to}/{name}")
@@ -163,19 +259,44 @@ def datasets_synthesize(
 
 
 def _load(config: Path, overrides: list[str] | None) -> Config:
+    from recsys_spark.config import load_config
+    from recsys_spark.models.registry import REGISTRY
+
     return load_config(config, REGISTRY, overrides or ())
 
 
-def _night(config: Path, run_date: date, overrides: list[str] | None) -> Night:
+def _night(config: Path, run_date: date, overrides: list[str] | None, reads_inputs: bool) -> Night:
+    """The night of a configuration; what can be wrong with it is found before Spark starts."""
+    from recsys_spark.pipeline.ingest import require_inputs
+    from recsys_spark.pipeline.night import Night, check_models
+    from recsys_spark.session import get_session
+
     loaded = _load(config, overrides)
-    check_models(loaded)  # before Spark starts
+    check_models(loaded)
+    if reads_inputs:
+        require_inputs(loaded)
     return Night(get_session(loaded.session), loaded, run_date)
 
 
+def _run_step(name: str, config: Path, run_date: date, overrides: list[str] | None) -> None:
+    night = _night(config, run_date, overrides, reads_inputs=name == "ingest")
+    from recsys_spark.pipeline.steps import STEPS
+
+    STEPS[name](night)
+
+
 def _lake(config: Config) -> Lakehouse:
+    from recsys_spark.lakehouse.tables import Lakehouse
+    from recsys_spark.session import get_session
+
     return Lakehouse(get_session(config.session), config.lake)
 
 
+def _is_spark_error(error: Exception) -> bool:
+    """Whether Spark or its gateway raised it; neither is imported unless something else has."""
+    return type(error).__module__.split(".")[0] in ("pyspark", "py4j")
+
+
 def _fail(message: str, code: int) -> None:
-    err.print(f"recsys: {message}", markup=False, style="red", soft_wrap=True)
+    error_line(f"recsys: {message}")
     sys.exit(code)

@@ -276,7 +276,7 @@ class Evaluate(Section):
     def _measured(self) -> Self:
         if int(self.champion_metric.split("@")[1]) not in self.cutoffs:
             raise ValueError(
-                f"champion_metric {self.champion_metric!r} is at a cut-off that is not in cutoffs {self.cutoffs}"
+                f"champion_metric {self.champion_metric!r} has a cut-off that is not in {self.cutoffs}"
             )
         return self
 
@@ -393,7 +393,19 @@ def _camel_case(words: str) -> str:
 
 
 def config_problem(origin: str, key: str, given: object, allowed: str) -> str:
-    """The one form of a configuration error's line."""
+    """The one form of a configuration error's line.
+
+    Parameters
+    ----------
+    origin : str
+        File or variable that the value comes from.
+    key : str
+        Key path.
+    given : object
+        The value.
+    allowed : str
+        What is allowed.
+    """
     return f"{origin}: {key}: given {given!r}; allowed: {allowed}"
 
 
@@ -447,8 +459,8 @@ def _known(location: tuple[Any, ...], given: str, sections: Collection[str]) -> 
         elif isinstance(part, str) and model is not None and part in getattr(model, "model_fields", {}):
             annotation = model.model_fields[part].annotation
             options = [annotation, *getattr(annotation, "__args__", ())]
-            found = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
-            model = found if part != "source" else Ingest
+            section = next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)
+            model = section if part != "source" else Ingest
     names = [n for n in getattr(model, "model_fields", {}) if n not in ("params", "origin")]
     if model is Config:
         names += sorted(sections)

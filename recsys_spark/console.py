@@ -7,6 +7,8 @@ import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -23,27 +25,89 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDT
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
 """Standard error: progress and errors."""
 
+_quiet = False
+_log_file: Path | None = None
+
+
+def configure(quiet: bool = False, log_file: Path | None = None) -> None:
+    """Say where progress goes.
+
+    Parameters
+    ----------
+    quiet : bool
+        Do not print progress; errors and results are printed all the same.
+    log_file : Path, optional
+        Append progress and errors to this file too, each line with its time.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    global _quiet, _log_file
+    if log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        log_file.open("a", encoding="utf-8").close()
+    _quiet, _log_file = quiet, log_file
+
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Show that ``what`` is under way, then how long it took."""
+    """Show that ``what`` is under way, then how long it took.
+
+    Parameters
+    ----------
+    what : str
+        Name of the work.
+    """
     started = time.monotonic()
-    if err.is_terminal:
+    if err.is_terminal and not _quiet:
         with err.status(what):
             yield
     else:
-        err.print(f"{what} ...", markup=False, soft_wrap=True)
+        progress_line(f"{what} ...")
         yield
-    err.print(f"{what}: {time.monotonic() - started:.1f} s", markup=False, soft_wrap=True)
+    progress_line(f"{what}: {time.monotonic() - started:.1f} s")
 
 
 def progress_line(line: str) -> None:
-    """A plain line of progress."""
-    err.print(line, markup=False, soft_wrap=True)
+    """A plain line of progress, after the time (UTC).
+
+    Parameters
+    ----------
+    line : str
+        What to print.
+    """
+    now = datetime.now(UTC)
+    if not _quiet:
+        err.print(f"{now:%H:%M:%S} {line}", markup=False, soft_wrap=True)
+    _log(now, line)
+
+
+def error_line(line: str) -> None:
+    """An error, printed even when progress is not.
+
+    Parameters
+    ----------
+    line : str
+        What to print.
+    """
+    err.print(line, markup=False, style="red", soft_wrap=True)
+    _log(datetime.now(UTC), line)
 
 
 def table(title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
-    """Print ``rows`` with the ``columns`` named, numbers to the right."""
+    """Print ``rows`` with the ``columns`` named, numbers to the right.
+
+    Parameters
+    ----------
+    title : str
+        Line above the table.
+    rows : iterable of mappings
+        Column → value.
+    columns : sequence of str
+        Columns to print, in order.
+    """
     rows = list(rows)
     out.print(f"\n{title}", markup=False, style="bold", soft_wrap=True)
     shown = Table(box=None, pad_edge=False, header_style="bold")
@@ -53,6 +117,27 @@ def table(title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[st
     for row in rows:
         shown.add_row(*(_cell(row.get(column)) for column in columns))
     out.print(shown)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``42 s``, ``2 min 5 s``, ``1 h 3 min``.
+
+    Parameters
+    ----------
+    seconds : float
+        At least 0.
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _log(now: datetime, line: str) -> None:
+    if _log_file is not None:
+        with _log_file.open("a", encoding="utf-8") as file:
+            file.write(f"{now:%Y-%m-%dT%H:%M:%SZ} {line}\n")
 
 
 def _cell(value: object) -> Text:
@@ -67,6 +152,5 @@ def _cell(value: object) -> Text:
 
 def _plain(text: str) -> str:
     """``text`` without control characters and bidirectional overrides, which could rewrite the terminal."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if c in _UNSAFE or unicodedata.category(c) == "Cc" else c for c in text
-    )
+    unsafe = (c in _UNSAFE or unicodedata.category(c) == "Cc" for c in text)
+    return "".join("\N{REPLACEMENT CHARACTER}" if bad else c for c, bad in zip(text, unsafe, strict=True))

@@ -3,7 +3,7 @@
 Spark's shuffle moves, and its Arrow bridge converts, row by row; twenty million rows that travel as some
 thousand payloads are never sorted, grouped or turned into lists by Spark.
 
-    rows ─mapInArrow: packed_batch(parts)─▶ bucket, kind, payload ─repartitionById─▶ mapInArrow: unpacked(batches)
+    rows ─mapInArrow: packed_batch─▶ bucket, kind, payload ─repartitionById─▶ mapInArrow: unpacked
 """
 
 from __future__ import annotations

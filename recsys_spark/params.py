@@ -17,7 +17,17 @@ Constructor = TypeVar("Constructor", bound=Callable[..., None])
 
 
 def param(name: str, doc: str, converter: Any) -> Any:
-    """A Param of the class in whose body this stands."""
+    """A Param of the class in whose body this stands.
+
+    Parameters
+    ----------
+    name : str
+        Name of the Param.
+    doc : str
+        What it does.
+    converter : callable
+        One of ``pyspark.ml.param.TypeConverters``.
+    """
     return Param(Params._dummy(), name, doc, typeConverter=converter)
 
 
@@ -53,6 +63,11 @@ class KeywordParams(Params):
 def keyword_constructor(init: Constructor) -> Constructor:
     """A constructor of keyword arguments only, which keeps those that were given; the others have the
     Params' defaults.
+
+    Parameters
+    ----------
+    init : callable
+        ``__init__`` with keyword-only arguments.
     """
     known = [name for name in inspect.signature(init).parameters if name != "self"]
 
@@ -108,7 +123,13 @@ def check_ranges(
 
 
 def check_interval(params: Params) -> None:
-    """Raise ``ValueError`` for a ``checkpointInterval`` that is neither at least 1 nor -1."""
+    """Raise ``ValueError`` for a ``checkpointInterval`` that is neither at least 1 nor -1.
+
+    Parameters
+    ----------
+    params : Params
+        Has ``checkpointInterval``.
+    """
     interval = params.getOrDefault("checkpointInterval")
     if interval < 1 and interval != -1:
         raise ValueError(f"checkpointInterval must be at least 1, or -1, got {interval}")

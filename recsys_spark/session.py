@@ -1,11 +1,12 @@
 """The one builder of Spark sessions.
 
 On its own (a laptop, a test, CI) it starts a local session with everything set. Under ``spark-submit`` the
-cluster's settings stand: only what a night cannot do without, and nobody set, is added.
+cluster's settings stand: only what a night cannot do without is added, where it is not set.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from recsys_spark.errors import SetupError
 
 MIN_JAVA = 17
 _log: Path | None = None
+_keep_log = False
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 DELTA_JAR = "io.delta:delta-spark_4.2_2.13:4.4.0"
 
@@ -36,7 +38,7 @@ NEEDED = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "20000",
-    # any smaller limit makes Spark add up the batch's size for each row, which takes longer than handing the row over
+    # with any smaller limit Spark sums up the batch's size at each row, which costs more than the row
     "spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1),
     "spark.sql.adaptive.enabled": "true",
     # one BLAS and numba thread per Python worker: Spark owns the parallelism
@@ -67,10 +69,17 @@ def get_session(settings: Session | None = None, app_name: str = "recsys-spark")
     return _local(settings, app_name)
 
 
-def spark_log() -> Path | None:
-    """The file that takes what a local session's JVM writes on standard error, or None when this process
-    started none.
+def keep_log() -> Path | None:
+    """Keep the file that takes what a local session's JVM writes on standard error; otherwise it is removed
+    at exit.
+
+    Returns
+    -------
+    Path or None
+        The file, or None when this process started no local session.
     """
+    global _keep_log
+    _keep_log = True
     return _log
 
 
@@ -98,12 +107,10 @@ def require_java() -> int:
     """
     version = java_version()
     if version is None:
-        raise SetupError(
-            f"Java not found: install a JDK {MIN_JAVA} or 21 and put it on the PATH or in JAVA_HOME"
-        )
+        raise SetupError("Java not found: install a JDK 17, 21 or 25 and put it on the PATH or in JAVA_HOME")
     if version < MIN_JAVA:
         raise SetupError(
-            f"Java {version} is too old for Spark 4.2: install a JDK {MIN_JAVA} or 21, set JAVA_HOME"
+            f"Java {version} is too old for Spark 4.2: install a JDK 17, 21 or 25, set JAVA_HOME"
         )
     return version
 
@@ -126,15 +133,35 @@ def _local(settings: Session, app_name: str) -> SparkSession:
     # workers otherwise run the PATH's python3, not this environment's
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     builder = SparkSession.builder.appName(app_name)
-    for key, value in local_settings(settings).items():
+    for key, value in {**_temporary_warehouse(settings), **local_settings(settings)}.items():
         builder = builder.config(key, value)
     with _quiet_start() as log:
         _log = log
+        atexit.register(_remove_log)
         try:
             session = _with_delta(builder, settings.spark).getOrCreate()
         except (PySparkException, RuntimeError, OSError) as error:
+            keep_log()
             raise SetupError(_start_problem(log, error)) from None
     return session
+
+
+def _temporary_warehouse(settings: Session) -> Mapping[str, str]:
+    """A warehouse folder that goes with the process, or Spark would make ``spark-warehouse`` in the current
+    folder.
+
+    A Hive catalog outlives the process, and so must its warehouse.
+    """
+    if settings.spark.get("spark.sql.catalogImplementation") == "hive":
+        return {}
+    folder = tempfile.mkdtemp(prefix="recsys-warehouse-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"spark.sql.warehouse.dir": folder}
+
+
+def _remove_log() -> None:
+    if _log is not None and not _keep_log:
+        _log.unlink(missing_ok=True)
 
 
 def _with_delta(builder: SparkSession.Builder, further: Mapping[str, str]) -> SparkSession.Builder:
@@ -150,6 +177,11 @@ def _with_delta(builder: SparkSession.Builder, further: Mapping[str, str]) -> Sp
 def local_settings(settings: Session) -> Mapping[str, str]:
     """Spark settings of a local session: small parallelism, since every Delta write costs as many files
     and tasks.
+
+    Parameters
+    ----------
+    settings : Session
+        The configuration's ``session`` section.
     """
     cores = settings.cores or os.cpu_count() or 1
     gib = psutil.virtual_memory().total / 2**30
@@ -173,8 +205,8 @@ def local_settings(settings: Session) -> Mapping[str, str]:
 
 @contextmanager
 def _quiet_start() -> Iterator[Path]:
-    """Send what the starting JVM writes on standard error (Ivy's report, Spark's banner) to a file, whose
-    path is given.
+    """Send what the starting JVM writes on standard error (Ivy's report, Spark's banner) to a file;
+    yields its path.
     """
     handle, name = tempfile.mkstemp(prefix="recsys-spark-", suffix=".log")
     sys.stderr.flush()
@@ -194,10 +226,11 @@ def _quiet_start() -> Iterator[Path]:
 
 
 def _start_problem(log: Path, error: Exception) -> str:
-    said = log.read_text(encoding="utf-8", errors="replace")
-    if "unresolved dependenc" in said or "UNRESOLVED DEPENDENCIES" in said:
+    log_text = log.read_text(encoding="utf-8", errors="replace")
+    if "unresolved dependenc" in log_text or "UNRESOLVED DEPENDENCIES" in log_text:
         return (
-            f"Delta's jar {DELTA_JAR} cannot be fetched from Maven Central: connect once, set spark.jars.repositories or "
-            f"spark.jars.ivySettings to your mirror, or set spark.jars to the jar files (report: {log})"
+            f"Delta's jar {DELTA_JAR} cannot be fetched from Maven Central: connect once, set "
+            "spark.jars.repositories or spark.jars.ivySettings to your mirror, or set spark.jars to the jar "
+            f"files (report: {log})"
         )
     return f"Spark did not start: {str(error).strip().splitlines()[0]} (report: {log})"

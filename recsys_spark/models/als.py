@@ -68,17 +68,20 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         What ``transform`` does with unknown users and items: ``nan`` or ``drop``.
     blockSize : int, default 4096
         Accepted for Spark's sake, and ignored.
-    unobservedWeight : float, optional Weight of every pair, observed or not, at least 0: the objective of
-        iALS (Rendle et al. 2022), where an observed positive counts 1. Without it Spark's implicit objective
-        is fitted. Needs ``implicitPrefs``.
-    regExponent : float, default 1.0 Exponent of a row's number of events in its regularisation, from 0 (all
-        rows alike) to 1.5; 1 as in Spark.
+    unobservedWeight : float, optional
+        Weight of every pair, observed or not, at least 0: the objective of iALS (Rendle et al. 2022), where
+        an observed positive counts 1. Without it Spark's implicit objective is fitted. Needs
+        ``implicitPrefs``.
+    regExponent : float, default 1.0
+        Exponent of a row's number of events in its regularisation, from 0 (all rows alike) to 1.5; 1 as in
+        Spark.
     gravity : float, default 0.0
         Weight of the mean squared prediction over all pairs, at least 0. Explicit feedback only.
     useBiases : bool, default False
         Fit a global mean and a bias for each user and item. Explicit feedback only.
-    solver : str, default "cholesky" ``cholesky`` solves every row exactly; ``cg`` takes a few
-        conjugate-gradient steps from the last solution, which is faster.
+    solver : str, default "cholesky"
+        ``cholesky`` solves every row exactly; ``cg`` takes a few conjugate-gradient steps from the last
+        solution, which is faster.
     cgSteps : int, default 3
         Steps of ``cg`` for each row in each iteration, at least 1.
     tol : float, default 0.0
@@ -109,7 +112,8 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
     --------
     >>> from recsys_spark import ALS
     >>> columns = "user string, item string, rating double"
-    >>> ratings = spark.createDataFrame([("ann", "tea", 2.0), ("ann", "jam", 1.0), ("bob", "tea", 1.0)], columns)
+    >>> rows = [("ann", "tea", 2.0), ("ann", "jam", 1.0), ("bob", "tea", 1.0)]
+    >>> ratings = spark.createDataFrame(rows, columns)
     >>> model = ALS(rank=2, implicitPrefs=True, alpha=5.0).fit(ratings)
     >>> model.recommendForAllUsers(1, excludeSeen=ratings).select("user", "recommendations.item").show()
     +----+-----+
@@ -268,23 +272,53 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
         self._setDefault(coldStartStrategy="nan", userCol="user", itemCol="item")
 
     def setUserCol(self, value: str) -> Self:
-        """Set the column of user ids."""
+        """Set the column of user ids.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column.
+        """
         return self._set(userCol=value)
 
     def setItemCol(self, value: str) -> Self:
-        """Set the column of item ids."""
+        """Set the column of item ids.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column.
+        """
         return self._set(itemCol=value)
 
     def setPredictionCol(self, value: str) -> Self:
-        """Set the column that ``transform`` adds."""
+        """Set the column that ``transform`` adds.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column.
+        """
         return self._set(predictionCol=value)
 
     def setColdStartStrategy(self, value: str) -> Self:
-        """Set what ``transform`` does with unknown users and items: ``nan`` or ``drop``."""
+        """Set what ``transform`` does with unknown users and items: ``nan`` or ``drop``.
+
+        Parameters
+        ----------
+        value : str
+            ``nan`` or ``drop``.
+        """
         return self._set(coldStartStrategy=value)
 
     def setBlockSize(self, value: int) -> Self:
-        """Set ``blockSize``: accepted for Spark's sake, and ignored."""
+        """Set ``blockSize``: accepted for Spark's sake, and ignored.
+
+        Parameters
+        ----------
+        value : int
+            Rows that Spark's own ALS works on at a time; ignored by ours.
+        """
         return self._set(blockSize=value)
 
     def fitted_values(self) -> dict[str, Any]:
@@ -296,8 +330,9 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
 
         Parameters
         ----------
-        histories : DataFrame ``userCol``, ``itemCol``, and ``ratingCol`` if it is named; rows of items that
-            the model does not know are ignored, and a user with no other rows is not in the result.
+        histories : DataFrame
+            ``userCol``, ``itemCol``, and ``ratingCol`` if it is named; rows of items that the model does not
+            know are ignored, and a user with no other rows is not in the result.
         ratingCol : str, optional
             Column of ratings; without it every row counts 1.
 

@@ -100,79 +100,193 @@ class SparkALSParams(KeywordParams, _ALSParams):
     """The Params of Spark's ALS, with their setters; the getters are Spark's."""
 
     def setRank(self, value: int) -> Self:
-        """Set the Param ``rank``: length of the factors."""
+        """Set ``rank``: length of the factors.
+
+        Parameters
+        ----------
+        value : int
+            Length of the factors, at least 1.
+        """
         return self._set(rank=value)
 
     def setMaxIter(self, value: int) -> Self:
-        """Set the Param ``maxIter``: largest number of iterations."""
+        """Set ``maxIter``: largest number of iterations.
+
+        Parameters
+        ----------
+        value : int
+            Largest number of iterations, at least 0.
+        """
         return self._set(maxIter=value)
 
     def setRegParam(self, value: float) -> Self:
-        """Set the Param ``regParam``: regularisation."""
+        """Set ``regParam``: regularisation.
+
+        Parameters
+        ----------
+        value : float
+            Regularisation, at least 0.
+        """
         return self._set(regParam=value)
 
     def setNumUserBlocks(self, value: int) -> Self:
-        """Set the Param ``numUserBlocks``: blocks that Spark's own ALS divides the rows into."""
+        """Set ``numUserBlocks``: blocks that Spark's own ALS divides the rows into.
+
+        Parameters
+        ----------
+        value : int
+            Blocks that Spark's own ALS divides the users into; ignored by ours.
+        """
         return self._set(numUserBlocks=value)
 
     def setNumItemBlocks(self, value: int) -> Self:
-        """Set the Param ``numItemBlocks``: blocks that Spark's own ALS divides the rows into."""
+        """Set ``numItemBlocks``: blocks that Spark's own ALS divides the rows into.
+
+        Parameters
+        ----------
+        value : int
+            Blocks that Spark's own ALS divides the items into; ignored by ours.
+        """
         return self._set(numItemBlocks=value)
 
     def setRatingCol(self, value: str) -> Self:
-        """Set the Param ``ratingCol``: column of ratings; ``""`` for all 1."""
+        """Set ``ratingCol``: column of ratings; ``""`` for all 1.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column; ``""`` counts every row 1.
+        """
         return self._set(ratingCol=value)
 
     def setSeed(self, value: int) -> Self:
-        """Set the Param ``seed``: seed of the starting factors."""
+        """Set ``seed``: seed of the starting factors.
+
+        Parameters
+        ----------
+        value : int
+            Any integer.
+        """
         return self._set(seed=value)
 
     def setCheckpointInterval(self, value: int) -> Self:
-        """Set the Param ``checkpointInterval``: iterations of one Spark job."""
+        """Set ``checkpointInterval``: iterations of one Spark job.
+
+        Parameters
+        ----------
+        value : int
+            Iterations of one Spark job, at least 1; -1 for all in one.
+        """
         return self._set(checkpointInterval=value)
 
     def setIntermediateStorageLevel(self, value: str) -> Self:
-        """Set the Param ``intermediateStorageLevel``: storage of what passes between iterations."""
+        """Set ``intermediateStorageLevel``: storage of what passes between iterations.
+
+        Parameters
+        ----------
+        value : str
+            Name of a storage level; ignored by ours.
+        """
         return self._set(intermediateStorageLevel=value)
 
     def setFinalStorageLevel(self, value: str) -> Self:
-        """Set the Param ``finalStorageLevel``: storage of the factors."""
+        """Set ``finalStorageLevel``: storage of the factors.
+
+        Parameters
+        ----------
+        value : str
+            Name of a storage level, such as ``MEMORY_AND_DISK``.
+        """
         return self._set(finalStorageLevel=value)
 
     def setColdStartStrategy(self, value: str) -> Self:
-        """Set the Param ``coldStartStrategy``: what ``transform`` does with unknown ids."""
+        """Set ``coldStartStrategy``: what ``transform`` does with unknown ids.
+
+        Parameters
+        ----------
+        value : str
+            ``nan`` or ``drop``.
+        """
         return self._set(coldStartStrategy=value)
 
     def setBlockSize(self, value: int) -> Self:
-        """Set the Param ``blockSize``: number of rows that Spark's own ALS works on at a time."""
+        """Set ``blockSize``: number of rows that Spark's own ALS works on at a time.
+
+        Parameters
+        ----------
+        value : int
+            Rows that Spark's own ALS works on at a time; ignored by ours.
+        """
         return self._set(blockSize=value)
 
     def setUserCol(self, value: str) -> Self:
-        """Set the Param ``userCol``: column of user ids."""
+        """Set ``userCol``: column of user ids.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column.
+        """
         return self._set(userCol=value)
 
     def setItemCol(self, value: str) -> Self:
-        """Set the Param ``itemCol``: column of item ids."""
+        """Set ``itemCol``: column of item ids.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column.
+        """
         return self._set(itemCol=value)
 
     def setPredictionCol(self, value: str) -> Self:
-        """Set the Param ``predictionCol``: column that ``transform`` adds."""
+        """Set ``predictionCol``: column that ``transform`` adds.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column.
+        """
         return self._set(predictionCol=value)
 
     def setImplicitPrefs(self, value: bool) -> Self:
-        """Set the Param ``implicitPrefs``: whether ratings are weights of preferences."""
+        """Set ``implicitPrefs``: whether ratings are weights of preferences.
+
+        Parameters
+        ----------
+        value : bool
+            Whether ratings are weights of preferences, not predicted.
+        """
         return self._set(implicitPrefs=value)
 
     def setAlpha(self, value: float) -> Self:
-        """Set the Param ``alpha``: weight of a rating in implicit preferences."""
+        """Set ``alpha``: weight of a rating in implicit preferences.
+
+        Parameters
+        ----------
+        value : float
+            Weight of a rating in implicit preferences, at least 0.
+        """
         return self._set(alpha=value)
 
     def setNonnegative(self, value: bool) -> Self:
-        """Set the Param ``nonnegative``: whether factors are kept from being negative."""
+        """Set ``nonnegative``: whether factors are kept from being negative.
+
+        Parameters
+        ----------
+        value : bool
+            Whether factors are kept from being negative.
+        """
         return self._set(nonnegative=value)
 
     def setNumBlocks(self, value: int) -> Self:
-        """Set ``numUserBlocks`` and ``numItemBlocks``: blocks that Spark's own ALS divides the rows into."""
+        """Set ``numUserBlocks`` and ``numItemBlocks``: blocks that Spark's own ALS divides the rows into.
+
+        Parameters
+        ----------
+        value : int
+            Blocks of users and of items, for Spark's own ALS; ignored by ours.
+        """
         return self._set(numUserBlocks=value, numItemBlocks=value)
 
 
@@ -204,29 +318,75 @@ class ALSParams(SparkALSParams, ObjectiveParams, HasTol):
         return self.getOrDefault(self.cgSteps)
 
     def setUnobservedWeight(self, value: float) -> Self:
-        """Set the Param ``unobservedWeight``: weight of every pair in iALS."""
+        """Set ``unobservedWeight``: weight of every pair in iALS.
+
+        Parameters
+        ----------
+        value : float
+            Weight of every pair, observed or not, in the objective of iALS (Rendle et al. 2022), where an
+            observed positive counts 1; absent: Spark's implicit objective. Needs implicitPrefs.
+        """
         return self._set(unobservedWeight=value)
 
     def setRegExponent(self, value: float) -> Self:
-        """Set the Param ``regExponent``: exponent of the number of events in a row's regularisation."""
+        """Set ``regExponent``: exponent of the number of events in a row's regularisation.
+
+        Parameters
+        ----------
+        value : float
+            Exponent of a row's number of events (with unobservedWeight: plus that weight times the other
+            side's size) in its regularisation: 1 as in Spark, 0 for the same regularisation of every row;
+            from 0 to 1.5.
+        """
         return self._set(regExponent=value)
 
     def setGravity(self, value: float) -> Self:
-        """Set the Param ``gravity``: weight of the mean squared prediction over all pairs."""
+        """Set ``gravity``: weight of the mean squared prediction over all pairs.
+
+        Parameters
+        ----------
+        value : float
+            Weight of the mean squared prediction over all pairs, against the mean squared error over the
+            observed ones; 0 for none. Explicit feedback only.
+        """
         return self._set(gravity=value)
 
     def setUseBiases(self, value: bool) -> Self:
-        """Set the Param ``useBiases``: whether biases are fitted."""
+        """Set ``useBiases``: whether biases are fitted.
+
+        Parameters
+        ----------
+        value : bool
+            Whether to fit a global mean and a bias for each user and item. Explicit feedback only.
+        """
         return self._set(useBiases=value)
 
     def setSolver(self, value: str) -> Self:
-        """Set the Param ``solver``: name of the solver."""
+        """Set ``solver``: name of the solver.
+
+        Parameters
+        ----------
+        value : str
+            Cholesky (exact) or cg (a few conjugate-gradient steps from the last solution).
+        """
         return self._set(solver=value)
 
     def setCgSteps(self, value: int) -> Self:
-        """Set the Param ``cgSteps``: conjugate-gradient steps of a row in each iteration."""
+        """Set ``cgSteps``: conjugate-gradient steps of a row in each iteration.
+
+        Parameters
+        ----------
+        value : int
+            Conjugate-gradient steps of a row in each iteration, for solver cg.
+        """
         return self._set(cgSteps=value)
 
     def setTol(self, value: float) -> Self:
-        """Set the Param ``tol``: smallest fraction by which an iteration must lower the objective."""
+        """Set ``tol``: smallest fraction by which an iteration must lower the objective.
+
+        Parameters
+        ----------
+        value : float
+            Fraction, at least 0; 0 for never.
+        """
         return self._set(tol=value)

@@ -61,7 +61,13 @@ class InteractionColumns(HasPredictionCol):
         return self.getOrDefault(self.userCol)
 
     def setUserCol(self, value: str) -> Self:
-        """Set the column of user ids."""
+        """Set the column of user ids.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column.
+        """
         return self._set(userCol=value)
 
     def getItemCol(self) -> str:
@@ -69,11 +75,23 @@ class InteractionColumns(HasPredictionCol):
         return self.getOrDefault(self.itemCol)
 
     def setItemCol(self, value: str) -> Self:
-        """Set the column of item ids."""
+        """Set the column of item ids.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column.
+        """
         return self._set(itemCol=value)
 
     def setPredictionCol(self, value: str) -> Self:
-        """Set the column that ``transform`` adds."""
+        """Set the column that ``transform`` adds.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column.
+        """
         return self._set(predictionCol=value)
 
 
@@ -240,7 +258,13 @@ class RecommenderModel(Model):
     @classmethod
     @abstractmethod
     def load(cls, path: str) -> Self:
-        """The model that was saved at ``path``."""
+        """The model that was saved at ``path``.
+
+        Parameters
+        ----------
+        path : str
+            Folder or URI.
+        """
 
     def _request(
         self, n: int, seen: DataFrame | None, allowed: DataFrame | None, denied: DataFrame | None
@@ -260,7 +284,17 @@ class RecommenderModel(Model):
 
 
 def spark_shape(lists: DataFrame, key: str, listed: str) -> DataFrame:
-    """Lists in the shape of Spark's ALS: the id as ``key``, and structs of ``listed`` and ``rating``."""
+    """Lists in the shape of Spark's ALS: the id as ``key``, and structs of ``listed`` and ``rating``.
+
+    Parameters
+    ----------
+    lists : DataFrame
+        ``id``, ``recommendations``.
+    key : str
+        Name of the id's column.
+    listed : str
+        Name of what is listed.
+    """
     renamed = F.transform(
         RECOMMENDATIONS, lambda entry: F.struct(entry[ITEM].alias(listed), entry[SCORE].alias(RATING))
     )
@@ -269,6 +303,13 @@ def spark_shape(lists: DataFrame, key: str, listed: str) -> DataFrame:
 
 def id_column(dataset: DataFrame, name: str) -> Column:
     """Column of ids as int, bigint or string; numbers with a fraction become null, which ``fit`` rejects.
+
+    Parameters
+    ----------
+    dataset : DataFrame
+        What the column is in.
+    name : str
+        Name of the column.
 
     Raises
     ------

@@ -30,9 +30,9 @@ class FactorModel(FramesModel, RecommenderModel):
 
     Attributes
     ----------
-    userFactors, itemFactors : DataFrame One row per id: ``id``, ``features`` array<float> of length ``rank``,
-        and where the model has biases ``bias`` float; a score is the dot product, plus both biases and
-        ``globalMean``.
+    userFactors, itemFactors : DataFrame
+        One row per id: ``id``, ``features`` array<float> of length ``rank``, and where the model has biases
+        ``bias`` float; a score is the dot product, plus both biases and ``globalMean``.
     globalMean : float
         Added to every score.
     """
@@ -57,6 +57,13 @@ class FactorModel(FramesModel, RecommenderModel):
     def recommend_lists(self, users: DataFrame, request: ListRequest) -> DataFrame:
         """Best items of each known user; see :meth:`RecommenderModel.recommend_lists`. A join, then the
         top-N engine.
+
+        Parameters
+        ----------
+        users : DataFrame
+            ``user``, unique.
+        request : ListRequest
+            Length, seen pairs, allowed and denied items, bounds of memory.
         """
         return self._lists(users, request)
 
@@ -100,8 +107,9 @@ class FactorModel(FramesModel, RecommenderModel):
         ----------
         n : int
             Length of the lists, at least 1.
-        similarity : str ``dot`` (popular items first), ``cosine`` (of like taste, however rare), or
-            ``tempered``: the dot product of vectors divided by their lengths to the power of ``temper``.
+        similarity : str
+            ``dot`` (popular items first), ``cosine`` (of like taste, however rare), or ``tempered``: the dot
+            product of vectors divided by their lengths to the power of ``temper``.
         temper : float
             For ``tempered``: 0 is ``dot``, 1 is ``cosine``.
 
@@ -149,7 +157,13 @@ class FactorModel(FramesModel, RecommenderModel):
 
     @classmethod
     def from_frames(cls, frames: dict[str, DataFrame]) -> Self:
-        """The model made of the two tables."""
+        """The model made of the two tables.
+
+        Parameters
+        ----------
+        frames : dict
+            Name of a frame → DataFrame.
+        """
         return cls(frames["userFactors"], frames["itemFactors"])
 
     def _lists(self, users: DataFrame, request: ListRequest, normalized: bool = False) -> DataFrame:

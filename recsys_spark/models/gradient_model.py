@@ -188,12 +188,28 @@ class GradientModel(FactorModel, NetworkParams):
 
     @classmethod
     def from_frames(cls, frames: dict[str, DataFrame]) -> Self:
-        """The model made of the frames."""
+        """The model made of the frames.
+
+        Parameters
+        ----------
+        frames : dict
+            Name of a frame → DataFrame.
+        """
         return cls(frames["userFactors"], frames["itemFactors"], frames["tables"])
 
 
 def rating_rows(dataset: DataFrame, user: str, item: str, rating: str | None) -> DataFrame:
-    """``user, item, rating`` (float; 1 without a column of ratings)."""
+    """``user, item, rating`` (float; 1 without a column of ratings).
+
+    Parameters
+    ----------
+    dataset : DataFrame
+        Rows with ids.
+    user, item : str
+        Names of the columns of ids.
+    rating : str or None
+        Name of the column of ratings; without it every row counts 1.
+    """
     value = F.col(rating) if rating and rating in dataset.columns else F.lit(1.0)
     ids = [id_column(dataset, name).alias(to) for name, to in ((user, USER), (item, ITEM))]
     return dataset.select(*ids, value.cast("float").alias(RATING))

@@ -61,7 +61,13 @@ class NetworkParams(InteractionColumns, HasSeed):
         return self.getOrDefault(self.coldStartStrategy)
 
     def setColdStartStrategy(self, value: str) -> Self:
-        """Set the Param ``coldStartStrategy``: what ``transform`` does with unknown users and items."""
+        """Set ``coldStartStrategy``: what ``transform`` does with unknown users and items.
+
+        Parameters
+        ----------
+        value : str
+            What transform does with unknown users and items: nan, drop or average.
+        """
         return self._set(coldStartStrategy=value)
 
 
@@ -132,63 +138,151 @@ class GradientParams(KeywordParams, NetworkParams, HasMaxIter, HasRegParam):
         return self.getOrDefault(self.checkpointInterval)
 
     def setEmbeddingDim(self, value: int) -> Self:
-        """Set the Param ``embeddingDim``: length of an embedding."""
+        """Set ``embeddingDim``: length of an embedding.
+
+        Parameters
+        ----------
+        value : int
+            Length of an embedding, at least 1.
+        """
         return self._set(embeddingDim=value)
 
     def setHiddenDims(self, value: list[int]) -> Self:
-        """Set the Param ``hiddenDims``: sizes of the network's layers."""
+        """Set ``hiddenDims``: sizes of the network's layers.
+
+        Parameters
+        ----------
+        value : list[int]
+            Sizes of the network's layers; [] for none.
+        """
         return self._set(hiddenDims=value)
 
     def setActivation(self, value: str) -> Self:
-        """Set the Param ``activation``: activation of hidden layers."""
+        """Set ``activation``: activation of hidden layers.
+
+        Parameters
+        ----------
+        value : str
+            Activation of hidden layers: relu or tanh.
+        """
         return self._set(activation=value)
 
     def setUserFeatureCols(self, value: list[str]) -> Self:
-        """Set the Param ``userFeatureCols``: columns of userFeatures that are features."""
+        """Set ``userFeatureCols``: columns of userFeatures that are features.
+
+        Parameters
+        ----------
+        value : list[str]
+            Columns of userFeatures that are features: text, arrays, or numbers.
+        """
         return self._set(userFeatureCols=value)
 
     def setRatingCol(self, value: str) -> Self:
-        """Set the Param ``ratingCol``: column of ratings."""
+        """Set ``ratingCol``: column of ratings.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column; ``""`` counts every row 1.
+        """
         return self._set(ratingCol=value)
 
     def setDropout(self, value: float) -> Self:
-        """Set the Param ``dropout``: fraction of a hidden layer's outputs that a training step leaves out."""
+        """Set ``dropout``: fraction of a hidden layer's outputs that a training step leaves out.
+
+        Parameters
+        ----------
+        value : float
+            Fraction of a hidden layer's outputs that a training step leaves out, below 1.
+        """
         return self._set(dropout=value)
 
     def setStepSize(self, value: float) -> Self:
-        """Set the Param ``stepSize``: learning rate of Adam."""
+        """Set ``stepSize``: learning rate of Adam.
+
+        Parameters
+        ----------
+        value : float
+            Learning rate of Adam.
+        """
         return self._set(stepSize=value)
 
     def setSchedule(self, value: str) -> Self:
-        """Set the Param ``schedule``: how the learning rate falls."""
+        """Set ``schedule``: how the learning rate falls.
+
+        Parameters
+        ----------
+        value : str
+            How the learning rate falls: constant, linear or cosine.
+        """
         return self._set(schedule=value)
 
     def setBatchSize(self, value: int) -> Self:
-        """Set the Param ``batchSize``: size of a mini-batch, over all tasks."""
+        """Set ``batchSize``: size of a mini-batch, over all tasks.
+
+        Parameters
+        ----------
+        value : int
+            Size of a mini-batch, over all tasks.
+        """
         return self._set(batchSize=value)
 
     def setNumNegatives(self, value: int) -> Self:
-        """Set the Param ``numNegatives``: items drawn as negatives."""
+        """Set ``numNegatives``: items drawn as negatives.
+
+        Parameters
+        ----------
+        value : int
+            Items drawn as negatives.
+        """
         return self._set(numNegatives=value)
 
     def setPopularityExponent(self, value: float) -> Self:
-        """Set the Param ``popularityExponent``: exponent of an item's number of events in drawing
-        negatives.
+        """Set ``popularityExponent``: exponent of an item's number of events in drawing negatives.
+
+        Parameters
+        ----------
+        value : float
+            Negatives are drawn in proportion to their number of events to this power; 0 for uniformly.
         """
         return self._set(popularityExponent=value)
 
     def setCheckpointInterval(self, value: int) -> Self:
-        """Set the Param ``checkpointInterval``: epochs of one Spark job."""
+        """Set ``checkpointInterval``: epochs of one Spark job.
+
+        Parameters
+        ----------
+        value : int
+            Iterations of one Spark job, at least 1; -1 for all in one.
+        """
         return self._set(checkpointInterval=value)
 
     def setMaxIter(self, value: int) -> Self:
-        """Set the Param ``maxIter``: number of epochs at most."""
+        """Set ``maxIter``: number of epochs at most.
+
+        Parameters
+        ----------
+        value : int
+            Number of epochs, at least 0.
+        """
         return self._set(maxIter=value)
 
     def setRegParam(self, value: float) -> Self:
-        """Set the Param ``regParam``: l2 regularisation."""
+        """Set ``regParam``: l2 regularisation.
+
+        Parameters
+        ----------
+        value : float
+            L2 regularisation, at least 0.
+        """
         return self._set(regParam=value)
 
     def setSeed(self, value: int) -> Self:
-        """Set the Param ``seed``: seed of every random draw."""
+        """Set ``seed``: seed of every random draw.
+
+        Parameters
+        ----------
+        value : int
+            Any integer.
+        """
         return self._set(seed=value)

@@ -58,8 +58,9 @@ class PairwiseRecommender(
 
     Parameters
     ----------
-    userCol, itemCol, ratingCol : str, default "user", "item", "rating" Columns of the input; with loss
-        ``squared`` ratings must be there, otherwise every row counts without them.
+    userCol, itemCol, ratingCol : str, default "user", "item", "rating"
+        Columns of the input; with loss ``squared`` ratings must be there, otherwise every row counts without
+        them.
     predictionCol : str, default "prediction"
         Column that ``transform`` adds.
     interaction : str, default "dot"
@@ -78,8 +79,9 @@ class PairwiseRecommender(
         Users and items have biases; never with ``ccl``.
     numNegatives : int, default 4
         Negatives of each positive; at least 1 unless the loss is ``squared``.
-    popularityExponent : float, default 0.0 Negatives are drawn in proportion to their number of events to
-        this power, at least 0; 0 for uniformly.
+    popularityExponent : float, default 0.0
+        Negatives are drawn in proportion to their number of events to this power, at least 0; 0 for
+        uniformly.
     rotateNegatives : bool, default True
         Each epoch has other negatives.
     margin : float, default 0.4
@@ -104,15 +106,18 @@ class PairwiseRecommender(
         Of every random draw.
     userFeatureCols, itemFeatureCols : sequence of str, default ()
         Columns of ``userFeatures`` and ``itemFeatures`` that are features: text, arrays, or numbers.
-    coldStartStrategy : str, default "average" What ``transform`` does with unknown users and items:
-        ``average`` scores them as average ones, ``drop`` drops the row.
-    numCandidates : int, default 500 With ``mlp``: items that the network ranks for each user, the best by dot
-        product, or without one the most popular.
+    coldStartStrategy : str, default "average"
+        What ``transform`` does with unknown users and items: ``average`` scores them as average ones,
+        ``drop`` drops the row.
+    numCandidates : int, default 500
+        With ``mlp``: items that the network ranks for each user, the best by dot product, or without one the
+        most popular.
     initialModel : PairwiseModel, optional Continue from it, with fresh moments; ids it does not know start
         fresh. It is not saved with the estimator.
-    userFeatures, itemFeatures : DataFrame, optional One row per user or item: ``userCol`` or ``itemCol``, and
-        the feature columns. A vector is an id's own embedding plus those of its features; users and items
-        that have only features are served too. They are not saved with the estimator.
+    userFeatures, itemFeatures : DataFrame, optional
+        One row per user or item: ``userCol`` or ``itemCol``, and the feature columns. A vector is an id's own
+        embedding plus those of its features; users and items that have only features are served too. They are
+        not saved with the estimator.
 
     Raises
     ------
@@ -280,6 +285,13 @@ class PairwiseModel(GradientModel, PairParams):
 
         With a network in two stages: ``numCandidates`` by dot product, or without one by popularity, then the
         network; exact where the catalogue has no more items than that.
+
+        Parameters
+        ----------
+        users : DataFrame
+            ``user``, unique.
+        request : ListRequest
+            Length, seen pairs, allowed and denied items, bounds of memory.
         """
         if "mlp" not in self.getInteraction():
             return super().recommend_lists(users, request)

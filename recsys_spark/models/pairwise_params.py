@@ -74,7 +74,14 @@ class PairParams(NetworkParams):
         return self.getOrDefault(self.numCandidates)
 
     def setNumCandidates(self, value: int) -> Self:
-        """Set the Param ``numCandidates``: items that the network ranks for each user."""
+        """Set ``numCandidates``: items that the network ranks for each user.
+
+        Parameters
+        ----------
+        value : int
+            Items that the network ranks for each user: the best by dot product, or without one the most
+            popular.
+        """
         return self._set(numCandidates=value)
 
 
@@ -118,33 +125,81 @@ class PairwiseParams(PairParams, GradientParams):
         return self.getOrDefault(self.initStd)
 
     def setItemFeatureCols(self, value: list[str]) -> Self:
-        """Set the Param ``itemFeatureCols``: columns of itemFeatures that are features."""
+        """Set ``itemFeatureCols``: columns of itemFeatures that are features.
+
+        Parameters
+        ----------
+        value : list[str]
+            Columns of itemFeatures that are features: text, arrays, or numbers.
+        """
         return self._set(itemFeatureCols=value)
 
     def setInteraction(self, value: str) -> Self:
-        """Set the Param ``interaction``: what makes a score beside the biases."""
+        """Set ``interaction``: what makes a score beside the biases.
+
+        Parameters
+        ----------
+        value : str
+            What makes a score beside the biases: dot, mlp or dot+mlp.
+        """
         return self._set(interaction=value)
 
     def setLoss(self, value: str) -> Self:
-        """Set the Param ``loss``: name of the loss."""
+        """Set ``loss``: name of the loss.
+
+        Parameters
+        ----------
+        value : str
+            Squared, logistic, bpr or ccl.
+        """
         return self._set(loss=value)
 
     def setUseBiases(self, value: bool) -> Self:
-        """Set the Param ``useBiases``: whether users and items have biases."""
+        """Set ``useBiases``: whether users and items have biases.
+
+        Parameters
+        ----------
+        value : bool
+            Whether users and items have biases; never with ccl.
+        """
         return self._set(useBiases=value)
 
     def setRotateNegatives(self, value: bool) -> Self:
-        """Set the Param ``rotateNegatives``: whether each epoch has other negatives."""
+        """Set ``rotateNegatives``: whether each epoch has other negatives.
+
+        Parameters
+        ----------
+        value : bool
+            Whether each epoch has other negatives.
+        """
         return self._set(rotateNegatives=value)
 
     def setMargin(self, value: float) -> Self:
-        """Set the Param ``margin``: of loss ccl, the cosine below which a negative costs nothing."""
+        """Set ``margin``: of loss ccl, the cosine below which a negative costs nothing.
+
+        Parameters
+        ----------
+        value : float
+            Of loss ccl: cosine below which a negative costs nothing.
+        """
         return self._set(margin=value)
 
     def setNegativeWeight(self, value: float) -> Self:
-        """Set the Param ``negativeWeight``: of loss ccl, the weight of the negatives' mean loss."""
+        """Set ``negativeWeight``: of loss ccl, the weight of the negatives' mean loss.
+
+        Parameters
+        ----------
+        value : float
+            Of loss ccl: weight of the negatives' mean loss.
+        """
         return self._set(negativeWeight=value)
 
     def setInitStd(self, value: float) -> Self:
-        """Set the Param ``initStd``: standard deviation of embeddings before the first step."""
+        """Set ``initStd``: standard deviation of embeddings before the first step.
+
+        Parameters
+        ----------
+        value : float
+            Standard deviation of embeddings before the first step.
+        """
         return self._set(initStd=value)

@@ -41,7 +41,13 @@ class FramesModel(MLWritable, MLReadable[Any]):
 
     @classmethod
     def from_frames(cls, frames: dict[str, DataFrame]) -> Self:
-        """The model made of ``frames``."""
+        """The model made of ``frames``.
+
+        Parameters
+        ----------
+        frames : dict
+            Name of a frame → DataFrame.
+        """
         raise NotImplementedError
 
     @classmethod

@@ -26,7 +26,7 @@ class PopularityParams(InteractionColumns):
     )
     halfLife: Param[float] = param(
         "halfLife",
-        "days after which an interaction counts half, back from the last one in the data; 0 counts all alike",
+        "days after which an interaction counts half, back from the last one in the data; 0 for all the same",
         TypeConverters.toFloat,
     )
 
@@ -62,7 +62,7 @@ class PopularityRecommender(
     timestampCol : str, default "timestamp"
         Column of timestamps; read when ``halfLife`` is above 0. A row without one then counts nothing.
     halfLife : float, default 0.0
-        Days after which an interaction counts half, at least 0; 0 counts all alike.
+        Days after which an interaction counts half, at least 0; 0 for all the same.
 
     Raises
     ------
@@ -86,11 +86,24 @@ class PopularityRecommender(
         self._set_given()
 
     def setTimestampCol(self, value: str) -> Self:
-        """Set the column of timestamps."""
+        """Set the column of timestamps.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column.
+        """
         return self._set(timestampCol=value)
 
     def setHalfLife(self, value: float) -> Self:
-        """Set the days after which an interaction counts half."""
+        """Set the days after which an interaction counts half.
+
+        Parameters
+        ----------
+        value : float
+            Days after which an interaction counts half, back from the last one in the data; 0 for all the
+            same.
+        """
         return self._set(halfLife=value)
 
     def check(self) -> None:
@@ -140,6 +153,13 @@ class PopularityModel(FramesModel, RecommenderModel, PopularityParams):
     def recommend_lists(self, users: DataFrame, request: ListRequest) -> DataFrame:
         """Most popular unseen items of each user, known or not; see
         :meth:`RecommenderModel.recommend_lists`.
+
+        Parameters
+        ----------
+        users : DataFrame
+            ``user``, unique.
+        request : ListRequest
+            Length, seen pairs, allowed and denied items, bounds of memory.
         """
         nothing = F.array().cast("array<float>").alias("features")
         items = self.scores.select("id", nothing, F.col("score").cast("float").alias("bias"))
@@ -166,5 +186,11 @@ class PopularityModel(FramesModel, RecommenderModel, PopularityParams):
 
     @classmethod
     def from_frames(cls, frames: dict[str, DataFrame]) -> Self:
-        """The model made of scores and users."""
+        """The model made of scores and users.
+
+        Parameters
+        ----------
+        frames : dict
+            Name of a frame → DataFrame.
+        """
         return cls(frames["scores"], frames["users"])

@@ -73,8 +73,9 @@ class SoftmaxRecommender(GradientEstimator, SoftmaxParams, DefaultParamsReadable
         Sizes of the layers from the bag to the user's vector; without any the bag is the vector.
     activation : str, default "relu"
         Of the layers but the last: ``relu`` or ``tanh``.
-    dropout : float, default 0.0 Fraction of a hidden layer's outputs that a training step leaves out, below
-        1; the last layer has none.
+    dropout : float, default 0.0
+        Fraction of a hidden layer's outputs that a training step leaves out, below 1; the last layer has
+        none.
     tieItems : bool, default False
         Score items by the vectors that they have in a bag, instead of vectors of their own.
     bagExponent : float, default 0.5
@@ -85,8 +86,9 @@ class SoftmaxRecommender(GradientEstimator, SoftmaxParams, DefaultParamsReadable
         What the cosine is divided by, above 0.
     targetFraction : float, default 0.5
         Fraction of each history that an epoch holds out, below 1; at least one item.
-    userExponent : float, default 0.5 A user weighs as much as their held-out items to this power, at least 0:
-        0 for all alike, 1 for all items alike.
+    userExponent : float, default 0.5
+        A user weighs as much as their held-out items to this power, at least 0: 0 for all alike, 1 for all
+        items alike.
     numNegatives : int, default 0
         Items drawn for each mini-batch, for large catalogues; 0 scores the whole catalogue.
     popularityExponent : float, default 0.75
@@ -105,22 +107,25 @@ class SoftmaxRecommender(GradientEstimator, SoftmaxParams, DefaultParamsReadable
         Users of a mini-batch, over all tasks.
     validationFraction : float, default 0.0
         Fraction of the users that are not trained on but decide when to stop, below 1.
-    patience : int, default 0 Stop after this many epochs in which the validation loss did not fall; 0 for
-        never. Needs ``validationFraction``.
+    patience : int, default 0
+        Stop after this many epochs in which the validation loss did not fall; 0 for never. Needs
+        ``validationFraction``.
     checkpointInterval : int, default 10
         Epochs of one Spark job, which is what a lost executor costs at most; -1 for all in one.
     seed : int, default 42
         Of every random draw.
-    userFeatureCols : sequence of str, default () Columns of ``userFeatures`` that are features: text, arrays,
-        or numbers. Their embeddings are added to the bag.
+    userFeatureCols : sequence of str, default ()
+        Columns of ``userFeatures`` that are features: text, arrays, or numbers. Their embeddings are added to
+        the bag.
     coldStartStrategy : str, default "nan"
         What ``transform`` does with unknown users and items: ``nan`` or ``drop``.
     retrieval : str, default "exact"
         How lists are made: ``exact``, or ``approximate`` (by an index; needs the extra ``index``).
     initialModel : SoftmaxModel, optional Continue from it, with fresh moments; items it does not know start
         fresh. It is not saved with the estimator.
-    userFeatures : DataFrame, optional One row per user: ``userCol``, and the columns named in
-        ``userFeatureCols``. It is not saved with the estimator.
+    userFeatures : DataFrame, optional
+        One row per user: ``userCol``, and the columns named in ``userFeatureCols``. It is not saved with the
+        estimator.
 
     Raises
     ------
@@ -252,8 +257,9 @@ class SoftmaxModel(GradientModel, BagParams):
 
         Parameters
         ----------
-        histories : DataFrame ``userCol``, ``itemCol``, and ``ratingCol`` if it is named; items that the model
-            does not know are ignored, and a user with no others is not in the result.
+        histories : DataFrame
+            ``userCol``, ``itemCol``, and ``ratingCol`` if it is named; items that the model does not know are
+            ignored, and a user with no others is not in the result.
         ratingCol : str, optional
             Column of ratings; rows of 0 or less are ignored. Without it every row counts.
         userFeatures : DataFrame, optional

@@ -79,7 +79,13 @@ class BagParams(NetworkParams):
         return self.getOrDefault(self.retrieval)
 
     def setRetrieval(self, value: str) -> Self:
-        """Set the Param ``retrieval``: how lists are made."""
+        """Set ``retrieval``: how lists are made.
+
+        Parameters
+        ----------
+        value : str
+            How lists are made: exact, or approximate (by an index; needs the extra index).
+        """
         return self._set(retrieval=value)
 
 
@@ -138,37 +144,92 @@ class SoftmaxParams(BagParams, GradientParams):
         return self.getOrDefault(self.patience)
 
     def setTieItems(self, value: bool) -> Self:
-        """Set the Param ``tieItems``: whether items are scored by the vectors that they have in a bag."""
+        """Set ``tieItems``: whether items are scored by the vectors that they have in a bag.
+
+        Parameters
+        ----------
+        value : bool
+            Whether items are scored by the vectors that they have in a bag.
+        """
         return self._set(tieItems=value)
 
     def setBagExponent(self, value: float) -> Self:
-        """Set the Param ``bagExponent``: exponent of the number of items that a bag is divided by."""
+        """Set ``bagExponent``: exponent of the number of items that a bag is divided by.
+
+        Parameters
+        ----------
+        value : float
+            A bag is the sum of its items' vectors over their number to this power; 1 for the mean.
+        """
         return self._set(bagExponent=value)
 
     def setSimilarity(self, value: str) -> Self:
-        """Set the Param ``similarity``: score of an item."""
+        """Set ``similarity``: score of an item.
+
+        Parameters
+        ----------
+        value : str
+            Score of an item: dot, or cosine over temperature.
+        """
         return self._set(similarity=value)
 
     def setTemperature(self, value: float) -> Self:
-        """Set the Param ``temperature``: what the cosine is divided by."""
+        """Set ``temperature``: what the cosine is divided by.
+
+        Parameters
+        ----------
+        value : float
+            What the cosine is divided by, above 0.
+        """
         return self._set(temperature=value)
 
     def setTargetFraction(self, value: float) -> Self:
-        """Set the Param ``targetFraction``: fraction of each history that an epoch holds out."""
+        """Set ``targetFraction``: fraction of each history that an epoch holds out.
+
+        Parameters
+        ----------
+        value : float
+            Fraction of each history that an epoch holds out and asks for; at least one item.
+        """
         return self._set(targetFraction=value)
 
     def setUserExponent(self, value: float) -> Self:
-        """Set the Param ``userExponent``: exponent of the number of held-out items in a user's weight."""
+        """Set ``userExponent``: exponent of the number of held-out items in a user's weight.
+
+        Parameters
+        ----------
+        value : float
+            A user weighs as much as their held-out items to this power: 0 for all alike, 1 for all items
+            alike.
+        """
         return self._set(userExponent=value)
 
     def setGravity(self, value: float) -> Self:
-        """Set the Param ``gravity``: weight of the mean squared score over the items of the loss."""
+        """Set ``gravity``: weight of the mean squared score over the items of the loss.
+
+        Parameters
+        ----------
+        value : float
+            Weight of the mean squared score over the items of the loss.
+        """
         return self._set(gravity=value)
 
     def setValidationFraction(self, value: float) -> Self:
-        """Set the Param ``validationFraction``: fraction of the users that decide when to stop."""
+        """Set ``validationFraction``: fraction of the users that decide when to stop.
+
+        Parameters
+        ----------
+        value : float
+            Fraction of the users that are not trained on but decide when to stop, below 1.
+        """
         return self._set(validationFraction=value)
 
     def setPatience(self, value: int) -> Self:
-        """Set the Param ``patience``: epochs without a lower validation loss after which to stop."""
+        """Set ``patience``: epochs without a lower validation loss after which to stop.
+
+        Parameters
+        ----------
+        value : int
+            Stop after this many epochs in which the validation loss did not fall; 0 for never.
+        """
         return self._set(patience=value)

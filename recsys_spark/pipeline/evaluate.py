@@ -20,7 +20,12 @@ from recsys_spark.schema import RATING, USER
 
 
 def evaluate(night: Night) -> None:
-    """Write the metrics of every candidate to ``metrics``; the champion's name goes to the ledger.
+    """Compare the models and name the champion: reads ratings and models, writes metrics.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
 
     Raises
     ------
@@ -42,6 +47,15 @@ def evaluate(night: Night) -> None:
 def champion_of(metrics: list[MetricValue], wanted: str, order: list[str]) -> tuple[str, float]:
     """The model with the largest ``wanted`` metric (such as ``ndcg@10``); of equal ones the first in
     ``order``.
+
+    Parameters
+    ----------
+    metrics : list of MetricValue
+        Of all models.
+    wanted : str
+        Metric and cut-off, such as ``ndcg@10``.
+    order : list of str
+        Names of the models; of equal ones the first wins.
 
     Raises
     ------

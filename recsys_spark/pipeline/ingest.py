@@ -4,16 +4,20 @@ accounted for.
 
 from __future__ import annotations
 
+import glob
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import FileSource, Ingest, MovieLensSource, SyntheticSource
+from recsys_spark.config import Config, FileSource, Ingest, MovieLensSource, SyntheticSource, config_problem
 from recsys_spark.console import progress_line
 from recsys_spark.data.cleaning import (
     HEADER_LINE,
@@ -29,7 +33,7 @@ from recsys_spark.data.cleaning import (
 from recsys_spark.data.movielens import movielens_inputs
 from recsys_spark.data.sources import Inputs, read_source
 from recsys_spark.data.synthetic import synthetic_inputs, world_of
-from recsys_spark.errors import AccountingError, RejectedFractionError, SourceError
+from recsys_spark.errors import AccountingError, ConfigError, RejectedFractionError, SourceError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import TABLES, Upserted
 from recsys_spark.pipeline.night import Night
@@ -50,11 +54,11 @@ class _Cleaned:
     ----------
     rows : all rows, with their reasons
     read : how many there are
-    rejected : reason → refused rows
+    rejected : reason → rejected rows
     headers : header lines, which are no rows
     latest : one good row per key
     distinct : how many keys there are
-    kept : the persisted frame behind it all, to be let go when the tables are written
+    persisted : the persisted frame behind it all, to be unpersisted when the tables are written
     """
 
     rows: DataFrame
@@ -63,21 +67,26 @@ class _Cleaned:
     headers: int
     latest: DataFrame
     distinct: int
-    kept: DataFrame
+    persisted: DataFrame
 
 
 def ingest(night: Night) -> None:
-    """Read the configured source and bring the tables up to date.
+    """Bring the tables up to date: reads the source, writes ratings, rejected_ratings, users and items.
 
-    The same input twice changes nothing the second time. Refused rows are kept first, so that they can be
-    looked at also when there are too many of them.
+    The same input twice changes nothing the second time. Rejected rows are written first, so that they can be
+    looked at even when there are too many of them.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
 
     Raises
     ------
     SourceError
         The source cannot be read.
     RejectedFractionError
-        More rows were refused than ``ingest.max_rejected_fraction`` allows; ``ratings`` is as it was.
+        More rows were rejected than ``ingest.max_rejected_fraction`` allows; ``ratings`` is as it was.
     AccountingError
         Rows in do not equal inserted + updated + duplicates + unchanged + rejected.
     """
@@ -87,20 +96,49 @@ def ingest(night: Night) -> None:
         ratings = _clean(inputs.ratings, _rules(night, user_type, item_type))
         users, items = _side(inputs.users, USER, user_type), _side(inputs.items, ITEM, item_type)
         cleaned = {"ratings": ratings, "users": users, "items": items}
-        present = {name: one for name, one in cleaned.items() if one is not None}
+        present = {name: rows for name, rows in cleaned.items() if rows is not None}
         try:
             record.counts |= {"read": ratings.read, "rejected": sum(ratings.rejected.values())}
             _keep_rejected(night, record, present)
             _require_one_header(ratings)
-            for name, one in present.items():
-                _require_few_rejected(name, one, settings.max_rejected_fraction)
-            for name, one in present.items():
+            for name, table in present.items():
+                _require_few_rejected(name, table, settings.max_rejected_fraction)
+            for name, table in present.items():
                 night.lake.create(name, user_type, item_type)
-                _account(record, name, one, _upsert(night, name, one.latest))
+                _account(record, name, table, _upsert(night, name, table.latest))
         finally:
-            for one in present.values():
-                one.kept.unpersist()  # or a later night of this process would read the same path's old rows
+            for table in present.values():
+                table.persisted.unpersist()  # or a later night of this process would read old rows
         _say(record.counts)
+
+
+def require_inputs(config: Config) -> None:
+    """Check, before Spark starts, that the configured local files exist; those on a cluster's storage are
+    Spark's to find.
+
+    Parameters
+    ----------
+    config : Config
+        The whole configuration.
+
+    Raises
+    ------
+    ConfigError
+        Key path of the first file that is missing, and where it was looked for.
+    """
+    source = config.ingest.source
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ or "spark.hadoop.fs.defaultFS" in config.session.spark
+    if submitted or isinstance(source, SyntheticSource):
+        return
+    paths = {"path": source.path}
+    if isinstance(source, FileSource):
+        tables = {"users": source.users, "items": source.items}
+        paths |= {f"{name}.path": table.path for name, table in tables.items() if table is not None}
+    for key, path in paths.items():
+        local = re.sub(r"^file:(//)?(?=/)", "", path)
+        if "://" not in local and not glob.glob(local):  # noqa: PTH207
+            allowed = f"an existing file, folder or glob; looked for in {Path.cwd()}"
+            raise ConfigError(config_problem(config.origin, f"ingest.source.{key}", path, allowed))
 
 
 @contextmanager
@@ -118,7 +156,13 @@ def _opened(night: Night) -> Iterator[Inputs]:
 
 
 def id_types(settings: Ingest) -> tuple[IdType, IdType]:
-    """Types of user and item ids that the configured source has."""
+    """Types of user and item ids that the configured source has.
+
+    Parameters
+    ----------
+    settings : Ingest
+        The configuration's ``ingest`` section.
+    """
     source = settings.source
     return (source.user_type, source.item_type) if isinstance(source, FileSource) else ("integer", "integer")
 
@@ -178,9 +222,9 @@ def _side(raw: DataFrame | None, key: str, id_type: IdType) -> _Cleaned | None:
 def _keep_rejected(night: Night, record: StepRecord, cleaned: Mapping[str, _Cleaned]) -> None:
     lake, today = night.lake, F.lit(night.run_date)
     kept = [
-        refused(one.rows).select(today.alias("run_date"), F.lit(name).alias("input"), "*")
-        for name, one in cleaned.items()
-        if one.rejected
+        refused(table.rows).select(today.alias("run_date"), F.lit(name).alias("input"), "*")
+        for name, table in cleaned.items()
+        if table.rejected
     ]
     before = lake.exists("rejected_ratings")
     if not kept and (not before or lake.read("rejected_ratings").where(F.col("run_date") == today).isEmpty()):
@@ -207,13 +251,13 @@ def _require_one_header(ratings: _Cleaned) -> None:
 
 def _require_few_rejected(name: str, cleaned: _Cleaned, allowed: float) -> None:
     if not cleaned.read:
-        raise SourceError(f"the input of {name} holds not one row")
+        raise SourceError(f"the {name} input is empty: nothing was written")
     rejected = sum(cleaned.rejected.values())
     if rejected > allowed * cleaned.read:
         leading = sorted(cleaned.rejected.items(), key=lambda pair: -pair[1])[:3]
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in leading)
         raise RejectedFractionError(
-            f"{rejected:,} of {cleaned.read:,} rows of {name} were refused "
+            f"{rejected:,} of {cleaned.read:,} rows of {name} were rejected "
             f"({rejected / cleaned.read:.1%}; allowed is {allowed:.1%}): {reasons}. Nothing was "
             "written to ratings; the rows are in rejected_ratings"
         )

@@ -27,6 +27,11 @@ def check_models(config: Config) -> None:
     """Check every configured model's parameters, and that it can be measured by the configured split. Needs
     no session.
 
+    Parameters
+    ----------
+    config : Config
+        The whole configuration.
+
     Raises
     ------
     ConfigError
@@ -41,13 +46,26 @@ def check_models(config: Config) -> None:
 
 
 def estimator_of(config: Config, name: str) -> RecommenderEstimator:
-    """A new estimator of the configured model ``name``."""
+    """A new estimator of the configured model ``name``.
+
+    Parameters
+    ----------
+    config : Config
+        The whole configuration.
+    name : str
+        One of ``models``.
+    """
     return build(name, config.params.get(name, {}), config.seed, config.origin, config.implicit_feedback)
 
 
 def redacted(config: Config) -> str:
     """The resolved configuration as JSON, with the values of Spark settings that look like secrets left
     out.
+
+    Parameters
+    ----------
+    config : Config
+        The whole configuration.
     """
     tree = config.model_dump(mode="json")
     settings = tree["session"]["spark"]
@@ -82,6 +100,11 @@ class Night:
     def estimator(self, name: str) -> RecommenderEstimator:
         """A new estimator of the configured model ``name``.
 
+        Parameters
+        ----------
+        name : str
+            One of ``models``.
+
         Raises
         ------
         ConfigError
@@ -91,7 +114,13 @@ class Night:
 
     @contextmanager
     def step(self, name: str) -> Iterator[StepRecord]:
-        """Run a block as a step: shown while it runs, and recorded in the ledger."""
+        """Run a block as a step: shown while it runs, and recorded in the ledger.
+
+        Parameters
+        ----------
+        name : str
+            Name of the step.
+        """
         with working(name), self.ledger.step(name) as record:
             yield record
 
@@ -107,8 +136,8 @@ class Night:
             done = self.ledger.last_done("split")
             if done["details"]["split"] != self.split_described():
                 raise LakeError(
-                    f"the split of {self.run_date} was done as {done['details']['split']}, the configuration says "
-                    f"{self.split_described()}: run the split step again, and those after it"
+                    f"the split of {self.run_date} was done as {done['details']['split']}, and the "
+                    f"configuration says {self.split_described()}: run the split step again, and all after it"
                 )
             self.pinned = int(done["versions_read"]["ratings"])
         return self.pinned
@@ -118,7 +147,13 @@ class Night:
         return json.dumps({**self.config.split.model_dump(), "seed": self.config.seed}, sort_keys=True)
 
     def pin(self, version: int) -> None:
-        """Read ``ratings`` at ``version`` from now on."""
+        """Read ``ratings`` at ``version`` from now on.
+
+        Parameters
+        ----------
+        version : int
+            Version of ``ratings``.
+        """
         self.pinned = version
         if self._parts is not None:
             self._parts.unpersist()
@@ -135,7 +170,13 @@ class Night:
         return self._parts
 
     def part(self, name: str) -> DataFrame:
-        """The ratings of one part: ``train``, ``fold_in`` or ``test``."""
+        """The ratings of one part: ``train``, ``fold_in`` or ``test``.
+
+        Parameters
+        ----------
+        name : str
+            ``train``, ``fold_in`` or ``test``.
+        """
         return self.parts().where(F.col(PART) == name)
 
     def known(self) -> DataFrame:

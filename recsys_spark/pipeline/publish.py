@@ -14,11 +14,17 @@ from recsys_spark.pipeline.night import Night
 
 
 def publish(night: Night) -> None:
-    """Publish the date: from its ``publish`` row in the ledger on, readers see these lists, and before it the
-    last ones.
+    """Make this date's lists the ones that readers see: reads recommendations, writes runs only.
+
+    From its ``publish`` row in the ledger on, readers see these lists, and before it the last ones.
 
     What is published is the version that the recommend step checked and wrote, whatever happened to the table
     since.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
 
     Raises
     ------
@@ -38,7 +44,8 @@ def publish(night: Night) -> None:
         )
         if rows != checked:
             raise PublishError(
-                f"recommendations version {version} has {rows:,} rows of {night.run_date}, {checked:,} were checked"
+                f"recommendations version {version} has {rows:,} rows of {night.run_date}, and {checked:,} "
+                "were checked: run the recommend step again"
             )
         record.counts |= {"rows": rows, "lists": done["counts"]["lists"]}
         progress_line(
@@ -48,6 +55,13 @@ def publish(night: Night) -> None:
 
 def published(lake: Lakehouse, run_date: date | None = None) -> tuple[date, DataFrame]:
     """The published recommendations of ``run_date``, or of the latest date that has been published.
+
+    Parameters
+    ----------
+    lake : Lakehouse
+        The tables.
+    run_date : date, optional
+        The night; without it the latest published one.
 
     Raises
     ------

@@ -24,9 +24,15 @@ FALLBACK = "popularity"
 
 
 def recommend(night: Night) -> None:
-    """Write the champion's best ``n`` unseen items of every user; popular items fill lists that are shorter.
+    """Make every user's list with the champion: reads ratings and models, writes models and recommendations.
 
-    The lists are checked before they are written: a table never holds a list that breaks an invariant.
+    Popular items fill lists that are shorter than ``n``. The lists are checked before they are written: a
+    table never holds a list that breaks an invariant.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
 
     Raises
     ------
@@ -103,6 +109,13 @@ def _labelled(rows: DataFrame, model: str, reason: str) -> DataFrame:
 
 def check_lists(rows: DataFrame, ratings: DataFrame) -> dict[str, int]:
     """Number of rows and of lists among a date's recommendations.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        ``user``, ``item``, ``rank``: one date's recommendations.
+    ratings : DataFrame
+        ``user``, ``item``: what users have seen.
 
     Raises
     ------

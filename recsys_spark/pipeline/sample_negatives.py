@@ -19,8 +19,14 @@ POSITIVE = "positive"
 
 
 def sample_negatives(night: Night) -> None:
-    """Write this date's partition of ``negatives``: other items each night, the same for the same date and
-    seed.
+    """Draw negatives for the training part: reads ratings, writes this date's partition of negatives.
+
+    Other items each night, the same for the same date and seed.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
 
     Raises
     ------
@@ -35,7 +41,7 @@ def sample_negatives(night: Night) -> None:
         raise ConfigError(config_problem(night.config.origin, "negatives", "nothing", allowed))
     with night.step("sample_negatives") as record:
         record.versions_read["ratings"] = night.ratings_version()
-        # the held-out part is not spared: to know what is missing among the negatives would be to know the answers
+        # held-out items may be drawn: negatives without them would give the answers away
         positives = night.part(TRAIN).select(USER, ITEM, F.col(ITEM).alias(POSITIVE))
         sampler = NegativeSampler(
             strategy=settings.strategy,

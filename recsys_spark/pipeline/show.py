@@ -20,10 +20,19 @@ HISTORY_LENGTH = 10
 def show_user(lake: Lakehouse, user: str, run_date: date | None = None) -> None:
     """Print a user's best-rated history and published list, with titles where there are any.
 
+    Parameters
+    ----------
+    lake : Lakehouse
+        The tables.
+    user : str
+        The user's id.
+    run_date : date, optional
+        The night; without it the latest published one.
+
     Raises
     ------
     LakeError
-        Nothing is published, or nobody has this id.
+        Nothing is published, or no user has this id.
     """
     shown, lists = published(lake, run_date)
     ratings = lake.read("ratings")
@@ -48,14 +57,34 @@ def show_user(lake: Lakehouse, user: str, run_date: date | None = None) -> None:
 
 
 def sample_users(lake: Lakehouse, count: int, run_date: date | None = None) -> list[str]:
-    """Some published users' ids, the same ones each time: those with the smallest hash."""
+    """Some published users' ids, the same ones each time: those with the smallest hash.
+
+    Parameters
+    ----------
+    lake : Lakehouse
+        The tables.
+    count : int
+        How many.
+    run_date : date, optional
+        The night; without it the latest published one.
+    """
     _, lists = published(lake, run_date)
     users = lists.select(USER).distinct().orderBy(F.xxhash64(USER)).limit(count)
     return [str(row[USER]) for row in users.collect()]
 
 
 def show_runs(lake: Lakehouse, run_date: date | None = None, limit: int = 50) -> None:
-    """Print the ledger, newest last."""
+    """Print the ledger, newest last.
+
+    Parameters
+    ----------
+    lake : Lakehouse
+        The tables.
+    run_date : date, optional
+        Only this night.
+    limit : int
+        Rows at most.
+    """
     runs = lake.read("runs")
     if run_date is not None:
         runs = runs.where(F.col("run_date") == F.lit(run_date))
@@ -77,7 +106,17 @@ def show_runs(lake: Lakehouse, run_date: date | None = None, limit: int = 50) ->
 
 
 def show_metrics(lake: Lakehouse, run_id: str, k: int) -> None:
-    """Print a run's metrics at cut-off ``k``, one row per model."""
+    """Print a run's metrics at cut-off ``k``, one row per model.
+
+    Parameters
+    ----------
+    lake : Lakehouse
+        The tables.
+    run_id : str
+        The run that was evaluated.
+    k : int
+        Cut-off.
+    """
     measured = lake.read("metrics").where((F.col("run_id") == run_id) & F.col("k").isin(0, k)).collect()
     names = list(dict.fromkeys(row["metric"] for row in measured))
     models: dict[str, dict[str, object]] = {}

@@ -12,8 +12,14 @@ from recsys_spark.schema import USER
 
 
 def split(night: Night) -> None:
-    """Record version and parts in the ledger. No table holds the parts: they are a pure function of the
-    pinned rows.
+    """Pin the version of ratings that this night reads: reads ratings, writes runs.
+
+    No table holds the parts: they are a pure function of the pinned rows.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
 
     Raises
     ------
@@ -34,18 +40,18 @@ def split(night: Night) -> None:
         for part in (TRAIN, TEST):
             if not record.counts.get(part):
                 raise ModelError(
-                    f"the {night.config.split.method} split leaves no {part} rows: change split in {night.config.origin}"
+                    f"the {night.config.split.method} split leaves no {part} rows: change split in "
+                    f"{night.config.origin}"
                 )
-        progress_line(
-            f"  {record.counts[TRAIN]:,} to train, {record.counts[TEST]:,} to test, ratings version {night.pinned}"
-        )
+        n_train, n_test = record.counts[TRAIN], record.counts[TEST]
+        progress_line(f"  {n_train:,} to train, {n_test:,} to test, ratings version {night.pinned}")
 
 
 def _version(night: Night) -> int:
     """The version to read: the current one, or the one this date read before, if its ingest has changed
     nothing since.
 
-    So a date that is run again gives the same rows, also after later dates have brought more.
+    So a date that is run again reads the same rows, even after later dates have brought more.
     """
     try:
         before = night.ledger.last_done("split")

@@ -29,13 +29,24 @@ and again.
 
 
 def steps_of(config: Config) -> list[str]:
-    """Names of the steps of a configured night: negatives are a table only where a section asks for them."""
+    """Names of the steps of a configured night: negatives are a table only where a section asks for them.
+
+    Parameters
+    ----------
+    config : Config
+        The whole configuration.
+    """
     return [name for name in STEPS if name != "sample_negatives" or config.negatives is not None]
 
 
 def run_night(night: Night) -> None:
     """All steps of a night. Stops at the first that fails; run again, the night starts over and changes
     nothing twice.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
     """
     for name in steps_of(night.config):
         STEPS[name](night)

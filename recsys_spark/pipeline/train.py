@@ -21,7 +21,12 @@ from recsys_spark.pipeline.night import Night
 
 
 def train(night: Night) -> None:
-    """Fit every model of ``models`` on the pinned training part and save it.
+    """Fit the configured models on the training part: reads ratings, users and items, writes models.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
 
     Raises
     ------
@@ -41,6 +46,19 @@ def fit_and_save(
     night: Night, record: StepRecord, name: str, purpose: str, rows: DataFrame
 ) -> dict[str, Any]:
     """Fit model ``name`` on ``rows``, save it, and return its row for the ``models`` table.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    record : StepRecord
+        What the step says of itself; versions and counts are added.
+    name : str
+        One of ``models``.
+    purpose : str
+        ``candidate``, ``champion`` or ``fallback``.
+    rows : DataFrame
+        Ratings to fit on.
 
     Raises
     ------
@@ -77,7 +95,17 @@ def fit_and_save(
 
 
 def record_models(night: Night, record: StepRecord, rows: list[dict[str, Any]]) -> None:
-    """Append ``rows`` to the ``models`` table in one commit."""
+    """Append ``rows`` to the ``models`` table in one commit.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    record : StepRecord
+        What the step says of itself; versions and counts are added.
+    rows : list of dict
+        One for each model, of :func:`fit_and_save`.
+    """
     columns = TABLES["models"].columns
     night.lake.create("models")
     schema = ", ".join(f"{name} {kind}" for name, kind in columns.items())
@@ -91,6 +119,13 @@ def load_models(night: Night, purpose: str) -> dict[str, RecommenderModel]:
     it, by name.
 
     Models may have been trained apart, by runs of their own.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    purpose : str
+        ``candidate``, ``champion`` or ``fallback``.
 
     Raises
     ------

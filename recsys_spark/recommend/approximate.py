@@ -41,7 +41,13 @@ def build_index(factors: Floats, biases: Floats) -> bytes:
 
 
 def open_index(saved: bytes) -> Any:
-    """What :func:`build_index` gave, ready to be searched."""
+    """What :func:`build_index` gave, ready to be searched.
+
+    Parameters
+    ----------
+    saved : bytes
+        Of :func:`build_index`.
+    """
     return _index_class().restore(saved)  # a copy: a view would outlive its bytes
 
 
@@ -65,22 +71,22 @@ def approximate_top_n(
     items, scores = np.full((len(users), n), -1, np.int32), np.full((len(users), n), -np.inf, np.float32)
     counts, positions = np.diff(indptr), positions.astype(np.int64)  # for keys of user and item together
     queries = np.column_stack([users, np.ones(len(users), np.float32)])
-    # as many more are asked for as may be seen: users with alike numbers of them together
+    # as many more are asked for as may be seen: users with similar numbers of them together
     by_count = np.argsort(counts, kind="stable")
     for begin in range(0, len(users), _USERS_AT_ONCE):
         rows = by_count[begin : begin + _USERS_AT_ONCE]
         wanted = min(n_items, n + int(counts[rows].max()))
         index.expansion_search = max(EXPANSION, 2 * wanted)
         # never one query alone, whose answer has another shape
-        found = index.search(queries[np.resize(rows, max(2, len(rows)))], wanted, threads=1)
-        keys, products = found.keys[: len(rows)].astype(np.int64), 1 - found.distances[: len(rows)]
-        there = np.arange(keys.shape[1]) < found.counts[: len(rows), None]
+        matches = index.search(queries[np.resize(rows, max(2, len(rows)))], wanted, threads=1)
+        keys, products = matches.keys[: len(rows)].astype(np.int64), 1 - matches.distances[: len(rows)]
+        eligible = np.arange(keys.shape[1]) < matches.counts[: len(rows), None]
         taken = np.concatenate(
             [row * n_items + positions[indptr[u] : indptr[u + 1]] for row, u in enumerate(rows)]
         )
-        there &= ~np.isin(np.arange(len(rows))[:, None] * n_items + keys, taken)
-        place = np.cumsum(there, axis=1) - 1
-        row, column = np.nonzero(there & (place < n))
+        eligible &= ~np.isin(np.arange(len(rows))[:, None] * n_items + keys, taken)
+        place = np.cumsum(eligible, axis=1) - 1
+        row, column = np.nonzero(eligible & (place < n))
         items[rows[row], place[row, column]] = keys[row, column]
         scores[rows[row], place[row, column]] = products[row, column]
     return items, scores

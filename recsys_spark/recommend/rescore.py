@@ -25,7 +25,13 @@ PAIRS_AT_ONCE = 100_000
 
 
 def dot_products(x: Floats, y: Floats) -> Floats:
-    """Dot product of each pair of rows, shape (n,)."""
+    """Dot product of each pair of rows, shape (n,).
+
+    Parameters
+    ----------
+    x, y : float32 arrays, shape (n, rank)
+        Vectors.
+    """
     return np.asarray(np.einsum("ij,ij->i", x, y))
 
 

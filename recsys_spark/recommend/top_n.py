@@ -4,7 +4,7 @@
 
 How a call runs::
 
-    users (id, features)  ──pack──┐                       ┌─ bucket 0: users, and the items they have seen ─ kernel ─ lists
+    users (id, features)  ──pack──┐                       ┌─ bucket 0: users, seen items ─ kernel ─ lists
     seen  (user, item)    ──pack──┴── one shuffle of few, ┼─ bucket 1: ...
     items (id, features)  ──broadcast, block by block──   └─ large binary rows
 
@@ -95,8 +95,9 @@ def recommend_lists(
         The same; features of the same length, which may be 0 where the biases are all.
     request : ListRequest
         Length, seen pairs, allowed and denied items, bounds of memory.
-    normalized : bool Whether the lists have ``log_normalizer``, double: log Σ e^(x·y + b_i) over all allowed
-        ``items``, seen ones included; of approximate lists over the listed ones.
+    normalized : bool
+        Whether the lists have ``log_normalizer``, double: log Σ e^(x·y + b_i) over all allowed ``items``,
+        seen ones included; of approximate lists over the listed ones.
     approximate : bool
         Search an index of the items instead (:mod:`recsys_spark.recommend.approximate`), which may miss some.
 
@@ -145,12 +146,29 @@ def recommend_lists(
 def distinct_ids(frame: DataFrame, column: str, like: DataFrame) -> DataFrame:
     """Distinct ids in ``column`` as ``id``, of the type that ``like`` has; those that cannot be cast
     match nothing.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Any rows.
+    column : str
+        Its column of ids.
+    like : DataFrame
+        Has ``id`` of the type wanted.
     """
     return frame.select(F.col(column).try_cast(like.schema["id"].dataType).alias("id")).distinct()
 
 
 def explode_lists(lists: DataFrame, user: str = "id") -> DataFrame:
-    """Nested lists as rows ``user, item, score, rank`` (rank from 1), one per recommendation."""
+    """Nested lists as rows ``user, item, score, rank`` (rank from 1), one per recommendation.
+
+    Parameters
+    ----------
+    lists : DataFrame
+        One row per list, with ``recommendations``.
+    user : str
+        Name of its column of ids.
+    """
     place, entry = F.posexplode(RECOMMENDATIONS).alias("place", "entry"), F.col("entry")
     rows = lists.select(F.col(user).alias(USER), place)
     return rows.select(
@@ -203,6 +221,11 @@ def _approximate_search(
 def collect_factors(items: DataFrame) -> tuple[pa.Array, Floats, Floats]:
     """The whole catalogue on the driver: ids in ascending order, factors (n_items, rank) and biases
     (n_items,), float32.
+
+    Parameters
+    ----------
+    items : DataFrame
+        ``id``, ``features``, optionally ``bias``.
 
     Raises
     ------

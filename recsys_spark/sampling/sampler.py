@@ -14,13 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from pyspark.ml import Transformer
-from pyspark.ml.param import Param, TypeConverters
-from pyspark.ml.param.shared import HasSeed
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -29,8 +27,9 @@ from pyspark.sql import types as T
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats
 from recsys_spark.packing import PACKED, bucket_of, one_array, packing, unpacked
-from recsys_spark.params import KeywordParams, check_ranges, keyword_constructor, param
+from recsys_spark.params import check_ranges, keyword_constructor
 from recsys_spark.recommend.top_n import collect_factors
+from recsys_spark.sampling.sampler_params import STRATEGIES, SamplerParams
 from recsys_spark.sampling.share import (
     BATCH,
     LABEL,
@@ -44,7 +43,6 @@ from recsys_spark.sampling.share import (
 )
 from recsys_spark.schema import ITEM, SEEDED, USER
 
-STRATEGIES = ("uniform", "popularity", "in-batch", "hard")
 ROWS_PER_TASK = 500_000
 """Positives of a task, on average."""
 PACK_ROWS = 500_000
@@ -58,7 +56,7 @@ class ModelWithFactors(Protocol):
     itemFactors: DataFrame
 
 
-class NegativeSampler(Transformer, KeywordParams, HasSeed, DefaultParamsReadable[Any], DefaultParamsWritable):
+class NegativeSampler(Transformer, SamplerParams, DefaultParamsReadable[Any], DefaultParamsWritable):
     """Add negatives to positives.
 
     ``transform`` takes rows ``user, item`` with any other columns, and returns each with ``label`` 1, and for
@@ -79,7 +77,7 @@ class NegativeSampler(Transformer, KeywordParams, HasSeed, DefaultParamsReadable
     Strategies:
 
     ``uniform``
-        Every item of the catalogue alike.
+        Every item of the catalogue with the same probability.
     ``popularity``
         In proportion to its number of events to the power of ``popularityExponent`` (Mikolov et al. 2013); an
         item without interactions counts as taken once.
@@ -116,8 +114,9 @@ class NegativeSampler(Transformer, KeywordParams, HasSeed, DefaultParamsReadable
         Where a user has too few unseen items: ``fewer`` (counted in ``shortfall``) or ``error``.
     seed : int, default 42
         Of every draw.
-    history : DataFrame, optional ``userCol``, ``itemCol``: further positives, which are neither drawn nor
-        returned; popularity is counted over them.
+    history : DataFrame, optional
+        ``userCol``, ``itemCol``: further positives, which are neither drawn nor returned; popularity is
+        counted over them.
     catalogue : DataFrame, optional
         ``itemCol``: what may be drawn; else every item of the input and of ``history``.
     model : optional For ``hard``: a model with ``userFactors`` and ``itemFactors``. ``history``,
@@ -157,35 +156,6 @@ class NegativeSampler(Transformer, KeywordParams, HasSeed, DefaultParamsReadable
     <BLANKLINE>
     """
 
-    userCol: Param[str] = param("userCol", "column of user ids", TypeConverters.toString)
-    itemCol: Param[str] = param("itemCol", "column of item ids", TypeConverters.toString)
-    strategy: Param[str] = param("strategy", f"one of {', '.join(STRATEGIES)}", TypeConverters.toString)
-    popularityExponent: Param[float] = param(
-        "popularityExponent", "exponent of an item's number of events, for popularity", TypeConverters.toFloat
-    )
-    ratio: Param[float] = param(
-        "ratio",
-        "negatives of each positive, at least 1; with 2.5 a positive gets 2 or 3 at random",
-        TypeConverters.toFloat,
-    )
-    ratioCol: Param[str] = param(
-        "ratioCol",
-        "column with the number of negatives of each positive, instead of ratio",
-        TypeConverters.toString,
-    )
-    epoch: Param[int] = param("epoch", "number that rotates the negatives", TypeConverters.toInt)
-    onExhausted: Param[str] = param(
-        "onExhausted",
-        "where a user has too few unseen items: fewer (counted in shortfall) or error",
-        TypeConverters.toString,
-    )
-    numCandidates: Param[int] = param(
-        "numCandidates", "uniform draws that a hard negative is the best of", TypeConverters.toInt
-    )
-    batchSize: Param[int] = param(
-        "batchSize", "positives of a batch, about, for in-batch", TypeConverters.toInt
-    )
-
     @keyword_constructor
     def __init__(
         self,
@@ -207,8 +177,6 @@ class NegativeSampler(Transformer, KeywordParams, HasSeed, DefaultParamsReadable
     ) -> None:
         super().__init__()
         self.history, self.catalogue, self.model = history, catalogue, model
-        self._setDefault(userCol=USER, itemCol=ITEM, strategy="uniform", popularityExponent=0.75, ratio=1.0)
-        self._setDefault(epoch=0, onExhausted="fewer", numCandidates=8, batchSize=8192, seed=SEEDED)
         self._set_given()
 
     def check(self) -> None:
@@ -292,90 +260,6 @@ class NegativeSampler(Transformer, KeywordParams, HasSeed, DefaultParamsReadable
         by_popularity = self.getStrategy() == "popularity"
         weights = counts ** self.getPopularityExponent() if by_popularity else np.ones(len(counts))
         return Catalogue.build(one_array(table[item]), weights), total
-
-    def getUserCol(self) -> str:
-        """Column of user ids."""
-        return self.getOrDefault(self.userCol)
-
-    def getItemCol(self) -> str:
-        """Column of item ids."""
-        return self.getOrDefault(self.itemCol)
-
-    def getStrategy(self) -> str:
-        """How negatives are drawn."""
-        return self.getOrDefault(self.strategy)
-
-    def getRatio(self) -> float:
-        """Negatives of each positive."""
-        return self.getOrDefault(self.ratio)
-
-    def getRatioCol(self) -> str:
-        """Column with the number of negatives of each positive."""
-        return self.getOrDefault(self.ratioCol)
-
-    def getPopularityExponent(self) -> float:
-        """Exponent of an item's number of events, for popularity."""
-        return self.getOrDefault(self.popularityExponent)
-
-    def getNumCandidates(self) -> int:
-        """Uniform draws that a hard negative is the best of."""
-        return self.getOrDefault(self.numCandidates)
-
-    def getBatchSize(self) -> int:
-        """Positives of a batch, about, for in-batch."""
-        return self.getOrDefault(self.batchSize)
-
-    def getEpoch(self) -> int:
-        """Number that rotates the negatives."""
-        return self.getOrDefault(self.epoch)
-
-    def getOnExhausted(self) -> str:
-        """What happens where a user has too few unseen items."""
-        return self.getOrDefault(self.onExhausted)
-
-    def setUserCol(self, value: str) -> Self:
-        """Set the Param ``userCol``: column of user ids."""
-        return self._set(userCol=value)
-
-    def setItemCol(self, value: str) -> Self:
-        """Set the Param ``itemCol``: column of item ids."""
-        return self._set(itemCol=value)
-
-    def setStrategy(self, value: str) -> Self:
-        """Set the Param ``strategy``: how negatives are drawn."""
-        return self._set(strategy=value)
-
-    def setRatio(self, value: float) -> Self:
-        """Set the Param ``ratio``: negatives of each positive."""
-        return self._set(ratio=value)
-
-    def setRatioCol(self, value: str) -> Self:
-        """Set the Param ``ratioCol``: column with the number of negatives of each positive."""
-        return self._set(ratioCol=value)
-
-    def setPopularityExponent(self, value: float) -> Self:
-        """Set the Param ``popularityExponent``: exponent of an item's number of events, for popularity."""
-        return self._set(popularityExponent=value)
-
-    def setNumCandidates(self, value: int) -> Self:
-        """Set the Param ``numCandidates``: uniform draws that a hard negative is the best of."""
-        return self._set(numCandidates=value)
-
-    def setBatchSize(self, value: int) -> Self:
-        """Set the Param ``batchSize``: positives of a batch, about, for in-batch."""
-        return self._set(batchSize=value)
-
-    def setEpoch(self, value: int) -> Self:
-        """Set the Param ``epoch``: number that rotates the negatives."""
-        return self._set(epoch=value)
-
-    def setOnExhausted(self, value: str) -> Self:
-        """Set the Param ``onExhausted``: what happens where a user has too few unseen items."""
-        return self._set(onExhausted=value)
-
-    def setSeed(self, value: int) -> Self:
-        """Set the Param ``seed``: seed of every draw."""
-        return self._set(seed=value)
 
 
 @dataclass(frozen=True)

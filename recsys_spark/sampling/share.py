@@ -265,10 +265,10 @@ class Share:
         if self.settings.strict and shortfall.any():
             worst = int(np.argmax(shortfall))
             user = self.positives[self.settings.user][worst].as_py()
+            left = self.wanted[worst] - shortfall[worst]
             raise ModelError(
                 f"user {user!r} has too few unseen items: {self.wanted[worst]} negatives are wanted for a "
-                f"positive, {self.wanted[worst] - shortfall[worst]} are left; lower ratio, or set onExhausted "
-                "to fewer"
+                f"positive, {left} are left. Lower ratio, or set onExhausted to 'fewer'"
             )
 
 

@@ -1,21 +1,24 @@
 """What runs when a model is fitted: one floor below the estimators, and nothing that a user imports.
 
 Every training is a **barrier job**: Spark starts one task for each slot, all at once; the tasks open a group,
-each reads its own
-share of the data once, and then they iterate together, exchanging arrays directly. The way down::
+each reads its own share of the data once, and then they iterate together, exchanging arrays directly.
+The way down::
 
-    models/als.py                 models/softmax.py, models/pairwise.py
-          │                                   │  (models/gradient_model.py)
-    als/job.py                    gradient/job.py                  the Spark side: ratings in, frames of
-    vectors out
-          └──────────┬────────────────────────┘
-                barrier.py                                         packs, runs the jobs one after the other,
-                reports progress
-          ┌──────────┴────────────────────────┐
-    als/program.py                gradient/program.py              in every task: payloads in, training, rows
-    out als/half_step.py              softmax/program.py, pairwise/program.py    the training loop
-          │                       softmax/batch.py, pairwise/batch.py        one mini-batch
-    kernels/least_squares.py      kernels/{bags,pairs,network,losses,optimizer}.py    inner loops
+    models/als.py              models/softmax.py, models/pairwise.py → models/gradient_model.py
+         │                          │
+    als/job.py                 gradient/job.py            Spark side: ratings in, vectors out
+         └────────────┬─────────────┘
+                 barrier.py                               packs, runs the jobs, reports progress
+         ┌────────────┴─────────────┐
+    als/program.py             gradient/program.py        in every task: payloads in, training, rows out
+         │                          │
+    als/half_step.py           softmax/program.py         the training loop
+         │                     pairwise/program.py
+         │                          │
+         │                     softmax/batch.py           one mini-batch
+         │                     pairwise/batch.py
+         │                          │
+    kernels/least_squares.py   kernels/{bags,pairs,network,losses,optimizer}.py
 
 What they share:
 

@@ -323,7 +323,7 @@ def _task(job: _Job[OutcomeT], key: bytes, address: str, schema: T.StructType) -
             if events and not rejected:
                 try:
                     rows, outcome = job.program.run(group, payloads, job.before, job.until, report)
-                except ModelError as error:  # raised by all tasks alike
+                except ModelError as error:  # raised by every task
                     problem = str(error)
             first = group.rank == 0
         for batch in rows:
@@ -370,13 +370,13 @@ def _rating_parts(rows: pa.Table, tasks: int) -> Iterator[tuple[int, str, pa.Tab
 
 def _pop_rejected(payloads: Payloads) -> tuple[int, str]:
     """Number of rows that cannot be trained on, and one of them; they leave the payloads."""
-    found = [row for table in payloads.pop(_REJECTED, []) for row in table.to_pylist()]
-    return sum(row["rows"] for row in found), found[-1]["example"] if found else ""
+    rejected = [row for table in payloads.pop(_REJECTED, []) for row in table.to_pylist()]
+    return sum(row["rows"] for row in rejected), rejected[-1]["example"] if rejected else ""
 
 
 def _require_trainable(rejected: int, example: str) -> None:
     if rejected:
         raise ModelError(
-            f"{rejected:,} rows cannot be trained on, such as {example}: ids must not be null, and ratings must be finite "
-            "numbers. Filter or fill them before fit"
+            f"{rejected:,} rows cannot be trained on, such as {example}: ids must not be null, and ratings "
+            "must be finite numbers. Filter or fill them before fit"
         )

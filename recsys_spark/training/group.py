@@ -5,10 +5,11 @@ Spark's barrier execution mode starts all tasks of a stage together and, when on
 again. What it lacks is a way for them to talk: here they open one connection for each pair of tasks, and a
 program that takes a :class:`Group` reads like a single-machine one (SPMD: single program, multiple data).
 
-    group.all_to_all([...])     what each task sent to this one, in rank order group.all_gather(array)
-    every task's array, in rank order group.all_reduce(array)     their sum group.ordered_sum(parts)    the
-    sum of a sequence of parts that is spread over the group, to the last bit the same
-                                whatever the number of tasks
+    group.all_to_all([...])     what each task sent to this one, in rank order
+    group.all_gather(array)     every task's array, in rank order
+    group.all_reduce(array)     their sum
+    group.ordered_sum(parts)    the sum of a sequence of parts that is spread over the group, to the last bit
+                                the same whatever the number of tasks
 
 Only arrays and their shapes travel, and nothing is unpickled. Both ends of a connection prove that they know
 the key of this fit, which travels in the task's closure (challenge and response, HMAC-SHA256, RFC 2104),
@@ -204,7 +205,8 @@ def connect(rank: int, size: int, key: bytes, host: str, exchange: Callable[[str
                 if time.monotonic() > deadline:
                     missing = sorted({*range(rank + 1, size)} - {*accepted})
                     raise GroupError(
-                        f"task {rank} of {size} was not reached by tasks {missing}: a firewall between the executors?"
+                        f"task {rank} of {size} was not reached by tasks {missing}: check for a firewall "
+                        "between the executors"
                     )
                 time.sleep(0.001)
         finally:
@@ -302,14 +304,15 @@ def group_size(spark: Any) -> int:
         )
     if settings.get("spark.network.crypto.enabled", "false").lower() == "true":
         raise GroupError(
-            "spark.network.crypto.enabled is set, and the exchange between training tasks is authenticated but not encrypted: "
-            "unset it for this job, or use the MLlib models"
+            "spark.network.crypto.enabled is set, and the exchange between training tasks is authenticated "
+            "but not encrypted: unset it for this job, or use the MLlib models"
         )
     scala = context._jsc.sc()
     slots = scala.maxNumConcurrentTasks(scala.resourceProfileManager().defaultResourceProfile())
     if slots < 1:
         raise GroupError(
-            "no executor has a free slot, and training needs all its tasks at once: check spark.executor.instances"
+            "no executor has a free slot, and training needs all its tasks at once: check "
+            "spark.executor.instances"
         )
     return min(int(slots), MAX_TASKS)
 

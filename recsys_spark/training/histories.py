@@ -111,8 +111,12 @@ def distinct_pairs(rows: Integers, items: Integers, n_items: int) -> tuple[Longs
     indptr, items : of them
     """
     keys = np.unique((rows.astype(np.int64) * max(1, n_items) + items)[items >= 0])
-    found, starts = np.unique(keys // max(1, n_items), return_index=True)
-    return found, np.append(starts, len(keys)).astype(np.int64), (keys % max(1, n_items)).astype(np.int32)
+    distinct_rows, starts = np.unique(keys // max(1, n_items), return_index=True)
+    return (
+        distinct_rows,
+        np.append(starts, len(keys)).astype(np.int64),
+        (keys % max(1, n_items)).astype(np.int32),
+    )
 
 
 def gather_features(group: Group, ids: pa.Array, entries: Sequence[pa.Table], owned: bool) -> Features:

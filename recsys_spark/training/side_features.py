@@ -56,10 +56,10 @@ class Features:
         columns = pc.fill_null(pc.index_in(lists.flatten(), value_set=names), -1).to_numpy()
         weights = np.asarray(one_array(entries["weights"]).flatten(), np.float32)
         known = (rows >= 0) & (columns >= 0)
-        found = sparse.coo_matrix(
+        matrix = sparse.coo_matrix(
             (weights[known], (rows[known], columns[known])), (len(ids), len(names)), np.float32
         )
-        return cls(names, found.tocsr())
+        return cls(names, matrix.tocsr())
 
     def sums(self, rows: Integers | slice, table: Floats) -> Floats:
         """Weighted sums of ``table``'s rows for some ids, shape (n, width)."""
@@ -86,9 +86,9 @@ def scales_of(frame: DataFrame, columns: list[str]) -> Scales:
     numeric = [column for column in columns if isinstance(frame.schema[column].dataType, T.NumericType)]
     if not numeric:
         return {}
-    wanted = [measure(_finite(column)) for column in numeric for measure in (F.mean, F.stddev_pop)]
-    found: Any = frame.agg(*wanted).first()
-    pairs = zip(numeric, found[::2], found[1::2], strict=True)
+    wanted = [statistic(_finite(column)) for column in numeric for statistic in (F.mean, F.stddev_pop)]
+    values: Any = frame.agg(*wanted).first()
+    pairs = zip(numeric, values[::2], values[1::2], strict=True)
     return {column: [mean or 0.0, deviation or 1.0] for column, mean, deviation in pairs}
 
 
@@ -96,13 +96,14 @@ def check_columns(frame: DataFrame, columns: list[str]) -> None:
     """Raise ``ModelError`` for a column that is missing, or of a type that makes no feature."""
     missing = sorted(set(columns) - set(frame.columns))
     if missing:
-        raise ModelError(f"there is no feature column {missing[0]!r} among {', '.join(frame.columns)}")
+        raise ModelError(f"feature column {missing[0]!r} is not among the columns {', '.join(frame.columns)}")
     for column in columns:
         kind = frame.schema[column].dataType
         inner = kind.elementType if isinstance(kind, T.ArrayType) else kind
         if isinstance(inner, T.ArrayType | T.MapType | T.StructType | T.BinaryType):
             raise ModelError(
-                f"feature column {column!r} is {kind.simpleString()}: it must be text, a number, or an array of them"
+                f"feature column {column!r} is {kind.simpleString()}: it must be text, a number, or an "
+                "array of them"
             )
 
 
@@ -130,10 +131,10 @@ def vectors_by_features(
     def make(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             features = Features.build(batch["id"], pa.Table.from_batches([batch]), names)
-            some = pa.array(np.diff(features.weights.indptr) > 0)
-            made = vectors(features)[some.to_numpy(zero_copy_only=False)]
+            has_features = np.diff(features.weights.indptr) > 0
+            values = vectors(features)[has_features]
             yield pa.RecordBatch.from_arrays(
-                [batch["id"].filter(some), lists_of(made)], names=["id", "values"]
+                [batch["id"].filter(pa.array(has_features)), lists_of(values)], names=["id", "values"]
             )
 
     schema = T.StructType([entries.schema["id"], T.StructField("values", T.ArrayType(T.FloatType()))])
@@ -160,6 +161,7 @@ def _entries(frame: DataFrame, column: str, scales: Scales) -> Column:
             nothing
         )
     values = F.col(column) if isinstance(kind, T.ArrayType) else F.array(F.col(column))
-    some = F.array_distinct(F.filter(values.cast("array<string>"), lambda value: value.isNotNull()))
-    listed = F.transform(some, lambda value: entry(F.concat(F.lit(f"{column}="), value), 1 / F.size(some)))
+    distinct = F.array_distinct(F.filter(values.cast("array<string>"), lambda value: value.isNotNull()))
+    weight = 1 / F.size(distinct)
+    listed = F.transform(distinct, lambda value: entry(F.concat(F.lit(f"{column}="), value), weight))
     return F.coalesce(listed, nothing)

@@ -77,14 +77,17 @@ def fit_als(
 
     Parameters
     ----------
-    ratings : DataFrame ``user``, ``item`` (integers, longs or strings), ``rating`` float; repeated pairs
-        count as often as they occur.
+    ratings : DataFrame
+        ``user``, ``item`` (integers, longs or strings), ``rating`` float; repeated pairs count as often as
+        they occur.
     config : ALSConfig
         What is minimised, and how.
-    per_job : int Iterations of one barrier job; between jobs the factors are Spark data, and what a lost
-        executor costs is one job.
-    start : pair of DataFrames, optional Factors of users and items to begin with, in the shape of
-        :class:`ALSFit`, with ids of the ratings' types.
+    per_job : int
+        Iterations of one barrier job; between jobs the factors are Spark data, and what a lost executor costs
+        is one job.
+    start : pair of DataFrames, optional
+        Factors of users and items to begin with, in the shape of :class:`ALSFit`, with ids of the ratings'
+        types.
     level : StorageLevel
         Of the packed ratings, where there are several jobs, and of the factors.
 

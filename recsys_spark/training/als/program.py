@@ -166,10 +166,12 @@ def train(
         This task's share.
     config : ALSConfig
         The same in every task.
-    start : pair of Factors, optional Vectors of users and of items to begin with, any share of them in any
-        task; rows without one start fresh.
-    report : callable, optional Called after each iteration with its number from 1, the objective and its
-        seconds; in one task, or none.
+    start : pair of Factors, optional
+        Vectors of users and of items to begin with, any share of them in any task; rows without one start
+        fresh.
+    report : callable, optional
+        Called after each iteration with its number from 1, the objective and its seconds; in one task, or
+        none.
 
     Returns
     -------

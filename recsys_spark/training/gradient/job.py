@@ -81,8 +81,9 @@ def fit_gradient(
     data : TrainingData
     program : GradientProgram
         The model.
-    per_job : int Epochs of one barrier job; between jobs all that is learnt, with Adam's moments, is Spark
-        data, and what a lost executor costs is one job.
+    per_job : int
+        Epochs of one barrier job; between jobs all that is learnt, with Adam's moments, is Spark data, and
+        what a lost executor costs is one job.
     level : StorageLevel
         Of the packed inputs, where there are several jobs, and of the result.
 

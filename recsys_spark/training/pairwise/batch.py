@@ -87,7 +87,7 @@ class MiniBatch:
         hidden = HiddenLayers.build(self, x, y, state) if config.network else None
         if hidden is not None:
             scores[self.mask] += hidden.outputs[-1][:, 0]
-        found, grad_scores = pair_losses(scores, self.mask, ratings, config)
+        pair_loss, grad_scores = pair_losses(scores, self.mask, ratings, config)
         grad_x, grad_y = np.zeros_like(x), np.zeros_like(y)
         pair_scores_backward(x, y, self.rows, self.candidates, config.product, grad_scores, grad_x, grad_y)
         gradients: dict[str, Gradient] = {}
@@ -101,7 +101,7 @@ class MiniBatch:
             not config.biases or config.loss == "bpr"
         ):  # where a user's bias cancels, and rounding would be all its gradient
             grad_x[:, -1] = 0.0
-        return found, gradients | self._table_gradients(grad_x, grad_y)
+        return pair_loss, gradients | self._table_gradients(grad_x, grad_y)
 
     def _vectors(self, tables: dict[str, Floats]) -> tuple[Floats, Floats, list[Callable[[Floats], Floats]]]:
         """Vectors of the users and items, biases last; and with cosine the backward pass of their

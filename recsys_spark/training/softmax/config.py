@@ -30,7 +30,7 @@ class SoftmaxConfig:
     weight_decay : L2 regularisation
     gravity : weight of the mean squared score over the items of the loss
     validation_fraction : fraction of the users that are not trained on, whose loss decides when to stop
-    patience : stop after so many epochs without a lower one; 0 for never
+    patience : epochs without a lower loss after which to stop; 0 for never
     seed : of every draw
     """
 

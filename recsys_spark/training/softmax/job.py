@@ -31,8 +31,9 @@ def encode_users(
 
     Parameters
     ----------
-    ratings : DataFrame ``user``, ``item`` of the catalogue's type, ``rating`` float; rows of unknown items,
-        and of 0 or less, are ignored.
+    ratings : DataFrame
+        ``user``, ``item`` of the catalogue's type, ``rating`` float; rows of unknown items, and of 0 or less,
+        are ignored.
     features : DataFrame, optional
         Of users, as :func:`recsys_spark.training.side_features.entries_of` makes them.
     tables : DataFrame
