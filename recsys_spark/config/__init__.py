@@ -1,0 +1,39 @@
+"""Configuration: YAML files read into closed models, with overrides, and errors that say where.
+
+A value comes, in rising order of precedence, from the defaults, the YAML file, environment variables and
+``--set``: ``RECSYS__SPLIT__ROWS_PER_USER=2`` and ``--set split.rows_per_user=2`` set ``split.rows_per_user``,
+``RECSYS__ALS__REG_PARAM=0.1`` sets ``als.regParam``. Values of overrides are read as YAML.
+"""
+
+from recsys_spark.config.loading import config_problem, load_config
+from recsys_spark.config.sections import (
+    BlockSizes,
+    Columns,
+    Config,
+    Delimited,
+    FileSource,
+    Ingest,
+    Lake,
+    MovieLensSource,
+    Session,
+    SideTable,
+    Split,
+    SyntheticSource,
+)
+
+__all__ = [
+    "BlockSizes",
+    "Columns",
+    "Config",
+    "Delimited",
+    "FileSource",
+    "Ingest",
+    "Lake",
+    "MovieLensSource",
+    "Session",
+    "SideTable",
+    "Split",
+    "SyntheticSource",
+    "config_problem",
+    "load_config",
+]

@@ -1,0 +1,55 @@
+"""Progress on standard error and in a log file."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from recsys_spark import console
+
+
+@pytest.fixture(autouse=True)
+def usual_console():
+    yield
+    console.configure()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (125, "2 min 5 s"),
+        (3_600 + 3 * 60 + 20, "1 h 3 min"),
+    ],
+)
+def test_durations_as_people_say_them(seconds, said):
+    assert console.duration(seconds) == said
+
+
+def test_lines_of_progress_carry_the_time(capsys):
+    with console.working("split"):
+        console.progress_line("  10 to train")
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.sub(r"\d+\.\d s$", "…", line[9:]) for line in lines] == [
+        "split ...",
+        "  10 to train",
+        "split: …",
+    ]
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines)
+
+
+def test_quiet_prints_errors_only_and_the_log_file_has_everything(capsys, tmp_path):
+    log = tmp_path / "logs" / "night.log"
+    console.configure(quiet=True, log_file=log)
+    console.progress_line("split ...")
+    console.error_line("recsys: no such table")
+    assert capsys.readouterr().err == "recsys: no such table\n"
+    lines = log.read_text().splitlines()
+    assert [line.split("Z ")[1] for line in lines] == ["split ...", "recsys: no such table"]
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", line) for line in lines)
+    console.configure(log_file=log)
+    console.progress_line("train ...")
+    assert len(log.read_text().splitlines()) == 3  # appended to
