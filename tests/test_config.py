@@ -36,21 +36,21 @@ def load(tmp_path):
     ("overrides", "key", "given", "allowed"),
     [
         (["splits.k=1"], "splits", "'splits'", "did you mean 'split'"),
-        (["split.kk=1"], "split.kk", "'kk'", "did you mean 'k'"),
-        (["split.k=0"], "split.k", "0", "greater than or equal to 1"),
-        (["split.k=two"], "split.k", "'two'", "integer"),
-        (["split.share=1.5"], "split.share", "1.5", "less than 1"),
+        (["split.metod=random"], "split.metod", "'metod'", "did you mean 'method'"),
+        (["split.rows_per_user=0"], "split.rows_per_user", "0", "greater than or equal to 1"),
+        (["split.rows_per_user=two"], "split.rows_per_user", "'two'", "integer"),
+        (["split.test_fraction=1.5"], "split.test_fraction", "1.5", "less than 1"),
         (["split.method=luck"], "split.method", "'luck'", "leave_last"),
         (["seed=-1"], "seed", "-1", "greater than or equal to 0"),
-        (["evaluate.k=[]"], "evaluate.k", "[]", "at least 1 item"),
-        (["evaluate.champion=ndcg@7"], "evaluate", "{", "cut-off that is not in k"),
+        (["evaluate.cutoffs=[]"], "evaluate.cutoffs", "[]", "at least 1 item"),
+        (["evaluate.champion_metric=ndcg@7"], "evaluate", "{", "cut-off that is not in [5"),
         (["models=[alz]"], "models", "'alz'", "als, mllib_als"),
         (["models=[als, als]"], "models", "['als', 'als']", "each model once"),
         (["als=7"], "als", "7", "mapping"),
         (["ingest.source.format=xml"], "ingest.source.format", "'xml'", "synthetic, movielens, csv"),
         (["ingest.source.pat=1"], "ingest.source.pat", "'pat'", "ratings"),
         (["ingest.scale=[5, 1]"], "ingest", "{", "scale must be [smallest, largest]"),
-        (["ingest.max_rejected_share=2"], "ingest.max_rejected_share", "2", "less than or equal to 1"),
+        (["ingest.max_rejected_fraction=2"], "ingest.max_rejected_fraction", "2", "less than or equal to 1"),
         (["ingest.events={view: 1}"], "ingest", "{", "belong together"),
         (["lake.catalog=a.b"], "lake", "{", "exactly one of root and catalog"),
         (["session.memory=lots"], "session.memory", "'lots'", "match pattern"),
@@ -68,7 +68,7 @@ def test_error_names_file_key_given_and_allowed(load, tmp_path, overrides, key, 
 
 def test_every_problem_is_named_at_once(load):
     with pytest.raises(ConfigError) as caught:
-        load(GOOD, "split.k=0", "seed=x", "recommend.m=3")
+        load(GOOD, "split.rows_per_user=0", "seed=x", "recommend.m=3")
     assert len(str(caught.value).splitlines()) == 3
 
 
@@ -92,7 +92,7 @@ def test_file_that_is_no_configuration(load, text, said):
 
 def test_merge_keys_are_read(load):
     merged = load(
-        "split: &s {k: 2}\nlake: {root: a}\ningest: {source: {format: synthetic, <<: {ratings: 5000}}}"
+        "split: &s {rows_per_user: 2}\nlake: {root: a}\ningest: {source: {format: synthetic, <<: {ratings: 5000}}}"
     )
     assert merged.ingest.source.ratings == 5000
 
@@ -104,7 +104,7 @@ def test_missing_file_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("override", "said"),
-    [("split.k", "key.path=value"), ("=3", "key.path=value"), ("seed.x=1", "given 'seed'")],
+    [("split.rows_per_user", "key.path=value"), ("=3", "key.path=value"), ("seed.x=1", "given 'seed'")],
 )
 def test_malformed_override(load, override, said):
     with pytest.raises(ConfigError, match=said):
@@ -112,9 +112,13 @@ def test_malformed_override(load, override, said):
 
 
 def test_command_line_beats_environment_beats_file(load):
-    text = GOOD + "split: {k: 2}\nseed: 1\nrecommend: {n: 5}"
-    config = load(text, "split.k=4", environment={"RECSYS__SPLIT__K": "3", "RECSYS__SEED": "9", "OTHER": "1"})
-    assert (config.split.k, config.seed, config.recommend.n) == (4, 9, 5)
+    text = GOOD + "split: {rows_per_user: 2}\nseed: 1\nrecommend: {n: 5}"
+    config = load(
+        text,
+        "split.rows_per_user=4",
+        environment={"RECSYS__SPLIT__ROWS_PER_USER": "3", "RECSYS__SEED": "9", "OTHER": "1"},
+    )
+    assert (config.split.rows_per_user, config.seed, config.recommend.n) == (4, 9, 5)
 
 
 def test_params_in_camel_case_come_from_the_environment(load):

@@ -10,11 +10,11 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import load_config
 from recsys_spark.data.download import extract
-from recsys_spark.evaluation.rating import rating_measures
+from recsys_spark.evaluation.rating import rating_metrics
 from recsys_spark.models import MLlibALS
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.steps import nightly
+from recsys_spark.pipeline.steps import run_night
 
 FOLD = "user int, item int, rating double, timestamp long"
 
@@ -29,7 +29,7 @@ def night(spark, data_dir, tmp_path_factory):
     }
     (folder / "conf.yaml").write_text(yaml.safe_dump(tree))
     night = Night(spark, load_config(folder / "conf.yaml", REGISTRY, environment={}), date(2026, 1, 31))
-    nightly(night)
+    run_night(night)
     return night
 
 
@@ -79,5 +79,5 @@ def test_explicit_als_reaches_the_measured_error_over_u1_to_u5(spark, data_dir, 
         model = MLlibALS(rank=10, regParam=0.1, maxIter=15, seed=1).fit(train)
         clipped = F.when(~F.isnan("prediction"), F.greatest(F.lit(1.0), F.least(F.lit(5.0), "prediction")))
         predicted = model.transform(test).withColumn("prediction", clipped)
-        errors.append({m.metric: m.value for m in rating_measures({"als": predicted})}["rmse"])
+        errors.append({m.metric: m.value for m in rating_metrics({"als": predicted})}["rmse"])
     assert sum(errors) / 5 == pytest.approx(0.928, abs=0.01)

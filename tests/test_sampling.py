@@ -43,7 +43,7 @@ def test_positives_come_back_each_with_its_negatives(positives, strategy):
     assert all((row.user, row.item) not in given for row in negatives)
     by_positive = Counter((row.user, row.note) for row in negatives)
     assert set(by_positive) == {(row.user, row.note) for row in liked}
-    assert sum(by_positive.values()) + sum(row.lacking for row in liked) == 3 * len(liked)
+    assert sum(by_positive.values()) + sum(row.shortfall for row in liked) == 3 * len(liked)
     assert len({(row.note, row.item) for row in negatives}) == len(negatives)
 
 
@@ -60,7 +60,7 @@ def test_history_is_not_drawn_and_counts_for_popularity(spark, positives):
     history = spark.createDataFrame(
         [(u, f"item {i}") for u in range(20) for i in range(15)], "user int, item string"
     )
-    sampler = NegativeSampler(strategy="popularity", power=1.0, history=history)
+    sampler = NegativeSampler(strategy="popularity", popularityExponent=1.0, history=history)
     liked, negatives = split(sampler.transform(positives).collect())
     assert len(negatives) == len(liked)
     assert all(int(row.item.split()[1]) >= 15 for row in negatives)
@@ -95,7 +95,7 @@ def test_hard_negatives_are_the_best_scored_unseen_items(spark, positives):
         itemFactors=spark.createDataFrame(list(y.items()), "id string, features array<float>"),
     )
     everything = spark.createDataFrame([(item,) for item in y], "item string")
-    sampler = NegativeSampler(strategy="hard", model=model, catalogue=everything, candidates=30)
+    sampler = NegativeSampler(strategy="hard", model=model, catalogue=everything, numCandidates=30)
     liked, negatives = split(sampler.transform(positives).collect())
     taken = {u: {row.item for row in liked if row.user == u} for u in range(20)}
     assert len(negatives) == len(liked)
@@ -108,7 +108,7 @@ def test_too_few_unseen_items_are_counted_or_refused(spark):
     frame = spark.createDataFrame(rows, SCHEMA)
     catalogue = spark.createDataFrame([(f"item {i}",) for i in range(6)], "item string")
     liked, negatives = split(NegativeSampler(ratio=5, catalogue=catalogue).transform(frame).collect())
-    assert {(row.user, row.lacking) for row in liked} == {(1, 3), (2, 0)}
+    assert {(row.user, row.shortfall) for row in liked} == {(1, 3), (2, 0)}
     assert Counter(row.user for row in negatives) == {1: 8, 2: 5}
     assert {row.item for row in negatives if row.user == 1} == {"item 4", "item 5"}
     with pytest.raises(
@@ -159,7 +159,9 @@ def test_columns_of_the_result_must_be_free(positives):
 
 
 def test_params_are_saved(tmp_path):
-    NegativeSampler(strategy="popularity", power=0.5, ratio=4, seed=7).save(str(tmp_path / "sampler"))
+    NegativeSampler(strategy="popularity", popularityExponent=0.5, ratio=4, seed=7).save(
+        str(tmp_path / "sampler")
+    )
     again = NegativeSampler.load(str(tmp_path / "sampler"))
     assert (again.getOrDefault("strategy"), again.getOrDefault("power"), again.getOrDefault("ratio")) == (
         "popularity",

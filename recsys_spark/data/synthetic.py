@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.data.cleaning import FAULT, RAW, SOURCE_FILE
 from recsys_spark.data.sources import Inputs
-from recsys_spark.kernels.synthetic import GENRES, World, genres_of, picks, profiles
+from recsys_spark.kernels.synthetic import GENRES, World, genres_of, profiles, ratings_of_users
 
 FROM = datetime(2025, 1, 1, tzinfo=UTC)
 UNTIL = datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -88,7 +88,7 @@ def _make_ratings(world: World):  # type: ignore[no-untyped-def]
 
     def make(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number in (n for batch in batches for n in batch.column(0).to_pylist()):
-            made = picks(world, _block(world, number))
+            made = ratings_of_users(world, _block(world, number))
             seconds = np.floor(first + made.when * (last - first)).astype(np.int64)
             yield pa.RecordBatch.from_arrays(
                 [

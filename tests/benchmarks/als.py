@@ -300,7 +300,7 @@ def measure(
 
 
 def main() -> None:
-    """Measure and publish."""
+    """MetricValue and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, nargs="+", default=[100_000, 1_000_000, 5_000_000, EVENTS])
     parser.add_argument("--rank", type=int, nargs="+", default=[64])

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys_spark.evaluation.ranking import rank_measures
+from recsys_spark.evaluation.ranking import ranking_metrics
 from recsys_spark.session import get_session
 from tests.benchmarks.report import best, publish
 
@@ -49,7 +49,7 @@ def make_data(folder: Path, users: int, train_rows: int) -> None:
 
 
 def main() -> None:
-    """Measure and publish."""
+    """MetricValue and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=138_000)
     options = parser.parse_args()
@@ -64,7 +64,9 @@ def main() -> None:
         lists = {model: frames[model] for model in MODELS}
 
         def measure(resamplings: int) -> object:
-            return rank_measures(lists, frames["test"], frames["train"], frames["items"], KS, resamplings, 1)
+            return ranking_metrics(
+                lists, frames["test"], frames["train"], frames["items"], KS, resamplings, 1
+            )
 
         title = f"Evaluation of {len(MODELS)} models, {options.users:,} users, cut-offs {KS}, {145 * options.users:,} train rows"
         rows = [

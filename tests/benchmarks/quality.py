@@ -24,8 +24,8 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Split
 from recsys_spark.data.download import extract
 from recsys_spark.data.split import split_ratings
-from recsys_spark.evaluation.ranking import rank_measures
-from recsys_spark.evaluation.rating import rating_measures
+from recsys_spark.evaluation.ranking import ranking_metrics
+from recsys_spark.evaluation.rating import rating_metrics
 from recsys_spark.models import ALS, MLlibALS, PairwiseRecommender, PopularityRecommender, SoftmaxRecommender
 from recsys_spark.models.factor_model import FactorModel
 from recsys_spark.session import get_session
@@ -125,7 +125,7 @@ def fold_error(
     plain = estimator.fit(train).transform(test).persist()
     inside = F.when(~F.isnan("prediction"), F.greatest(F.lit(1.0), F.least(F.lit(5.0), "prediction")))
     frames = {"rmse": plain, "rmse, clipped": plain.withColumn("prediction", inside)}
-    found = {(m.model, m.metric): m.value for m in rating_measures(frames)}
+    found = {(m.model, m.metric): m.value for m in rating_metrics(frames)}
     return {name: found[name, "rmse"] for name in frames} | {"unpredicted": found["rmse", "unpredicted"]}
 
 
@@ -141,10 +141,10 @@ def gravity(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
     users, rows = test.select("user").distinct(), []
     for weight in (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0):
         model = ALS(rank=30, regParam=0.05, maxIter=15, gravity=weight, seed=1).fit(train)
-        errors = {m.metric: m.value for m in rating_measures({"als": model.transform(test)})}
+        errors = {m.metric: m.value for m in rating_metrics({"als": model.transform(test)})}
         found = {
             m.metric: m.value
-            for m in rank_measures({"als": model.lists(users, 10, train)}, test, train, None, [10], 0, 42)
+            for m in ranking_metrics({"als": model.lists(users, 10, train)}, test, train, None, [10], 0, 42)
         }
         rows.append(
             {"what": f"explicit ALS, rank 30, gravity {weight}", "test MSE": errors["rmse"] ** 2}
@@ -237,7 +237,7 @@ def negatives(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
         model = PairwiseRecommender(
             numNegatives=number,
             rotateNegatives=rotate,
-            power=power,
+            popularityExponent=power,
             maxIter=20,
             checkpointInterval=-1,
             seed=1,
@@ -265,7 +265,7 @@ def ranking(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
     }
     users = test.select("user").distinct()
     lists = {name: model.lists(users, 10, train) for name, model in models.items()}
-    found = {(m.model, m.metric): m for m in rank_measures(lists, test, train, None, [10], 1000, 42)}
+    found = {(m.model, m.metric): m for m in ranking_metrics(lists, test, train, None, [10], 1000, 42)}
     return [
         {
             "what": name,
@@ -279,7 +279,7 @@ def ranking(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Measure and publish."""
+    """MetricValue and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--only", nargs="+", default=["errors", "ranking", "gravity", "ncf", "negatives"], help="which tables"

@@ -97,7 +97,7 @@ def write(frame: DataFrame) -> None:
 
 
 def main() -> None:
-    """Measure and publish."""
+    """MetricValue and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=27_000)
     parser.add_argument("--negatives", type=int, nargs="+", default=[1_000_000, 10_000_000, 100_000_000])

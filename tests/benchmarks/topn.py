@@ -23,7 +23,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from recsys_spark.kernels import topn as kernel
-from recsys_spark.recommend.top_n import DEFAULT_BLOCKS, explode_lists, recommend_lists
+from recsys_spark.recommend.top_n import DEFAULT_BLOCK_SIZES, explode_lists, recommend_lists
 from recsys_spark.session import get_session
 from tests.benchmarks.report import best, publish
 
@@ -81,7 +81,7 @@ def kernel_seconds(
     """Seconds of product, masking and selection on one core, over ``sample`` users, scaled to all of them
     on all cores.
     """
-    sizes, total = DEFAULT_BLOCKS, {"product": 0.0, "masking": 0.0, "selection": 0.0}
+    sizes, total = DEFAULT_BLOCK_SIZES, {"product": 0.0, "masking": 0.0, "selection": 0.0}
     blocks = [
         kernel.ItemBlock.build(
             item_factors[s : s + sizes.item_block], np.zeros(len(item_factors[s : s + sizes.item_block])), s
@@ -108,7 +108,7 @@ def kernel_seconds(
 
 
 def main() -> None:
-    """Measure and publish."""
+    """MetricValue and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=138_000)
     parser.add_argument("--repeats", type=int, default=3)

@@ -14,7 +14,7 @@ from recsys_spark.data.split import k_core, split_ratings
 from recsys_spark.errors import ModelError
 
 SCHEMA = "user string, item int, rating double, timestamp timestamp"
-METHODS = ["random", "temporal", "leave_last", "random_per_user", "strong"]
+METHODS = ["random", "temporal", "leave_last", "random_per_user", "holdout_users"]
 
 
 def at(second):
@@ -43,7 +43,7 @@ def test_same_rows_same_parts_on_any_partitioning(ratings, method):
     assert len(found[0]) == ratings.count()
 
 
-@pytest.mark.parametrize("method", ["random", "random_per_user", "strong"])
+@pytest.mark.parametrize("method", ["random", "random_per_user", "holdout_users"])
 def test_another_seed_gives_other_parts(ratings, method):
     assert parts(split_ratings(ratings, Split(method=method), 1)) != parts(
         split_ratings(ratings, Split(method=method), 2)
@@ -54,12 +54,12 @@ def test_random_share_is_about_what_was_asked_for(spark):
     frame = spark.range(20_000).selectExpr(
         "cast(id % 100 as string) user", "cast(id as int) item", "1.0 rating", "null timestamp"
     )
-    counts = Counter(parts(split_ratings(frame, Split(method="random", share=0.3), 5)).values())
+    counts = Counter(parts(split_ratings(frame, Split(method="random", test_fraction=0.3), 5)).values())
     assert counts["test"] == pytest.approx(6_000, abs=260)  # 4 standard deviations
 
 
 def test_temporal_cut_divides_past_from_future(ratings):
-    found = split_ratings(ratings, Split(method="temporal", share=0.25), 5).collect()
+    found = split_ratings(ratings, Split(method="temporal", test_fraction=0.25), 5).collect()
     times = {part: [row["timestamp"] for row in found if row["part"] == part] for part in ("train", "test")}
     assert max(times["train"]) < min(times["test"])
     assert len(times["test"]) <= 0.25 * len(found)
@@ -76,7 +76,7 @@ def test_temporal_split_needs_timestamps(spark):
 @pytest.mark.parametrize("method", ["leave_last", "random_per_user"])
 @pytest.mark.parametrize("k", [1, 3])
 def test_k_rows_of_each_user_are_held_out_but_never_all(ratings, method, k):
-    found = parts(split_ratings(ratings, Split(method=method, k=k), 5))
+    found = parts(split_ratings(ratings, Split(method=method, rows_per_user=k), 5))
     total = Counter(user for user, _ in found)
     held_out = Counter(user for (user, _), part in found.items() if part == "test")
     assert {user: held_out[user] for user in total} == {
@@ -86,12 +86,12 @@ def test_k_rows_of_each_user_are_held_out_but_never_all(ratings, method, k):
 
 def test_leave_last_holds_out_the_latest(spark):
     rows = [("a", 1, 1.0, at(30)), ("a", 2, 1.0, at(10)), ("a", 3, 1.0, at(20)), ("a", 4, 1.0, None)]
-    found = parts(split_ratings(spark.createDataFrame(rows, SCHEMA), Split(k=2), 5))
+    found = parts(split_ratings(spark.createDataFrame(rows, SCHEMA), Split(rows_per_user=2), 5))
     assert {item for (_, item), part in found.items() if part == "test"} == {1, 3}
 
 
-def test_strong_generalisation_holds_out_whole_users(ratings):
-    found = parts(split_ratings(ratings, Split(method="strong", share=0.4), 5))
+def test_holdout_users_holds_out_whole_users(ratings):
+    found = parts(split_ratings(ratings, Split(method="holdout_users", test_fraction=0.4), 5))
     by_user: dict[str, set[str]] = {}
     for (user, _), part in found.items():
         by_user.setdefault(user, set()).add(part)

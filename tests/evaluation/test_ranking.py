@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from recsys_spark.evaluation.ranking import rank_measures, resampling_weights
-from recsys_spark.evaluation.rating import rating_measures
+from recsys_spark.evaluation.ranking import ranking_metrics, resampling_weights
+from recsys_spark.evaluation.rating import rating_metrics
 
 LIST = "id string, recommendations array<struct<item: int, score: float>>"
 # users a, b, c know items 1..5; 1 is known to all three, 2 to two, 3, 4 and 5 to one each
@@ -24,7 +24,7 @@ def measured(spark):
     relevant = spark.createDataFrame(RELEVANT, "user string, item int")
     train = spark.createDataFrame(TRAIN, "user string, item int")
     items = spark.createDataFrame(GENRES, "item int, genres array<string>")
-    found = rank_measures({"m": lists, "none": lists.limit(0)}, relevant, train, items, [1, 3], 100, 7)
+    found = ranking_metrics({"m": lists, "none": lists.limit(0)}, relevant, train, items, [1, 3], 100, 7)
     return {(m.model, m.metric, m.k): m for m in found}
 
 
@@ -76,7 +76,7 @@ def test_interval_is_as_wide_as_theory_says(spark):
     lists = spark.createDataFrame([(str(u), [(1 + u % 2, 0.0)]) for u in range(400)], LIST)
     train = spark.createDataFrame([("x", 1), ("x", 2)], "user string, item int")
     (found,) = (
-        m for m in rank_measures({"m": lists}, relevant, train, None, [1], 500, 1) if m.metric == "hit_rate"
+        m for m in ranking_metrics({"m": lists}, relevant, train, None, [1], 500, 1) if m.metric == "hit_rate"
     )
     assert found.value == 0.5
     assert found.high - found.low == pytest.approx(2 * 1.96 * 0.025, rel=0.15)
@@ -95,7 +95,7 @@ def test_same_measures_on_any_partitioning(spark):
     )
     results = []
     for n in (1, 2, 7):
-        found = rank_measures(
+        found = ranking_metrics(
             {"m": lists.repartition(n)}, relevant.repartition(n), train.repartition(n), None, [5], 50, 3
         )
         results.append({m.metric: (m.value, m.low or 0, m.high or 0) for m in found})
@@ -114,7 +114,7 @@ def test_rating_errors_leave_out_and_count_what_was_not_predicted(spark):
     rows = [(4.0, 3.0), (2.0, 5.0), (3.0, float("nan")), (3.0, None)]
     frame = spark.createDataFrame(rows, "rating double, prediction float")
     nothing = frame.where("prediction is null")
-    found = {(m.model, m.metric): (m.value, m.users) for m in rating_measures({"m": frame, "none": nothing})}
+    found = {(m.model, m.metric): (m.value, m.users) for m in rating_metrics({"m": frame, "none": nothing})}
     assert found == {
         ("m", "rmse"): (pytest.approx(math.sqrt(5)), 2),
         ("m", "mae"): (2.0, 2),

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.errors import GroupError, ModelError
 from recsys_spark.models import ALS, ALSModel
-from tests.models.model_contract import ModelContract, checkerboard
+from recsys_spark.testing import ModelContract, checkerboard
 
 SMALL = {"rank": 4, "maxIter": 8, "regParam": 0.01}
 TWO_COLOURS = {"rank": 2, "maxIter": 8, "regParam": 0.05}  # a larger rank learns what is lacking by heart

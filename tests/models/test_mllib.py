@@ -9,7 +9,7 @@ from pyspark.ml.recommendation import ALS
 
 from recsys_spark.errors import ModelError
 from recsys_spark.models import MLlibALS
-from tests.models.model_contract import ModelContract, checkerboard
+from recsys_spark.testing import ModelContract, checkerboard
 
 SMALL = {"rank": 4, "maxIter": 8, "regParam": 0.01, "numUserBlocks": 2, "numItemBlocks": 2}
 

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.errors import ModelError
 from recsys_spark.models import PairwiseModel, PairwiseRecommender, SoftmaxRecommender
-from tests.models.model_contract import ITEMS, USERS, ModelContract, checkerboard
+from recsys_spark.testing import ITEMS, USERS, ModelContract, checkerboard
 
 SMALL = {
     "embeddingDim": 8,
@@ -156,7 +156,7 @@ def test_network_ranks_the_candidates_that_popularity_gives(spark):
     data = checkerboard(spark).unionAll(
         spark.createDataFrame([(u, 3, 1.0) for u in range(0, USERS, 2)], "user int, item int, rating double")
     )
-    model = PairwiseRecommender(**{**SMALL, "maxIter": 2}, interaction="mlp", candidates=1).fit(data)
+    model = PairwiseRecommender(**{**SMALL, "maxIter": 2}, interaction="mlp", numCandidates=1).fit(data)
     rows = model.recommend(data.select("user").distinct(), 1).collect()
     assert {row.item for row in rows} == {3}  # the most popular, whatever the network thinks
     with pytest.raises(ModelError, match="length must be at least 1, got 0"):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from recsys_spark.models import PopularityRecommender
-from tests.models.model_contract import ModelContract
+from recsys_spark.testing import ModelContract
 
 DAY = 86_400
 

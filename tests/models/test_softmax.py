@@ -7,7 +7,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from recsys_spark.models import SoftmaxModel, SoftmaxRecommender
-from tests.models.model_contract import ModelContract, checkerboard
+from recsys_spark.testing import ModelContract, checkerboard
 
 SMALL = {
     "embeddingDim": 8,

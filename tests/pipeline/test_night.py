@@ -17,7 +17,7 @@ from recsys_spark.errors import (
     LakeError,
     ModelError,
     PublishError,
-    RejectedShareError,
+    RejectedFractionError,
     SourceError,
 )
 from recsys_spark.models.pairwise import PairwiseModel
@@ -28,7 +28,7 @@ from recsys_spark.pipeline.night import Night, redacted
 from recsys_spark.pipeline.publish import published
 from recsys_spark.pipeline.recommend import check_lists
 from recsys_spark.pipeline.show import sample_users, show_runs, show_user
-from recsys_spark.pipeline.steps import STEPS, nightly, steps_of
+from recsys_spark.pipeline.steps import STEPS, run_night, steps_of
 from recsys_spark.recommend.top_n import explode_lists
 
 DAY, NEXT = date(2024, 6, 30), date(2024, 7, 1)
@@ -48,11 +48,11 @@ class Shop:
             "ingest": {
                 "source": {"format": "csv", "path": str(folder / "in"), "columns": COLUMNS},
                 "scale": [1, 5],
-                "max_rejected_share": 0.5,
+                "max_rejected_fraction": 0.5,
             },
             "models": ["popularity", "als"],
             "als": {"rank": 4, "maxIter": 3, "implicitPrefs": True},
-            "evaluate": {"k": [3], "champion": "ndcg@3", "bootstrap": 20},
+            "evaluate": {"cutoffs": [3], "champion_metric": "ndcg@3", "bootstrap": 20},
             "recommend": {"n": 4},
         }
 
@@ -97,7 +97,7 @@ def twice(spark, tmp_path_factory):
     shop.snapshots = []
     for day in (DAY, DAY, NEXT):
         night = shop.night(day)
-        nightly(night)
+        run_night(night)
         lists = shop.rows("recommendations", "run_date", "user", "rank", "item", "model", "reason")
         shop.snapshots.append((night.run_id, night.lake.version("ratings"), lists))
     return shop
@@ -191,7 +191,11 @@ def test_negatives_are_written_where_they_are_configured(shop):
     assert {(user, positive) for _, user, positive, _, _ in rows} == known
     assert not {(user, item) for _, user, _, item, _ in rows} & known
     counts = shop.night().ledger.last_done("sample_negatives")["counts"]
-    assert counts == {"positives": len(known), "negatives": len(rows), "lacking": 2 * len(known) - len(rows)}
+    assert counts == {
+        "positives": len(known),
+        "negatives": len(rows),
+        "shortfall": 2 * len(known) - len(rows),
+    }
     assert "sample_negatives" in steps_of(shop.night().config)
     shop.tree["negatives"] = None
     assert "sample_negatives" not in steps_of(shop.night().config)
@@ -240,7 +244,7 @@ def test_too_many_refused_rows_stop_the_step_before_ratings(shop):
     version = shop.night().lake.version("ratings")
     shop.receive("b,x,3,1000", "c,x,9,1000", "d,,3,1000", "e,x,10,1000")
     with pytest.raises(
-        RejectedShareError,
+        RejectedFractionError,
         match=r"3 of 4 rows of ratings were refused.*75\.0%.*rating_out_of_scale 2, missing_item 1",
     ):
         ingest(shop.night())
@@ -267,7 +271,7 @@ def test_user_with_few_items_left_is_filled_from_popular_ones(shop):
     shop.tree["split"] = {"min_user_ratings": 3}
     shop.receive(*CHECKERBOARD, "newcomer,item 00,5,1600000000")
     night = shop.night(recommend={"n": 4, "refit": False})
-    nightly(night)
+    run_night(night)
     rows = shop.night().lake.read("recommendations").where("user = 'newcomer'").orderBy("rank").collect()
     assert [row["rank"] for row in rows] == [1, 2, 3, 4]
     champion = night.ledger.last_done("recommend")["details"]["champion"]
@@ -275,12 +279,12 @@ def test_user_with_few_items_left_is_filled_from_popular_ones(shop):
         assert {(row["model"], row["reason"]) for row in rows} == {("popularity", "fallback")}
 
 
-def test_strong_generalisation_needs_models_that_score_new_users(shop):
-    with pytest.raises(ConfigError, match=r"split\.method: given 'strong'.*als cannot"):
-        shop.night(split={"method": "strong"})
+def test_holdout_users_needs_models_that_score_new_users(shop):
+    with pytest.raises(ConfigError, match=r"split\.method: given 'holdout_users'.*als cannot"):
+        shop.night(split={"method": "holdout_users"})
     shop.receive(*CHECKERBOARD)
-    nightly(shop.night(split={"method": "strong", "share": 0.4}, models=["popularity"]))
-    assert {row[0] for row in shop.rows("metrics", "split")} == {"strong"}
+    run_night(shop.night(split={"method": "holdout_users", "test_fraction": 0.4}, models=["popularity"]))
+    assert {row[0] for row in shop.rows("metrics", "split")} == {"holdout_users"}
 
 
 @pytest.mark.parametrize(
@@ -303,7 +307,7 @@ def test_lists_that_break_an_invariant_are_not_written(spark, rows, said):
 def test_bad_lists_leave_the_table_as_it_was(shop, monkeypatch):
     shop.tree["models"] = ["popularity"]
     shop.receive(*CHECKERBOARD)
-    nightly(shop.night())
+    run_night(shop.night())
     before = shop.night().lake.version("recommendations")
 
     def blind(self, users, n, seen=None, sizes=None):
@@ -326,12 +330,12 @@ def test_header_lines_are_counted_apart(shop):
 def test_old_date_run_again_gives_its_own_rows_again(shop):
     shop.tree["models"] = ["popularity"]
     shop.receive(*CHECKERBOARD)
-    nightly(shop.night(DAY))
+    run_night(shop.night(DAY))
     before = shop.rows("recommendations", "user", "rank", "item", "score")
     shop.receive(*(f"user {u},item 99,5,1700000000" for u in range(12)))
-    nightly(shop.night(NEXT))
+    run_night(shop.night(NEXT))
     shop.receive(*CHECKERBOARD)
-    nightly(shop.night(DAY))
+    run_night(shop.night(DAY))
     lists = shop.night().lake.read("recommendations")
     again = sorted(
         tuple(row)
@@ -359,7 +363,7 @@ def test_secrets_are_not_kept_in_the_ledger(shop):
 def test_no_relevant_row_is_an_error_with_a_sentence(shop):
     shop.receive(*CHECKERBOARD)
     with pytest.raises(ModelError, match=r"no held-out row is relevant.*evaluate\.min_rating"):
-        nightly(shop.night(evaluate={"k": [3], "champion": "ndcg@3", "min_rating": 99.0}))
+        run_night(shop.night(evaluate={"cutoffs": [3], "champion_metric": "ndcg@3", "min_rating": 99.0}))
 
 
 def test_input_without_a_row_is_no_success(shop):
@@ -394,7 +398,7 @@ def test_models_take_features_from_the_tables_of_users_and_items(shop):
     small = {"embeddingDim": 4, "maxIter": 30, "batchSize": 20, "stepSize": 0.05}
     shop.tree |= {"models": ["popularity", "pairwise"], "pairwise": {**small, "itemFeatureCols": ["genres"]}}
     shop.receive(*CHECKERBOARD)
-    nightly(shop.night())
+    run_night(shop.night())
     (trained,) = [row for row in shop.night().lake.read("runs").collect() if row["step"] == "train"]
     assert trained["versions_read"] == {"ratings": 1, "items": 1}
     (path,) = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys_spark.config import Blocks
+from recsys_spark.config import BlockSizes
 from recsys_spark.errors import ModelError
 from recsys_spark.recommend.top_n import explode_lists, recommend_lists
 
@@ -49,7 +49,7 @@ def collected(lists):
 
 @pytest.mark.parametrize(
     "sizes",
-    [Blocks(), Blocks(users_per_task=7, user_block=3, item_block=40, pack_rows=11)],
+    [BlockSizes(), BlockSizes(users_per_task=7, user_block=3, item_block=40, pack_rows=11)],
     ids=["one block", "many blocks"],
 )
 def test_lists_equal_a_full_sort_whatever_the_blocks(spark, sides, sizes):
