@@ -1,19 +1,24 @@
-# make demo    a whole night on the built-in data set
-# make test    the whole test suite
-# make check   format, lint, types, layers
-# make bench-* measurements against peers; see README
+# make demo       a whole night on the built-in data set
+# make test       the whole test suite
+# make test-fast  the tests that need no Java
+# make check      format, lint, types, layers
+# make docs       the documents, in docs/_build/html
+# make bench-*    measurements against peers; see docs/benchmarks.md
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DATE := 2026-01-31
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-fast check format docs clean
 
 demo: $(VENV)/.run
 	$(BIN)/recsys nightly --config conf/demo.yaml --run-date $(DEMO_DATE) --show 3
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not spark" $(PYTEST_ARGS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -25,11 +30,14 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -W --keep-going -E -b html docs docs/_build/html
+
 bench-%: $(VENV)/.bench
 	$(BIN)/python -m tests.benchmarks.$*
 
 clean:
-	rm -rf $(VENV) .recsys spark-warehouse
+	rm -rf $(VENV) .recsys docs/_build docs/_generated
 
 # Each stamp is one set of packages; a second run finds it and installs nothing.
 $(VENV)/.run: setup.py | java
@@ -39,6 +47,10 @@ $(VENV)/.run: setup.py | java
 
 $(VENV)/.test: setup.py $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.docs: setup.py $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.bench: setup.py $(VENV)/.run

@@ -12,12 +12,20 @@ TEST = [
     "pytest-cov>=5",
     "hypothesis>=6",  # property tests of kernels and cleaning
     "scikit-learn>=1.5",  # an independent ndcg_score to compare ours with
+    "sybil>=9",  # runs the code blocks of the documents
     "ruff>=0.8",
     "mypy>=1.13",
     "import-linter>=2.1",  # holds the layers
     "pandas-stubs",
     "types-PyYAML",
     *INDEX,
+]
+
+DOCS = [
+    "sphinx>=8",
+    "numpydoc>=1.8",  # the docstrings' format, which it also validates
+    "myst-parser>=4",  # pages in Markdown
+    "pydata-sphinx-theme>=0.16",  # the theme of the field's own documents
 ]
 
 setup(
@@ -31,7 +39,7 @@ setup(
     package_data={"recsys_spark": ["py.typed"]},
     python_requires=">=3.11,<3.14",  # what pyspark 4.2 and numba both support
     install_requires=[
-        # delta-spark's jar is built for one Spark minor version: 4.4.0 is the one for 4.2. Unpinned, pip pairs them wrongly.
+        # delta-spark's jar is built for one minor version of Spark; unpinned, pip pairs them wrongly
         "pyspark==4.2.0",
         "delta-spark==4.4.0",
         "numpy>=2,<3",
@@ -47,6 +55,7 @@ setup(
     ],
     extras_require={
         "test": TEST,
+        "docs": DOCS,
         "bench": ["implicit==0.7.3", "threadpoolctl>=3"],  # the peer that the benchmarks measure against
         "index": INDEX,
         "bench-torch": ["torch>=2.6"],  # the softmax model's peer; of its own, as its wheels take 3 GB

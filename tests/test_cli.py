@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from recsys_spark import __version__
+from recsys_spark.cli import STEP_NAMES, app
 from recsys_spark.console import table
 from recsys_spark.data.download import RELEASES
+from recsys_spark.pipeline.steps import STEPS
 
 PROJECT = Path(__file__).parents[1]
 
@@ -31,8 +35,8 @@ def test_wrong_configuration_exits_with_2_before_spark_starts(tmp_path):
     assert done.returncode == 2
     assert done.stderr == (
         "recsys: c.yaml: splitt: given 'splitt'; allowed: did you mean 'split'? Known keys: "
-        "lake, ingest, session, split, negatives, models, evaluate, recommend, seed, als, mllib_als, pairwise, "
-        "popularity, softmax\n"
+        "lake, ingest, session, split, negatives, models, evaluate, recommend, seed, als, mllib_als, "
+        "pairwise, popularity, softmax\n"
     )
 
 
@@ -55,16 +59,103 @@ def test_wrong_usage_exits_with_2(tmp_path, arguments, said):
     assert said in done.stderr
 
 
+@pytest.mark.spark
 def test_failed_step_exits_with_1_and_one_line(tmp_path):
-    text = "lake: {root: lake}\ningest: {source: {format: movielens, path: nowhere.zip}}\nsession: {memory: 1g}\n"
+    text = "lake: {root: lake}\nsession: {memory: 1g}\n"
+    text += "ingest: {source: {format: movielens, path: nowhere.zip}}\n"
     (tmp_path / "c.yaml").write_text(text)
+    (tmp_path / "nowhere.zip").write_bytes(b"no zip")
     done = recsys("ingest", "--config", "c.yaml", "--run-date", "2026-01-31", cwd=tmp_path)
     assert done.returncode == 1
-    assert (
-        "recsys: nowhere.zip: does not exist; a MovieLens release's folder or zip is expected" in done.stderr
-    )
+    assert "recsys: nowhere.zip: is neither a folder nor a zip" in done.stderr
     assert "Traceback" not in done.stderr
     assert "WARN" not in done.stderr
+
+
+def test_missing_input_is_noticed_before_spark_starts(tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "lake: {root: lake}\n"
+        "ingest: {source: {format: csv, path: 'in/*.csv', items: {path: items.csv, id: sku}}}\n"
+    )
+    done = recsys(
+        "nightly", "--config", "c.yaml", "--run-date", "2026-01-31", cwd=tmp_path, JAVA_HOME="/nowhere"
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"recsys: c.yaml: ingest.source.path: given 'in/*.csv'; allowed: an existing file, folder or glob; "
+        f"looked for in {tmp_path}\n"
+    )
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").touch()
+    done = recsys(
+        "ingest", "--config", "c.yaml", "--run-date", "2026-01-31", cwd=tmp_path, JAVA_HOME="/nowhere"
+    )
+    assert "ingest.source.items.path: given 'items.csv'" in done.stderr
+
+
+def test_help_and_version_import_neither_spark_nor_models(tmp_path):
+    program = (
+        "import sys\nfrom recsys_spark.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print([name for name in ('pyspark', 'numba', 'pandas', 'pyarrow') if name in sys.modules])\n"
+    )
+    for argument, expected in (("--help", "nightly"), ("--version", f"recsys-spark {__version__}")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, argument],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=True,
+        )
+        assert expected in done.stdout
+        assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_step_is_a_command_whose_help_says_what_it_reads_and_writes():
+    assert list(STEPS) == list(STEP_NAMES)
+    commands = {command.name: command.callback for command in app.registered_commands}
+    for name, step in STEPS.items():
+        line = inspect.getdoc(step).splitlines()[0]
+        assert "reads" in line
+        assert "writes" in line
+        assert commands[name.replace("_", "-")].__doc__ == line
+
+
+def test_train_takes_the_models_to_train(tmp_path):
+    (tmp_path / "c.yaml").write_text("lake: {root: lake}\ningest: {source: {format: synthetic}}\n")
+    arguments = (
+        "train",
+        "--config",
+        "c.yaml",
+        "--run-date",
+        "2026-01-31",
+        "--models",
+        "als",
+        "--models",
+        "alz",
+    )
+    done = recsys(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "models: given 'alz'; allowed: als, mllib_als, pairwise, popularity, softmax" in done.stderr
+
+
+@pytest.mark.spark
+def test_library_use_leaves_nothing_in_the_folders_it_runs_in(tmp_path):
+    (tmp_path / "tmp").mkdir()
+    program = (
+        "from recsys_spark import get_session\nprint(get_session().sql('create table t as select 1').count())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "TMPDIR": str(tmp_path / "tmp")},
+        check=True,
+    )
+    assert done.stdout.strip() == "0"
+    assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
+    assert [path.name for path in (tmp_path / "tmp").iterdir() if path.name.startswith("recsys")] == []
 
 
 def test_table_shows_markup_and_control_characters_as_text(capsys):
@@ -75,7 +166,7 @@ def test_table_shows_markup_and_control_characters_as_text(capsys):
 @pytest.mark.parametrize(
     ("java", "said"),
     [
-        (None, "Java not found: install a JDK 17 or 21"),
+        (None, "Java not found: install a JDK 17, 21 or 25"),
         ("#!/bin/sh\necho 'openjdk version \"11.0.2\"' >&2\n", "Java 11 is too old for Spark 4.2"),
         ("#!/bin/sh\necho 'java version \"1.8.0_202\"' >&2\n", "Java 8 is too old for Spark 4.2"),
     ],
@@ -92,10 +183,12 @@ def test_missing_or_old_java_is_one_line(tmp_path, java, said):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.spark
 def test_jar_that_cannot_be_fetched_is_one_line(tmp_path):
     (tmp_path / "ivysettings.xml").write_text(
         '<ivysettings><settings defaultResolver="none"/><resolvers>'
-        f'<filesystem name="none"><artifact pattern="{tmp_path}/[artifact].jar"/></filesystem></resolvers></ivysettings>'
+        f'<filesystem name="none"><artifact pattern="{tmp_path}/[artifact].jar"/></filesystem>'
+        "</resolvers></ivysettings>"
     )
     text = (
         "lake: {root: lake}\ningest: {source: {format: synthetic}}\n"
@@ -109,6 +202,7 @@ def test_jar_that_cannot_be_fetched_is_one_line(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.spark
 def test_doctor_finds_everything_in_order(tmp_path):
     done = recsys("doctor", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
@@ -127,16 +221,18 @@ def test_doctor_finds_everything_in_order(tmp_path):
 def test_doctor_without_java_says_what_to_install(tmp_path):
     done = recsys("doctor", cwd=tmp_path, JAVA_HOME=str(tmp_path))
     assert done.returncode == 1
-    assert "install a JDK 17 or 21" in done.stdout
+    assert "install a JDK 17, 21 or 25" in done.stdout
 
 
+@pytest.mark.spark
 def test_submitted_session_keeps_what_the_cluster_set(tmp_path):
     script = tmp_path / "job.py"
     script.write_text(
         "from recsys_spark.config import Session\n"
         "from recsys_spark.session import get_session\n"
         "spark = get_session(Session(cores=1, spark={'spark.sql.shuffle.partitions': '3'}))\n"
-        "for key in ('spark.master', 'spark.sql.session.timeZone', 'spark.sql.shuffle.partitions', 'spark.sql.extensions'):\n"
+        "for key in ('spark.master', 'spark.sql.session.timeZone', 'spark.sql.shuffle.partitions', "
+        "'spark.sql.extensions'):\n"
         "    print(key, spark.conf.get(key))\n"
     )
     submit = Path(sys.executable).with_name("spark-submit")

@@ -92,7 +92,8 @@ def test_file_that_is_no_configuration(load, text, said):
 
 def test_merge_keys_are_read(load):
     merged = load(
-        "split: &s {rows_per_user: 2}\nlake: {root: a}\ningest: {source: {format: synthetic, <<: {ratings: 5000}}}"
+        "split: &s {rows_per_user: 2}\nlake: {root: a}\n"
+        "ingest: {source: {format: synthetic, <<: {ratings: 5000}}}"
     )
     assert merged.ingest.source.ratings == 5000
 

@@ -140,11 +140,11 @@ def test_catalogue_bounds_what_is_drawn(spark, positives):
 @pytest.mark.parametrize(
     ("rows", "params", "said"),
     [
-        ([(None, "a", "")], {}, "'user' holds nulls"),
-        ([(1, None, "")], {}, "'item' holds nulls"),
+        ([(None, "a", "")], {}, "'user' has null ids"),
+        ([(1, None, "")], {}, "'item' has null ids"),
         ([(1, "a", "")], {"ratio": 0.5}, "ratio must be at least 1"),
         ([(1, "a", "")], {"strategy": "popular"}, "strategy must be one of uniform"),
-        ([(1, "a", "")], {"strategy": "hard"}, "takes a model"),
+        ([(1, "a", "")], {"strategy": "hard"}, "hard needs a model"),
         ([(0, "a", "")], {"ratioCol": "user"}, "number of negatives must be at least 1, found 0"),
     ],
 )
@@ -163,7 +163,11 @@ def test_params_are_saved(tmp_path):
         str(tmp_path / "sampler")
     )
     again = NegativeSampler.load(str(tmp_path / "sampler"))
-    assert (again.getOrDefault("strategy"), again.getOrDefault("power"), again.getOrDefault("ratio")) == (
+    assert (
+        again.getOrDefault("strategy"),
+        again.getOrDefault("popularityExponent"),
+        again.getOrDefault("ratio"),
+    ) == (
         "popularity",
         0.5,
         4.0,

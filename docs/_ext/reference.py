@@ -1,4 +1,4 @@
-"""Reference tables from the code: every key of the configuration, and every Param of every registered estimator.
+"""Reference tables from the code: every key of the configuration, every Param of every registered estimator.
 
 Before the build they are written to ``docs/_generated``, where the pages include them.
 """
@@ -59,10 +59,15 @@ def configuration_reference() -> str:
     """The page's tables: one row per key."""
     parts = ["## Top level\n", _table(_key_rows("", Config))]
     for heading, (prefix, section) in SECTIONS.items():
-        parts += [f"## `{heading}`\n" if "," not in heading else f"## {heading}\n", f"{_text(section.__doc__)}\n"]
+        parts += [
+            f"## `{heading}`\n" if "," not in heading else f"## {heading}\n",
+            f"{_text(section.__doc__)}\n",
+        ]
         parts.append(_table(_key_rows(f"{prefix}.", section)))
     parts.append("## Sections of the models\n")
-    parts.append("A section named like a model holds Params of its estimator; columns are set by the night itself.\n")
+    parts.append(
+        "A section named like a model holds Params of its estimator; columns are set by the night itself.\n"
+    )
     for name in REGISTRY:
         parts += [f"### `{name}`\n", params_table(name)]
     return "\n".join(parts)
@@ -126,7 +131,9 @@ def _type_name(kind: Any) -> str:
         return f"mapping of {_type_name(arguments[1])}"
     if arguments:  # a union with None, or with rules
         return _type_name(arguments[0])
-    return {str: "text", int: "integer", float: "number", bool: "true or false"}.get(kind, getattr(kind, "__name__", "any"))
+    return {str: "text", int: "integer", float: "number", bool: "true or false"}.get(
+        kind, getattr(kind, "__name__", "any")
+    )
 
 
 def _default(field: FieldInfo) -> str:

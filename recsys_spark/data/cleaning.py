@@ -25,7 +25,7 @@ REASONS: dict[str, str] = {
     "undecodable_bytes": "the bytes are not text in the declared encoding",
     "different_header": "a file begins with another header than the first file",
     "wrong_column_count": "more or fewer fields than the header or the declared names; also a blank line",
-    "unparsable": "not JSON, an id that is not of the declared type, a rating or timestamp that is none, an unknown event",
+    "unparsable": "not JSON, an id of another type, a rating or timestamp that is none, an unknown event",
     "missing_user": "no user id",
     "missing_item": "no item id",
     "id_too_long": f"an id of more than {MAX_ID_LENGTH} characters",
@@ -284,7 +284,7 @@ def _feature(name: str, kind: str) -> Column:
 def _number(cell: Column, kind: T.DataType) -> Column:
     if not isinstance(kind, T.StringType):
         return cell.cast("double")
-    # Java would also read "4d", "4f" and "0x1p3" as numbers; the expression is slow, so the few letters are looked for first
+    # Java would also read "4d", "4f" and "0x1p3" as numbers; the expression is slow: letters first
     suspect = reduce(or_, (F.contains(cell, F.lit(letter)) for letter in "dDfFxX"))
     javas_own = suspect & cell.rlike(r"(?i)(?<!in)[df]\s*$|x")
     return F.when(~javas_own, cell.try_cast("double"))

@@ -17,18 +17,55 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Delimited
 from recsys_spark.data.cleaning import SOURCE_FILE
 from recsys_spark.data.download import extract
-from recsys_spark.data.sources import Inputs, read_cells, split_list, year_of
+from recsys_spark.data.sources import RawTables, read_cells, split_list, year_of
 from recsys_spark.errors import SourceError
 
-GENRES_100K = ("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama",
-               "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War",
-               "Western")  # fmt: skip
+GENRES_100K = (
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+)
 """The 19 flags of ``u.item``, in their order."""
 
-OCCUPATIONS_1M = ("other", "academic/educator", "artist", "clerical/admin", "college/grad student", "customer service",
-                  "doctor/health care", "executive/managerial", "farmer", "homemaker", "K-12 student", "lawyer",
-                  "programmer", "retired", "sales/marketing", "scientist", "self-employed", "technician/engineer",
-                  "tradesman/craftsman", "unemployed", "writer")  # fmt: skip
+OCCUPATIONS_1M = (
+    "other",
+    "academic/educator",
+    "artist",
+    "clerical/admin",
+    "college/grad student",
+    "customer service",
+    "doctor/health care",
+    "executive/managerial",
+    "farmer",
+    "homemaker",
+    "K-12 student",
+    "lawyer",
+    "programmer",
+    "retired",
+    "sales/marketing",
+    "scientist",
+    "self-employed",
+    "technician/engineer",
+    "tradesman/craftsman",
+    "unemployed",
+    "writer",
+)
 """Occupation codes 0 to 20 of ``users.dat``, in the words of the release's README."""
 
 _COLON = {"delimiter": "::", "quote": "", "header": False, "encoding": "latin-1"}
@@ -93,7 +130,7 @@ LAYOUTS = (
 
 
 @contextmanager
-def movielens_inputs(spark: SparkSession, path: str) -> Iterator[Inputs]:
+def movielens_inputs(spark: SparkSession, path: str) -> Iterator[RawTables]:
     """Raw frames of the release at ``path``; a zip is unpacked for as long as the context lasts.
 
     Parameters
@@ -124,14 +161,14 @@ def _unpacked(archive: Path, folder: Path) -> str:
     return str(folder)
 
 
-def _read(spark: SparkSession, path: str, shown: str) -> Inputs:
+def _read(spark: SparkSession, path: str, shown: str) -> RawTables:
     folder, layout = _find(path, shown)
     ratings = read_cells(
         spark, "csv", f"{folder}/{layout.ratings}", layout.rating_columns, layout.rating_text
     )
     items = _items(spark, folder, layout)
     users = _users(spark, folder, layout)
-    return Inputs(
+    return RawTables(
         _named(ratings, shown, layout.ratings),
         _named(users, shown, layout.users) if users is not None else None,
         _named(items, shown, layout.items),

@@ -1,7 +1,7 @@
-"""Files and tables as they come: one row per input row, its cells, its raw text, its file.
+"""Files and tables as they are: one row per input row, with its cells, its raw text and its file.
 
-Text is read line by line, so that a line that cannot be divided into fields is still there to be shown. A
-quoted field may hold delimiters and doubled quotes, but no line break.
+Text is read line by line, so that a line that cannot be split into fields can still be shown. A quoted field
+may contain delimiters and doubled quotes, but no line break.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ from recsys_spark.data.cleaning import FAULT, HEADER_LINE, RAW, SOURCE_FILE
 from recsys_spark.errors import SourceError, summary
 
 MAX_COLUMNS = 20_000
-"""Lines with quotes and more fields than this are refused unparsed: Spark's CSV parser allows 20,480."""
+"""Lines with quotes and more fields than this are rejected unparsed: Spark's CSV parser allows 20,480."""
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The three inputs of a night: raw frames as :mod:`recsys_spark.data.cleaning` takes them; side
-    tables may be absent.
+class RawTables:
+    """The tables of one source, not yet cleaned: frames as :mod:`recsys_spark.data.cleaning` takes them.
+
+    Attributes
+    ----------
+    ratings : one row per input row
+    users, items : the same for side features, or None where the source has none
     """
 
     ratings: DataFrame
@@ -38,15 +42,27 @@ class Inputs:
     items: DataFrame | None = None
 
 
-def read_source(spark: SparkSession, source: FileSource) -> Inputs:
+def read_source(spark: SparkSession, source: FileSource) -> RawTables:
     """Open delimited text, JSON lines, Parquet or Delta, with its side tables.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that reads.
+    source : FileSource
+        The configuration's ``ingest.source``: format, path, columns and side tables.
+
+    Returns
+    -------
+    RawTables
+        Lazy: rows are read when they are used; only a CSV header is read at once.
 
     Raises
     ------
     SourceError
-        The path does not exist, is empty, or lacks a mapped column.
+        A path does not exist, is empty, or lacks a mapped column.
     """
-    return Inputs(
+    return RawTables(
         read_cells(spark, source.format, source.path, source.columns.given(), source.text),
         _side(spark, source.users, "user"),
         _side(spark, source.items, "item"),
@@ -56,13 +72,8 @@ def read_source(spark: SparkSession, source: FileSource) -> Inputs:
 def _side(spark: SparkSession, side: SideTable | None, key: str) -> DataFrame | None:
     if side is None:
         return None
-    raw = read_cells(
-        spark,
-        side.format,
-        side.path,
-        {key: side.id, **{str(role): name for role, name in side.columns.items()}},
-        side.text,
-    )
+    columns = {key: side.id, **{str(role): name for role, name in side.columns.items()}}
+    raw = read_cells(spark, side.format, side.path, columns, side.text)
     if "genres" in raw.columns and raw.schema["genres"].dataType.simpleString() == "string":
         texts = split_list("genres", side.list_separator)
         arrays = F.from_json("genres", "array<string>") if side.format == "json" else F.lit(None)
@@ -79,16 +90,22 @@ def read_cells(
 
     Parameters
     ----------
-    kind : ``csv``, ``json``, ``parquet`` or ``delta``
-    path : file, folder or glob
-    columns : role → column in the source
-    text : how lines divide, for ``csv``
+    spark : SparkSession
+        Session that reads.
+    kind : str
+        ``csv``, ``json``, ``parquet`` or ``delta``.
+    path : str
+        File, folder or glob.
+    columns : mapping of str to str
+        Role, such as ``user``, → column in the source.
+    text : Delimited, optional
+        How the lines of ``csv`` are split into fields; by default at commas, with a header.
 
     Returns
     -------
     DataFrame
-        One row per input row: a column per role (string cells for text and JSON), ``fault``, ``raw``,
-        ``source_file``.
+        One row per input row: a column per role (string cells for text and JSON), ``fault`` (why the row
+        cannot be read, or null), ``raw``, ``source_file``.
 
     Raises
     ------
@@ -103,17 +120,39 @@ def read_cells(
 
 
 def split_list(column: str, separator: str) -> Column:
-    """A field such as ``Comedy|Drama`` as an array, without blanks; "(no genres listed)" is an empty one."""
+    """A field such as ``Comedy|Drama`` as an array, without blanks; "(no genres listed)" is an empty one.
+
+    Parameters
+    ----------
+    column : str
+        Name of the field's column.
+    separator : str
+        What stands between two entries, taken literally.
+
+    Returns
+    -------
+    Column
+        Of type array<string>.
+    """
     parts = F.split(F.col(column), re.escape(separator), -1)
     return F.filter(parts, lambda part: (F.trim(part) != "") & (part != "(no genres listed)"))
 
 
 def year_of(title: str) -> Column:
-    """The year that ends a title, as in ``Toy Story (1995)`` or ``A Series (2009–2012)``; null where
-    there is none.
+    """The year that ends a title, as in ``Toy Story (1995)`` or ``A Series (2009–2012)``.
+
+    Parameters
+    ----------
+    title : str
+        Name of the title's column.
+
+    Returns
+    -------
+    Column
+        Of type int; null where the title ends with no year.
     """
-    found = F.regexp_extract(F.col(title), r"\((\d{4})[^()]*\)\s*$", 1)
-    return F.when(found != "", found.try_cast("int"))
+    year = F.regexp_extract(F.col(title), r"\((\d{4})[^()]*\)\s*$", 1)
+    return F.when(year != "", year.try_cast("int"))
 
 
 def _lines(spark: SparkSession, path: str, encoding: str) -> DataFrame:
@@ -127,7 +166,7 @@ def _lines(spark: SparkSession, path: str, encoding: str) -> DataFrame:
 
 
 def _literal(path: str) -> str:
-    """``path`` with the signs of globs escaped, where such a file or folder exists as it stands."""
+    """``path`` with the wildcards of globs escaped, where a file or folder of exactly this name exists."""
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", path) if Path(path).exists() else path
 
 
@@ -160,7 +199,7 @@ def _delimited(spark: SparkSession, path: str, columns: Mapping[str, str], text:
 
 
 def _odd_quotes(quote: str) -> Column:
-    """Whether a quoted field is not closed on its line, so that the line is half a row."""
+    """Whether a quoted field is not closed on its line, which is then only a part of a row."""
     if not quote:
         return F.lit(False)
     quotes = F.length(RAW) - F.length(F.replace(F.col(RAW), F.lit(quote), F.lit("")))
@@ -170,7 +209,7 @@ def _odd_quotes(quote: str) -> Column:
 def _fields(lines: DataFrame, text: Delimited, count: int) -> DataFrame:
     """Add ``fields``, the array of a line's fields; null where a quoted line does not have ``count`` of them.
 
-    Only lines that hold a quote go through Spark's CSV parser; splitting the others is faster.
+    Only lines with a quote go through Spark's CSV parser; splitting the others is faster.
     """
     plain = F.split(RAW, re.escape(text.delimiter), -1)
     if not text.quote:
@@ -184,7 +223,7 @@ def _fields(lines: DataFrame, text: Delimited, count: int) -> DataFrame:
     }
     # beyond its limit of columns the parser would end the job instead of marking the line
     quoted = F.contains(F.col(RAW), F.lit(text.quote)) & (F.size(plain) < MAX_COLUMNS)
-    # a column of its own, so that a line is parsed once and not once a field
+    # a column of its own, so that a line is parsed once and not once for each field
     parsed = lines.withColumn("parsed", F.when(quoted, F.from_csv(F.col(RAW), schema, options)))
     whole = F.array(*(F.col(f"parsed.c{index}") for index in range(count)))
     fields = F.when(F.col("parsed").isNull(), plain).when(F.col("parsed.corrupt").isNull(), whole)
@@ -192,21 +231,21 @@ def _fields(lines: DataFrame, text: Delimited, count: int) -> DataFrame:
 
 
 def _header(spark: SparkSession, path: str, text: Delimited) -> tuple[list[str], str]:
-    # the first split in Spark's order need not be a file's beginning
+    # the first split in Spark's order need not be the beginning of a file
     starts = spark.read.text(_literal(path)).where("_metadata.file_block_start = 0")
     decoded = _decoded("value", text.encoding).alias("value")
     first = starts.select(decoded, F.is_valid_utf8(decoded).alias("valid")).first()
     if first is None:
-        raise SourceError(f"{path}: is empty, so it has no header line")
+        raise SourceError(f"{path}: is empty: a header line is expected")
     if not first["valid"]:
-        raise SourceError(f"{path}: the header is not {text.encoding}: give text.encoding")
+        raise SourceError(f"{path}: the header is not {text.encoding}: set text.encoding")
     line: str = first["value"]
     if len(text.delimiter) == 1:
         quoting = {"quotechar": text.quote} if text.quote else {"quoting": csv.QUOTE_NONE}
         try:
             return next(csv.reader([line], delimiter=text.delimiter, **quoting)), line
         except csv.Error as error:
-            raise SourceError(f"{path}: the first line is no header: {error}") from None
+            raise SourceError(f"{path}: the first line is not a header: {error}") from None
     return line.split(text.delimiter), line
 
 
@@ -214,19 +253,19 @@ def _positions(path: str, names: list[str], columns: Mapping[str, str]) -> dict[
     for role, name in columns.items():
         if name not in names:
             raise SourceError(
-                f"{path}: has columns {', '.join(names)}; columns.{role} names {name!r}, which is not there"
+                f"{path}: has no column {name!r}, which columns.{role} names; it has {', '.join(names)}"
             )
         if names.count(name) > 1:
-            raise SourceError(f"{path}: has column {name!r} twice, so columns.{role} is ambiguous")
+            raise SourceError(f"{path}: has column {name!r} twice, so that columns.{role} is ambiguous")
     return {role: names.index(name) for role, name in columns.items()}
 
 
 def _json_lines(spark: SparkSession, path: str, columns: Mapping[str, str]) -> DataFrame:
     lines = _lines(spark, path, "utf-8")
     names = dict.fromkeys(columns.values())
-    corrupt = "_corrupt" + "_" * max(map(len, names))  # no column's name
+    corrupt = "_corrupt" + "_" * max(map(len, names))  # longer than every column's name
     fields = ", ".join(f"`{name.replace('`', '``')}` string" for name in (*names, corrupt))
-    # as a list of one: Spark would pass over what follows the first object of a line
+    # as a list of one: Spark would ignore what follows the first object of a line
     listed = F.from_json(
         F.concat(F.lit("["), RAW, F.lit("]")),
         f"array<struct<{fields}>>",
@@ -238,16 +277,14 @@ def _json_lines(spark: SparkSession, path: str, columns: Mapping[str, str]) -> D
         F.when(~F.is_valid_utf8(RAW), F.lit("undecodable_bytes")), F.when(~whole, F.lit("unparsable"))
     )
     cells = (parsed[name].alias(role) for role, name in columns.items())
-    return lines.select(RAW, SOURCE_FILE, listed.alias("listed")).select(
-        *cells, fault.alias(FAULT), RAW, SOURCE_FILE
-    )
+    with_list = lines.select(RAW, SOURCE_FILE, listed.alias("listed"))
+    return with_list.select(*cells, fault.alias(FAULT), RAW, SOURCE_FILE)
 
 
 def _typed(spark: SparkSession, kind: str, path: str, columns: Mapping[str, str]) -> DataFrame:
     try:
         table = spark.read.format(kind).load(_literal(path) if kind != "delta" else path)
         _positions(path, table.columns, columns)
-        file = F.col("_metadata.file_path")
         cells = {role: F.col(f"`{name.replace('`', '``')}`") for role, name in columns.items()}
         raw = F.to_json(F.struct(*(cell.alias(columns[role]) for role, cell in cells.items())))
         texts = [
@@ -260,7 +297,7 @@ def _typed(spark: SparkSession, kind: str, path: str, columns: Mapping[str, str]
             *(cell.alias(role) for role, cell in cells.items()),
             F.when(invalid, F.lit("undecodable_bytes")).alias(FAULT),
             raw.alias(RAW),
-            file.alias(SOURCE_FILE),
+            F.col("_metadata.file_path").alias(SOURCE_FILE),
         )
     except (PySparkException, Py4JJavaError) as error:
         raise SourceError(f"{path}: cannot be read as {kind}: {summary(error)}") from None

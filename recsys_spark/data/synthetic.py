@@ -13,7 +13,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.data.cleaning import FAULT, RAW, SOURCE_FILE
-from recsys_spark.data.sources import Inputs
+from recsys_spark.data.sources import RawTables
+from recsys_spark.errors import ConfigError
 from recsys_spark.kernels.synthetic import GENRES, World, genres_of, profiles, ratings_of_users
 
 FROM = datetime(2025, 1, 1, tzinfo=UTC)
@@ -22,59 +23,116 @@ UNTIL = datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 USERS_PER_BLOCK = 2_000
 
-OCCUPATIONS = ("artist", "educator", "engineer", "executive", "homemaker", "lawyer", "librarian", "marketing", "none",
-               "programmer", "retired", "salesman", "scientist", "student", "technician", "writer")  # fmt: skip
-FIRST = ("Silent", "Golden", "Broken", "Hidden", "Distant", "Crimson", "Frozen", "Electric", "Paper", "Burning", "Last",
-         "Hollow", "Velvet", "Wandering", "Midnight", "Iron", "Secret", "Lonely", "Painted", "Falling", "Quiet", "Wild",
-         "Second", "Northern", "Glass", "Borrowed", "Endless", "Forgotten", "Bright", "Little", "Savage", "Perfect")  # fmt: skip
-SECOND = ("River", "Garden", "Empire", "Letter", "Station", "Harbour", "Summer", "Machine", "Orchard", "Mirror", "Voyage",
-          "Kingdom", "Shadow", "Promise", "Detective", "Highway", "Island", "Melody", "Winter", "Horizon", "Stranger",
-          "Carnival", "Theatre", "Lantern", "Canyon", "Dream", "Symphony", "Frontier", "Daughter", "Republic",
-          "Lighthouse", "Tiger", "Parade", "Testament", "Alibi", "Comet", "Satellite", "Masquerade", "Railway", "Oath",
-          "Desert")  # fmt: skip
+OCCUPATIONS = (
+    "artist",
+    "educator",
+    "engineer",
+    "executive",
+    "homemaker",
+    "lawyer",
+    "librarian",
+    "marketing",
+    "none",
+    "programmer",
+    "retired",
+    "salesman",
+    "scientist",
+    "student",
+    "technician",
+    "writer",
+)
+
+# fmt: off
+FIRST_WORDS = (
+    "Silent", "Golden", "Broken", "Hidden", "Distant", "Crimson", "Frozen", "Electric", "Paper",
+    "Burning", "Last", "Hollow", "Velvet", "Wandering", "Midnight", "Iron", "Secret", "Lonely", "Painted",
+    "Falling", "Quiet", "Wild", "Second", "Northern", "Glass", "Borrowed", "Endless", "Forgotten",
+    "Bright", "Little", "Savage", "Perfect",
+)
+SECOND_WORDS = (
+    "River", "Garden", "Empire", "Letter", "Station", "Harbour", "Summer", "Machine", "Orchard", "Mirror",
+    "Voyage", "Kingdom", "Shadow", "Promise", "Detective", "Highway", "Island", "Melody", "Winter",
+    "Horizon", "Stranger", "Carnival", "Theatre", "Lantern", "Canyon", "Dream", "Symphony", "Frontier",
+    "Daughter", "Republic", "Lighthouse", "Tiger", "Parade", "Testament", "Alibi", "Comet", "Satellite",
+    "Masquerade", "Railway", "Oath", "Desert",
+)
+# fmt: on
 
 
 def world_of(ratings: int, seed: int, users: int | None = None, items: int | None = None) -> World:
-    """Sizes for about ``ratings`` ratings. Unless given, users and items grow as they do from MovieLens
-    100K to 20M.
+    """Sizes of a data set of ``ratings`` ratings; users and items grow as from MovieLens 100K to 20M, unless
+    given.
+
+    Parameters
+    ----------
+    ratings : int
+        Number of ratings, at least 1,000. The data set has exactly so many, give or take a few; beyond
+        131,072 users (some 19 million ratings) within 2 %.
+    seed : int
+        Another seed makes other users, items and ratings.
+    users : int, optional
+        Number of users; each of them has a rating.
+    items : int, optional
+        Number of items, at least 18, one for each genre; some of a large catalogue have no rating.
+
+    Returns
+    -------
+    World
+        What :func:`synthetic_inputs` makes the data set from.
+
+    Raises
+    ------
+    ConfigError
+        There are fewer ratings than users, or more than pairs of a user and an item.
     """
     scale = ratings / 100_000
-    return World(
-        users=users or max(20, round(943 * scale**0.94)),
-        items=items or max(60, round(1682 * scale**0.525)),
-        ratings=ratings,
-        seed=seed,
-    )
+    users = users or max(20, round(943 * scale**0.94))
+    items = items or max(60, round(1682 * scale**0.525))
+    if not users <= ratings <= users * items:
+        raise ConfigError(
+            f"synthetic data: {users:,} users and {items:,} items can have {users:,} to {users * items:,} "
+            f"ratings, not {ratings:,}: ask for another number of ratings, users or items"
+        )
+    return World(users=users, items=items, ratings=ratings, seed=seed)
 
 
-def synthetic_inputs(spark: SparkSession, world: World) -> Inputs:
+def synthetic_inputs(spark: SparkSession, world: World) -> RawTables:
     """Raw frames of the data set, as if read from a source: integer ids from 1, ratings 1 to 5, timestamps of
     the year 2025.
 
-    Nothing is held on the driver; a task holds the picks of ``USERS_PER_BLOCK`` users.
+    Nothing is held on the driver; a task holds the ratings of ``USERS_PER_BLOCK`` users.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that makes the rows.
+    world : World
+        Sizes and seed, from :func:`world_of`.
+
+    Returns
+    -------
+    RawTables
+        ``ratings``, ``users`` and ``items``, as :mod:`recsys_spark.data.cleaning` takes them.
     """
     blocks = -(-world.users // USERS_PER_BLOCK)
     partitions = min(blocks, max(spark.sparkContext.defaultParallelism, blocks // 8))
-    starts = spark.range(0, blocks, numPartitions=partitions)
-    ratings = starts.mapInArrow(
+    block_numbers = spark.range(0, blocks, numPartitions=partitions)
+    ratings = block_numbers.mapInArrow(
         _make_ratings(world), "user int, item int, rating double, timestamp timestamp"
     )
-    users = starts.mapInArrow(
+    users = block_numbers.mapInArrow(
         _make_users(world), "user int, age int, gender string, occupation string, zip string"
     )
-    items = spark.range(1, world.items + 1).select(F.col("id").cast("int").alias("item"))
-    items = items.mapInArrow(_make_items(world), "item int, title string, year int, genres array<string>")
-    return Inputs(
-        *(_as_raw(frame, name) for frame, name in ((ratings, "ratings"), (users, "users"), (items, "items")))
-    )
+    ids = spark.range(1, world.items + 1).select(F.col("id").cast("int").alias("item"))
+    items = ids.mapInArrow(_make_items(world), "item int, title string, year int, genres array<string>")
+    return RawTables(_as_raw(ratings, "ratings"), _as_raw(users, "users"), _as_raw(items, "items"))
 
 
 def _as_raw(frame: DataFrame, name: str) -> DataFrame:
-    made = F.to_json(F.struct(*frame.columns))
     return frame.select(
         "*",
         F.lit(None).cast("string").alias(FAULT),
-        made.alias(RAW),
+        F.to_json(F.struct(*frame.columns)).alias(RAW),
         F.lit(f"synthetic/{name}").alias(SOURCE_FILE),
     )
 
@@ -88,13 +146,13 @@ def _make_ratings(world: World):  # type: ignore[no-untyped-def]
 
     def make(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for number in (n for batch in batches for n in batch.column(0).to_pylist()):
-            made = ratings_of_users(world, _block(world, number))
-            seconds = np.floor(first + made.when * (last - first)).astype(np.int64)
+            ratings = ratings_of_users(world, _block(world, number))
+            seconds = np.floor(first + ratings.when * (last - first)).astype(np.int64)
             yield pa.RecordBatch.from_arrays(
                 [
-                    pa.array((made.user + 1).astype(np.int32)),
-                    pa.array((made.item + 1).astype(np.int32)),
-                    pa.array(made.rating),
+                    pa.array((ratings.user + 1).astype(np.int32)),
+                    pa.array((ratings.item + 1).astype(np.int32)),
+                    pa.array(ratings.rating),
                     pa.array(seconds * 1_000_000).cast(pa.timestamp("us", "UTC")),
                 ],
                 names=["user", "item", "rating", "timestamp"],
@@ -123,32 +181,42 @@ def _make_users(world: World):  # type: ignore[no-untyped-def]
 
 
 def title_of(number: int, year: int) -> str:
-    """Readable, unique title of item ``number`` (from 0), such as ``The Golden Harbour (1987)``."""
-    part, number = divmod(number, len(FIRST) * len(SECOND))
+    """Readable, unique title of an item, such as ``The Golden Harbour (1987)``.
+
+    Parameters
+    ----------
+    number : int
+        The item, from 0.
+    year : int
+        Its year, which ends the title.
+
+    Returns
+    -------
+    str
+        Different for every number.
+    """
+    pairs = len(FIRST_WORDS) * len(SECOND_WORDS)
+    part, number = divmod(number, pairs)
     # 809 and the number of pairs share no factor, so neighbours get unlike titles and none comes twice
-    second, first = divmod(number * 809 % (len(FIRST) * len(SECOND)), len(FIRST))
+    second, first = divmod(number * 809 % pairs, len(FIRST_WORDS))
     sequel = f" {part + 1}" if part else ""
-    return f"The {FIRST[first]} {SECOND[second]}{sequel} ({year})"
+    return f"The {FIRST_WORDS[first]} {SECOND_WORDS[second]}{sequel} ({year})"
 
 
 def _make_items(world: World):  # type: ignore[no-untyped-def]
     def make(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            numbers = batch.column(0).to_numpy() - 1
-            years = 1950 + (75 * np.sqrt(profiles(world, -numbers.astype(np.int64) - 1, 1)[:, 0])).astype(
-                np.int32
-            )
-            member = genres_of(world, numbers.astype(np.int64))
+            numbers = batch.column(0).to_numpy().astype(np.int64) - 1
+            ages = np.sqrt(profiles(world, -numbers - 1, 1)[:, 0])
+            years = 1950 + (75 * ages).astype(np.int32)
+            titles = [title_of(int(number), int(year)) for number, year in zip(numbers, years, strict=True)]
+            genres = [[GENRES[genre] for genre in np.flatnonzero(row)] for row in genres_of(world, numbers)]
             yield pa.RecordBatch.from_arrays(
                 [
                     batch.column(0),
-                    pa.array(
-                        [title_of(int(n), int(y)) for n, y in zip(numbers, years, strict=True)], pa.string()
-                    ),
+                    pa.array(titles, pa.string()),
                     pa.array(years),
-                    pa.array(
-                        [[GENRES[g] for g in np.flatnonzero(row)] for row in member], pa.list_(pa.string())
-                    ),
+                    pa.array(genres, pa.list_(pa.string())),
                 ],
                 names=["item", "title", "year", "genres"],
             )

@@ -39,13 +39,18 @@ POISSON_CDF = np.cumsum(np.exp(-1.0) / np.cumprod([1.0, *range(1, 16)]))
 class MetricValue:
     """One value of a metric.
 
-    Attributes
+    Parameters
     ----------
-    model, metric : what was measured
-    k : cut-off; 0 for metrics without one
-    value : mean over users (coverage: a share of the catalogue)
-    low, high : 95 % bootstrap interval; None where there is none
-    users : users behind the mean
+    model, metric : str
+        What was evaluated.
+    k : int
+        Cut-off; 0 for metrics without one.
+    value : float
+        Mean over users (coverage: a fraction of the catalogue).
+    low, high : float or None
+        95 % bootstrap interval; None where there is none.
+    users : int
+        Users behind the mean.
     """
 
     model: str
@@ -76,34 +81,51 @@ def ranking_metrics(
     bootstrap: int,
     seed: int,
 ) -> list[MetricValue]:
-    """MetricValue recommendation lists against held-out items.
+    """Compare recommendation lists with held-out items.
 
     Parameters
     ----------
-    lists : model name → frame of ``id`` (user) and ``recommendations``, best first, at least max(ks) long
-        where possible
-    relevant : ``user``, ``item``: held-out pairs; only users with at least one count. A user without a list
-        counts as a miss.
-    train : ``user``, ``item``, each pair once: what the models were fitted on; its items are the catalogue
-    items : ``item``, ``genres`` array<string> for diversity, or None
-    ks : cut-offs
-    bootstrap : resamplings; 0 for no intervals
-    seed : of the bootstrap
+    lists : mapping of DataFrame
+        Model name → ``id`` (user) and ``recommendations``, best first, at least max(ks) long where possible.
+    relevant : DataFrame
+        ``user``, ``item``: held-out pairs; only users with at least one count. A user without a list counts
+        as a miss.
+    train : DataFrame
+        ``user``, ``item``, each pair once: what the models were fitted on; its items are the catalogue.
+    items : DataFrame or None
+        ``item``, ``genres``, an array of text, for diversity.
+    ks : sequence of int
+        Cut-offs.
+    bootstrap : int
+        Resamplings; 0 for no intervals.
+    seed : int
+        Of the bootstrap.
 
     Returns
     -------
     list of MetricValue
         For each model and k: the metrics of :data:`recsys_spark.kernels.metrics.ACCURACY`, means over users;
-        ``novelty``, the mean of -log2(share of users who have the item) (Zhou et al. 2010); ``diversity``,
-        see :func:`~recsys_spark.kernels.metrics.intra_list_diversity`, where genres are given;
-        ``popularity_share``, the share of recommended items that are among the most rated fifth of the
-        catalogue; ``coverage``, the share of the catalogue that is in anybody's list (Ge et al. 2010).
+        ``novelty``, the mean of -log2(fraction of users who have the item) (Zhou et al. 2010);
+        ``diversity``, see :func:`~recsys_spark.kernels.metrics.intra_list_diversity`, where genres are given;
+        ``popularity_share``, the fraction of recommended items that are among the most rated fifth of the
+        catalogue; ``coverage``, the fraction of the catalogue that is in any list (Ge et al. 2010).
 
     Notes
     -----
     Jobs: two for the catalogue, one for everything else (one shuffle for each frame, and one of a row per
-    task). The catalogue is broadcast: ``n_items * (id + 9 + 4 * n_genres)`` bytes. Each task gives
+    task). The catalogue is broadcast: ``n_items * (id + 9 + 4 * n_genres)`` bytes. Each task returns
     ``bootstrap * models * ks * 9 * 16`` bytes of totals and ``models * ks * n_items / 8`` bytes of coverage.
+
+    Examples
+    --------
+    >>> from recsys_spark.evaluation.ranking import ranking_metrics
+    >>> train = spark.createDataFrame([("ann", "tea"), ("bob", "jam")], "user string, item string")
+    >>> relevant = spark.createDataFrame([("ann", "jam"), ("bob", "tea")], "user string, item string")
+    >>> schema = "id string, recommendations array<struct<item:string,score:float>>"
+    >>> lists = spark.createDataFrame([("ann", [("jam", 1.0)])], schema)  # a hit; bob has no list
+    >>> values = ranking_metrics({"mine": lists}, relevant, train, None, [1], bootstrap=0, seed=42)
+    >>> {value.metric: value.value for value in values if value.metric in ("hit_rate", "coverage")}
+    {'hit_rate': 0.5, 'coverage': 0.5}
     """
     spark = relevant.sparkSession
     names, ks = list(lists), sorted(set(ks))

@@ -12,20 +12,29 @@ from recsys_spark.schema import RATING
 
 
 def rating_metrics(predicted: Mapping[str, DataFrame], prediction: str = "prediction") -> list[MetricValue]:
-    """Root mean squared and mean absolute error of each model on the pairs it predicted, and how many it did
-    not.
+    """Errors of each model on the pairs it predicted, and how many pairs it did not predict.
 
     Parameters
     ----------
-    predicted : model → held-out rows with ``rating`` and the prediction, NaN or null where the model has none
-    prediction : name of the prediction's column
+    predicted : mapping of DataFrame
+        Model name → held-out rows with ``rating`` and the prediction, NaN or null where the model has none.
+    prediction : str
+        Name of the prediction's column.
 
     Returns
     -------
     list of MetricValue
-        ``rmse`` = sqrt(mean (r - p)²) and ``mae`` = mean |r - p| (Herlocker et al. 2004), where at least one
-        pair was predicted; ``unpredicted``, the number of pairs without a prediction. Never NaN. ``users``
-        counts the pairs behind the value. One job.
+        ``rmse``, the root of the mean squared error, and ``mae``, the mean absolute error (Herlocker et al.
+        2004), where at least one pair was predicted; ``unpredicted``, the number of pairs without a
+        prediction. Never NaN. ``users`` counts the pairs behind the value. One job.
+
+    Examples
+    --------
+    >>> from recsys_spark.evaluation.rating import rating_metrics
+    >>> rows = [(5.0, 4.0), (2.0, 4.0), (3.0, float("nan"))]  # errors 1 and -2; one is not predicted
+    >>> predicted = spark.createDataFrame(rows, "rating double, prediction double")
+    >>> {value.metric: round(value.value, 4) for value in rating_metrics({"mine": predicted})}
+    {'rmse': 1.5811, 'mae': 1.5, 'unpredicted': 1.0}
     """
     if not predicted:
         return []

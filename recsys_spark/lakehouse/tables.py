@@ -83,7 +83,7 @@ TABLES: dict[str, Table] = {
         required=("item",),
     ),
     "negatives": Table(
-        "one row per (run_date, user, positive, item): an item the user has not taken, beside one that he has",
+        "one row per (run_date, user, positive, item): an item the user has not taken",
         {"run_date": "date", "user": "{user}", "positive": "{item}", "item": "{item}", "log_q": "float"},
         required=("run_date", "user", "positive", "item", "log_q"),
         checks={"another_item": "item <> positive", "finite_log_q": FINITE.format("log_q")},
@@ -194,13 +194,26 @@ class Lakehouse:
         self.where = where
 
     def exists(self, name: str) -> bool:
-        """Whether the table has been made."""
+        """Whether the table has been made.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`TABLES`.
+        """
         if self.where.root is not None:
             return bool(DeltaTable.isDeltaTable(self.spark, self._path(name)))
         return self.spark.catalog.tableExists(f"{self.where.catalog}.{name}")
 
     def create(self, name: str, user_type: IdType = "string", item_type: IdType = "string") -> None:
         """Make the table with its constraints, unless it is there.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`TABLES`.
+        user_type, item_type : str
+            ``integer``, ``long`` or ``string``.
 
         Raises
         ------
@@ -228,6 +241,11 @@ class Lakehouse:
     def version(self, name: str) -> int:
         """The table's current version.
 
+        Parameters
+        ----------
+        name : str
+            A key of :data:`TABLES`.
+
         Raises
         ------
         LakeError
@@ -238,6 +256,13 @@ class Lakehouse:
 
     def read(self, name: str, version: int | None = None) -> DataFrame:
         """The table at ``version``, or as it is now.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`TABLES`.
+        version : int, optional
+            Version to read; without it the current one.
 
         Raises
         ------
@@ -251,13 +276,30 @@ class Lakehouse:
         return reader.load(self._path(name)) if self.where.root else reader.table(self._identifier(name))
 
     def append(self, name: str, rows: DataFrame) -> int:
-        """Add ``rows`` in one commit; gives the new version."""
+        """Add ``rows`` in one commit; gives the new version.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`TABLES`.
+        rows : DataFrame
+            With the table's columns.
+        """
         return self._write(name, rows, "append")
 
     def replace(self, name: str, rows: DataFrame, where: str) -> int:
         """Put ``rows`` in the place of those that satisfy ``where``, in one commit; gives the new version.
 
         All of ``rows`` must satisfy ``where``, or nothing is written.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`TABLES`.
+        rows : DataFrame
+            With the table's columns.
+        where : str
+            Condition of the rows that are replaced.
         """
         return self._write(name, rows, "overwrite", replaceWhere=where)
 
@@ -272,6 +314,8 @@ class Lakehouse:
 
         Parameters
         ----------
+        name : str
+            A key of :data:`TABLES`.
         rows : at most one row per key
         keys : columns of the key
         newer : condition over ``new.*`` (of ``rows``) and ``old.*`` (of the table)
@@ -365,6 +409,7 @@ class Lakehouse:
         for column, kind in columns.items():
             if there.get(column, "nothing") != kind:
                 raise LakeError(
-                    f"table {name!r} has column {column!r} as {there.get(column, 'nothing')}, the data has it as {kind}: "
+                    f"table {name!r} has column {column!r} as {there.get(column, 'nothing')}, and the data "
+                    f"has it as {kind}: "
                     "declare the same id types, or start a new lake"
                 )

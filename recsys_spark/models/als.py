@@ -88,8 +88,9 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         Stop when an iteration lowers the objective by less than this fraction; 0 for never.
     predictionCol : str, default "prediction"
         Column that ``transform`` adds.
-    initialModel : ALSModel, optional Continue from its factors; users and items it does not know start fresh.
-        It is not saved with the estimator.
+    initialModel : ALSModel, optional
+        Continue from its factors; users and items it does not know start fresh. It is not saved with the
+        estimator.
 
     Raises
     ------
@@ -229,7 +230,7 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
 class ALSSummary:
     """How a fit went.
 
-    Attributes
+    Parameters
     ----------
     iterations : list of Iteration
         The objective after each iteration, and its seconds.

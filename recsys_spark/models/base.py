@@ -231,8 +231,12 @@ class RecommenderModel(Model):
         ----------
         dataset : DataFrame
             Its distinct ids in ``userCol`` are served.
-        numItems, excludeSeen, allowedItems, deniedItems
-            As in :meth:`recommendForAllUsers`.
+        numItems : int
+            Length of the lists, at least 1.
+        excludeSeen : DataFrame, optional
+            ``userCol``, ``itemCol`` pairs never to return.
+        allowedItems, deniedItems : DataFrame, optional
+            ``itemCol``; nothing but these, and none of those, is recommended.
 
         Returns
         -------

@@ -36,7 +36,7 @@ SIDES = {"user": USER, "item": ITEM}
 class TrainingSummary:
     """How a fit went.
 
-    Attributes
+    Parameters
     ----------
     epochs : list of Epoch
         Of every epoch its loss, that of the validation users where there are some, and its seconds.

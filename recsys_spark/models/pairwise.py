@@ -112,8 +112,9 @@ class PairwiseRecommender(
     numCandidates : int, default 500
         With ``mlp``: items that the network ranks for each user, the best by dot product, or without one the
         most popular.
-    initialModel : PairwiseModel, optional Continue from it, with fresh moments; ids it does not know start
-        fresh. It is not saved with the estimator.
+    initialModel : PairwiseModel, optional
+        Continue from it, with fresh moments; ids it does not know start fresh. It is not saved with the
+        estimator.
     userFeatures, itemFeatures : DataFrame, optional
         One row per user or item: ``userCol`` or ``itemCol``, and the feature columns. A vector is an id's own
         embedding plus those of its features; users and items that have only features are served too. They are

@@ -115,8 +115,9 @@ class SoftmaxRecommender(GradientEstimator, SoftmaxParams, DefaultParamsReadable
         What ``transform`` does with unknown users and items: ``nan`` or ``drop``.
     retrieval : str, default "exact"
         How lists are made: ``exact``, or ``approximate`` (by an index; needs the extra ``index``).
-    initialModel : SoftmaxModel, optional Continue from it, with fresh moments; items it does not know start
-        fresh. It is not saved with the estimator.
+    initialModel : SoftmaxModel, optional
+        Continue from it, with fresh moments; items it does not know start fresh. It is not saved with the
+        estimator.
     userFeatures : DataFrame, optional
         One row per user: ``userCol``, and the columns named in ``userFeatureCols``. It is not saved with the
         estimator.

@@ -31,7 +31,7 @@ from recsys_spark.data.cleaning import (
     settle,
 )
 from recsys_spark.data.movielens import movielens_inputs
-from recsys_spark.data.sources import Inputs, read_source
+from recsys_spark.data.sources import RawTables, read_source
 from recsys_spark.data.synthetic import synthetic_inputs, world_of
 from recsys_spark.errors import AccountingError, ConfigError, RejectedFractionError, SourceError
 from recsys_spark.lakehouse.ledger import StepRecord
@@ -142,7 +142,7 @@ def require_inputs(config: Config) -> None:
 
 
 @contextmanager
-def _opened(night: Night) -> Iterator[Inputs]:
+def _opened(night: Night) -> Iterator[RawTables]:
     source = night.config.ingest.source
     if isinstance(source, SyntheticSource):
         yield synthetic_inputs(

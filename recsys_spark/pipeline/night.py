@@ -78,10 +78,18 @@ def redacted(config: Config) -> str:
 class Night:
     """One run for one date. Steps reach the session, the tables, the ledger and the pinned data through it.
 
-    Attributes
+    Parameters
     ----------
-    run_id : unique to this run
-    pinned : version of ``ratings`` that every step after the split reads; None until it is known
+    spark : SparkSession
+        With Delta.
+    config : Config
+        The whole configuration.
+    run_date : date
+        The night.
+    run_id : str
+        Unique to this run.
+    pinned : int or None
+        Version of ``ratings`` that every step after the split reads; None until it is known.
     """
 
     spark: SparkSession
@@ -120,6 +128,11 @@ class Night:
         ----------
         name : str
             Name of the step.
+
+        Yields
+        ------
+        StepRecord
+            Counts, details and versions, which the block fills in.
         """
         with working(name), self.ledger.step(name) as record:
             yield record

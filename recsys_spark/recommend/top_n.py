@@ -52,18 +52,21 @@ DEFAULT_BLOCK_SIZES = BlockSizes()
 class ListRequest:
     """What lists are wanted: the same for all users of a call.
 
-    Attributes
+    Parameters
     ----------
-    n : length of the lists, at least 1
-    seen : ``user``, ``item`` pairs never to return, or None; unknown ids and duplicates do no harm
-    allowed_items, denied_items : ``item``; nothing but these, and none of those, is recommended to anybody;
-        None for no rule
-    block_sizes : bounds of a task's memory; :class:`recsys_spark.config.BlockSizes` states them
+    n : int
+        Length of the lists, at least 1.
+    seen : DataFrame, optional
+        ``user``, ``item`` pairs never to return; unknown ids and duplicates do no harm.
+    allowed_items, denied_items : DataFrame, optional
+        ``item``; nothing but these, and none of those, is recommended to any user.
+    block_sizes : BlockSizes
+        Bounds of a task's memory; :class:`recsys_spark.config.BlockSizes` states them.
 
     Raises
     ------
     ModelError
-        ``n`` is below 1.
+        ``n`` is not a whole number of at least 1.
     """
 
     n: int

@@ -119,8 +119,9 @@ class NegativeSampler(Transformer, SamplerParams, DefaultParamsReadable[Any], De
         counted over them.
     catalogue : DataFrame, optional
         ``itemCol``: what may be drawn; else every item of the input and of ``history``.
-    model : optional For ``hard``: a model with ``userFactors`` and ``itemFactors``. ``history``,
-        ``catalogue`` and ``model`` are not saved with the Params.
+    model : optional
+        For ``hard``: a model with ``userFactors`` and ``itemFactors``. ``history``, ``catalogue`` and
+        ``model`` are not saved with the Params.
 
     Raises
     ------

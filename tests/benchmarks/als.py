@@ -37,7 +37,7 @@ REG = 0.1
 NOTES = [
     "ours: best of repeated fits; an iteration: the median of ten",
     "to a peer's objective: the first iteration within 0.1 % of what the peer has after ten",
-    "stated: the memory that the docstrings allow all tasks together, beside the interpreters (about 0.25 GiB each)",
+    "stated: the memory that the docstrings allow all tasks together, beside interpreters (0.25 GiB each)",
 ]
 
 Factors = npt.NDArray[np.float32]
@@ -226,9 +226,13 @@ def peers(matrix: csr_matrix, rank: int, solvers: list[str]) -> tuple[list[dict[
 
             def fit(count: int, use_cg: bool = use_cg, models: list[object] = models) -> None:
                 model = AlternatingLeastSquares(
-                    factors=rank, regularization=REG, iterations=count, use_cg=use_cg, random_state=1,
+                    factors=rank,
+                    regularization=REG,
+                    iterations=count,
+                    use_cg=use_cg,
+                    random_state=1,
                     num_threads=os.cpu_count() or 1,
-                )  # fmt: skip
+                )
                 model.fit(confidence, show_progress=False)
                 models.append(model)
 

@@ -68,7 +68,8 @@ def main() -> None:
                 lists, frames["test"], frames["train"], frames["items"], KS, resamplings, 1
             )
 
-        title = f"Evaluation of {len(MODELS)} models, {options.users:,} users, cut-offs {KS}, {145 * options.users:,} train rows"
+        title = f"Evaluation of {len(MODELS)} models, {options.users:,} users, cut-offs {KS}, "
+        title += f"{145 * options.users:,} train rows"
         rows = [
             {
                 "what": f"{len(KS) * 10} measures a model, {BOOTSTRAP} resamplings",

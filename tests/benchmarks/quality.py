@@ -28,6 +28,7 @@ from recsys_spark.evaluation.ranking import ranking_metrics
 from recsys_spark.evaluation.rating import rating_metrics
 from recsys_spark.models import ALS, MLlibALS, PairwiseRecommender, PopularityRecommender, SoftmaxRecommender
 from recsys_spark.models.factor_model import FactorModel
+from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.session import get_session
 from tests.benchmarks.report import publish
 
@@ -88,9 +89,15 @@ def biased() -> ALS:
 def squared(features: dict[str, Any] | None = None) -> PairwiseRecommender:
     """The pair model of ratings."""
     return PairwiseRecommender(
-        loss="squared", embeddingDim=32, maxIter=20, batchSize=1024, regParam=1e-4, checkpointInterval=-1, seed=1,
+        loss="squared",
+        embeddingDim=32,
+        maxIter=20,
+        batchSize=1024,
+        regParam=1e-4,
+        checkpointInterval=-1,
+        seed=1,
         **features or {},
-    )  # fmt: skip
+    )
 
 
 def side_features(spark: SparkSession, folder: Path) -> dict[str, Any]:
@@ -144,7 +151,9 @@ def gravity(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
         errors = {m.metric: m.value for m in rating_metrics({"als": model.transform(test)})}
         found = {
             m.metric: m.value
-            for m in ranking_metrics({"als": model.lists(users, 10, train)}, test, train, None, [10], 0, 42)
+            for m in ranking_metrics(
+                {"als": model.recommend_lists(users, ListRequest(10, train))}, test, train, None, [10], 0, 42
+            )
         }
         rows.append(
             {"what": f"explicit ALS, rank 30, gravity {weight}", "test MSE": errors["rmse"] ** 2}
@@ -197,9 +206,17 @@ def ncf(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for solver in ("cholesky", "cg"):
         als = ALS(
-            rank=192, regParam=0.007, regExponent=1.0, unobservedWeight=0.3, implicitPrefs=True, maxIter=12,
-            ratingCol="", solver=solver, checkpointInterval=-1, seed=1,
-        )  # fmt: skip
+            rank=192,
+            regParam=0.007,
+            regExponent=1.0,
+            unobservedWeight=0.3,
+            implicitPrefs=True,
+            maxIter=12,
+            ratingCol="",
+            solver=solver,
+            checkpointInterval=-1,
+            seed=1,
+        )
         model = als.fit(data)
         seconds = sum(one.seconds for one in model.summary.iterations)
         measured = held_out_among_negatives(model, users, candidates)
@@ -264,7 +281,7 @@ def ranking(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
         ).fit(train),
     }
     users = test.select("user").distinct()
-    lists = {name: model.lists(users, 10, train) for name, model in models.items()}
+    lists = {name: model.recommend_lists(users, ListRequest(10, train)) for name, model in models.items()}
     found = {(m.model, m.metric): m for m in ranking_metrics(lists, test, train, None, [10], 1000, 42)}
     return [
         {

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from threadpoolctl import threadpool_info
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[2] / "docs" / "benchmarks"
 PACKAGES = ("recsys-spark", "pyspark", "delta-spark", "numpy", "pyarrow", "numba", "implicit")
 
 
@@ -57,16 +57,15 @@ def machine() -> dict[str, str]:
 
 
 def publish(name: str, title: str, rows: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> None:
-    """Print the table and write it as ``results/<name>.md`` and ``.json``."""
+    """Print the table, and write it as ``docs/benchmarks/<name>.json``."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = [f"# {title}", "", " | ".join(f"{k} {v}" for k, v in machine().items()), ""]
     lines += [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
     lines += [f"| {' | '.join(_cell(row.get(column)) for column in columns)} |" for row in rows]
     lines += ["", *(f"- {note}" for note in notes)]
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     content = {"title": title, "machine": machine(), "rows": list(rows), "notes": list(notes)}
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

@@ -14,6 +14,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -96,6 +97,11 @@ def write(frame: DataFrame) -> None:
     frame.write.format("noop").mode("overwrite").save()
 
 
+def sampled(sampler: NegativeSampler, positives: DataFrame) -> None:
+    """Draw negatives of ``positives`` and use them."""
+    write(sampler.transform(positives))
+
+
 def main() -> None:
     """MetricValue and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -137,18 +143,14 @@ def main() -> None:
             positives = written(spark, Path(name), user, known[1])
             for strategy in ("uniform", "popularity"):
                 sampler = NegativeSampler(strategy=strategy, ratio=options.ratio)
-                action = lambda sampler=sampler, positives=positives: write(sampler.transform(positives))  # noqa: E731
+                action = partial(sampled, sampler, positives)
                 taken = best(action, options.repeats)
                 add(f"transform, {strategy}", count, taken, cores, peak_of_workers(action))
             if negatives <= 10_000_000:
-                add(
-                    "anti-join",
-                    count,
-                    best(lambda: write(anti_join(positives, options.items, options.ratio)), 1),
-                    cores,
-                )
+                joined = anti_join(positives, options.items, options.ratio)
+                add("anti-join", count, best(partial(write, joined), 1), cores)
     with tempfile.TemporaryDirectory() as name:
-        for kind, taken_by_one in (("one user has 100,000 of", HEAVY), ("nobody has many of", 0)):
+        for kind, taken_by_one in (("one user has 100,000 of", HEAVY), ("no user has many of", 0)):
             rng = np.random.default_rng(1)
             user = np.concatenate(
                 [
@@ -163,9 +165,7 @@ def main() -> None:
                 ]
             )
             positives = written(spark, Path(name) / str(taken_by_one), user, item).dropDuplicates()
-            action = lambda positives=positives: write(
-                NegativeSampler(ratio=options.ratio).transform(positives)
-            )
+            action = partial(sampled, NegativeSampler(ratio=options.ratio), positives)
             what = f"transform, uniform, {10 * HEAVY:,} items: {kind} 1,000,000 positives"
             add(
                 what, len(user) * options.ratio, best(action, options.repeats), cores, peak_of_workers(action)

@@ -23,7 +23,7 @@ from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
 from recsys_spark.kernels import topn as kernel
-from recsys_spark.recommend.top_n import DEFAULT_BLOCK_SIZES, explode_lists, recommend_lists
+from recsys_spark.recommend.top_n import DEFAULT_BLOCK_SIZES, ListRequest, explode_lists, recommend_lists
 from recsys_spark.session import get_session
 from tests.benchmarks.report import best, publish
 
@@ -122,7 +122,7 @@ def main() -> None:
         pairs = spark.read.parquet(str(folder / "seen.parquet"))
 
         def ours(with_seen: bool, sink: str) -> None:
-            rows = explode_lists(recommend_lists(users, items, N, pairs if with_seen else None))
+            rows = explode_lists(recommend_lists(users, items, ListRequest(N, pairs if with_seen else None)))
             writer = rows.write.mode("overwrite").format(sink)
             writer.save() if sink == "noop" else writer.save(str(folder / f"ours-{sink}"))
 

@@ -292,8 +292,10 @@ def test_json_lines(spark, tmp_path):
 @pytest.mark.parametrize(("kind", "user", "item"), [("parquet", "who is it", "a.b"), ("delta", "who", "a`b")])
 def test_typed_sources_of_any_column_names(spark, tmp_path, kind, user, item):
     frame = spark.sql(
-        "select 7 as user, 'sku.1' as item, cast(4.5 as decimal(3,1)) as stars, timestamp'2001-09-09 01:46:40' as t "
-        "union all select null, 'sku.2', 3.0, timestamp'2001-09-09 01:46:40' union all select 8, 'sku.3', null, null"
+        "select 7 as user, 'sku.1' as item, cast(4.5 as decimal(3,1)) as stars, "
+        "timestamp'2001-09-09 01:46:40' as t "
+        "union all select null, 'sku.2', 3.0, timestamp'2001-09-09 01:46:40' "
+        "union all select 8, 'sku.3', null, null"
     )
     frame.withColumnsRenamed({"user": user, "item": item}).write.format(kind).save(str(tmp_path / "t"))
     columns = Columns(user=user, item=item, rating="stars", timestamp="t")

@@ -27,8 +27,8 @@ RELEASES = {
     },
     "ml-1m": {
         "ratings.dat": b"1::1193::5::978300760\n2::661::3::978302109\n",
-        "movies.dat": "1193::One Flew: Over (a) Nest (1975)::Drama|Children's\n661::L\u00e9on (1994)::Crime\n".encode(
-            "latin-1"
+        "movies.dat": (
+            b"1193::One Flew: Over (a) Nest (1975)::Drama|Children's\n661::L\xe9on (1994)::Crime\n"
         ),
         "users.dat": b"1::F::1::10::48067\n2::M::56::16::70072-1234\n",
     },

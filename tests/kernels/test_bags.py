@@ -53,7 +53,8 @@ def test_rows_that_are_named_twice_are_added_twice():
 
 def test_two_steps_of_adam_by_hand():
     # gradient 2, then −1, at rate 0.1: m = 0.2, v = 0.004; corrected 2 and 4 → step 0.1 · 2 / 2
-    # then m = 0.18 − 0.1 = 0.08, v = 0.003996 + 0.001 = 0.004996; over 1 − 0.81 = 0.19 and 1 − 0.998001 = 0.001999
+    # then m = 0.18 − 0.1 = 0.08, v = 0.003996 + 0.001 = 0.004996;
+    # over 1 − 0.81 = 0.19 and 1 − 0.998001 = 0.001999
     table, moments = (
         np.array([[1.0], [7.0]], np.float32),
         (np.zeros((2, 1), np.float32), np.zeros((2, 1), np.float32)),

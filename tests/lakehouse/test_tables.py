@@ -105,7 +105,7 @@ def test_missing_table_is_named(lake):
 
 def test_tables_of_a_catalog_schema(spark, tmp_path):
     spark.sql("CREATE SCHEMA IF NOT EXISTS nightly")
-    lake = Lakehouse(spark, Lake(catalog="nightly", models=str(tmp_path)))
+    lake = Lakehouse(spark, Lake(catalog="nightly", model_store=str(tmp_path)))
     lake.create("ratings")
     version = lake.append("ratings", rating(spark, ("a", "x", 3.0)))
     lake.upsert(

@@ -256,11 +256,11 @@ def test_contradictions_are_refused_with_a_sentence(params, said):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([(1, 1, 1.0), (None, 2, 1.0), (2, None, 1.0)], r"2 rows cannot be trained on.*example.*null"),
+        ([(1, 1, 1.0), (None, 2, 1.0), (2, None, 1.0)], r"2 rows cannot be trained on, such as.*null"),
         ([(1, 1, 1.0), (1, 2, None)], '1 rows cannot be trained on.*"rating": null'),
         ([(1, 1, 1.0), (1, 2, math.nan)], "1 rows cannot be trained on.*NaN"),
         ([(1, 1, 1.0), (1, 2, math.inf)], "1 rows cannot be trained on.*Infinity"),
-        ([], "not one rating"),
+        ([], "the training data has no ratings"),
     ],
 )
 def test_rows_that_cannot_be_trained_on_are_counted_and_shown(spark, rows, said):
@@ -324,27 +324,27 @@ def test_new_users_with_unknown_items_only_are_left_out(spark, ratings):
     assert [row["id"] for row in model.foldIn(histories).userFactors.collect()] == ["new"]
 
 
-@pytest.mark.parametrize(("measure", "power"), [("dot", 0.0), ("cosine", 1.0), ("tempered", 0.5)])
-def test_similar_items_by_any_measure(ratings, measure, power):
+@pytest.mark.parametrize(("similarity", "exponent"), [("dot", 0.0), ("cosine", 1.0), ("tempered", 0.5)])
+def test_similar_items_by_any_similarity(ratings, similarity, exponent):
     model = ALS(rank=3, maxIter=3, seed=1).fit(ratings)
     vectors = {row["id"]: np.array(row["features"]) for row in model.itemFactors.collect()}
-    for row in model.similarItems(3, measure).where("item < 5 and rank = 1").collect():
+    for row in model.similarItems(3, similarity).where("item < 5 and rank = 1").collect():
         mine = vectors[row["item"]]
         scores = {
-            i: (mine @ v) / (np.linalg.norm(mine) * np.linalg.norm(v)) ** power
+            i: (mine @ v) / (np.linalg.norm(mine) * np.linalg.norm(v)) ** exponent
             for i, v in vectors.items()
             if i != row["item"]
         }
         assert row["similar_item"] == max(scores, key=scores.get)
         assert row["score"] == pytest.approx(max(scores.values()), rel=1e-4)
-    with pytest.raises(ValueError, match="measure must be one of dot, cosine, tempered"):
+    with pytest.raises(ValueError, match="similarity must be one of dot, cosine, tempered"):
         model.similarItems(3, "euclid")
 
 
 def test_long_fit_says_how_far_it_is(ratings, capsys):
     model = ALS(rank=30, maxIter=1000, checkpointInterval=-1, seed=1).fit(ratings)
     lines = [line for line in capsys.readouterr().err.splitlines() if "ALS iteration" in line]
-    shown = [int(line.split()[2]) for line in lines]
+    shown = [int(line.split()[3]) for line in lines]
     assert len(shown) > 1
     assert shown == sorted(set(shown))
     assert shown[-1] == 1000

@@ -80,7 +80,8 @@ def test_sql_function_gives_the_best_of_a_history(spark, model):
     model.register(spark, "softmax_top_n")
     data = checkerboard(spark)
     data.groupBy("user").agg(F.collect_list("item").alias("history")).createOrReplaceTempView("visitors")
-    query = "SELECT user, softmax_top_n(history, 2) AS best FROM visitors UNION ALL SELECT -1, softmax_top_n(array(77), 2)"
+    query = "SELECT user, softmax_top_n(history, 2) AS best FROM visitors "
+    query += "UNION ALL SELECT -1, softmax_top_n(array(77), 2)"
     found = {row.user: row.best for row in spark.sql(query).collect()}
     assert found.pop(-1) is None  # no item of it is known
     listed = {}
@@ -104,8 +105,10 @@ def test_sql_function_gives_the_best_of_a_history(spark, model):
 def test_sql_function_takes_ids_of_other_types_and_gives_null_for_no_number(spark, model):
     model.register(spark, "softmax_top_n")
     query = """
-        SELECT softmax_top_n(array(0, 2), 1) AS best UNION ALL SELECT softmax_top_n(array(0L, 2L, 9999999999L), 1)
-        UNION ALL SELECT softmax_top_n(array('0', '2', 'no number'), 1) UNION ALL SELECT softmax_top_n(array(0, 2), NULL)
+        SELECT softmax_top_n(array(0, 2), 1) AS best
+        UNION ALL SELECT softmax_top_n(array(0L, 2L, 9999999999L), 1)
+        UNION ALL SELECT softmax_top_n(array('0', '2', 'no number'), 1)
+        UNION ALL SELECT softmax_top_n(array(0, 2), NULL)
         UNION ALL SELECT softmax_top_n(array(0, 2), -1) UNION ALL SELECT softmax_top_n(NULL, 1)
     """
     found = [row.best for row in spark.sql(query).collect()]
@@ -168,7 +171,7 @@ def test_initial_model_goes_on_where_it_was(spark):
         ({"embeddingDim": 0}, "embeddingDim must be at least 1"),
         ({"activation": "sigmoid"}, "activation must be one of relu, tanh"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
-        ({"dropout": 0.2, "hiddenDims": [8]}, "hiddenDims has no such layer"),
+        ({"dropout": 0.2, "hiddenDims": [8]}, "give hiddenDims two or more"),
         ({"tieItems": True, "hiddenDims": [8, 3], "embeddingDim": 4}, "must be embeddingDim 4"),
         ({"patience": 3}, "belong together"),
         ({"temperature": 0.0}, "temperature must be above 0"),

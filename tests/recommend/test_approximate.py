@@ -7,7 +7,7 @@ import pytest
 
 from recsys_spark.kernels.topn import ItemBlock, top_n
 from recsys_spark.recommend.approximate import approximate_top_n, build_index, open_index
-from recsys_spark.recommend.top_n import recommend_lists
+from recsys_spark.recommend.top_n import ListRequest, recommend_lists
 
 
 def vectors(n_users=40, n_items=2000, rank=8):
@@ -53,7 +53,7 @@ def test_user_who_has_seen_nearly_all_gets_what_is_left(n_users):
     assert np.isneginf(scores[found == -1]).all()
 
 
-def test_host_gives_the_same_lists_either_way_on_a_small_catalogue(spark):
+def test_engine_returns_the_same_lists_either_way_on_a_small_catalogue(spark):
     users, items, biases = vectors(12, 30)
     user_rows = spark.createDataFrame(
         [(n, row.tolist()) for n, row in enumerate(users)], "id int, features array<float>"
@@ -64,10 +64,11 @@ def test_host_gives_the_same_lists_either_way_on_a_small_catalogue(spark):
     ]
     item_rows = spark.createDataFrame(rows, "id string, features array<float>, bias float")
     seen = spark.createDataFrame([(0, "item 03"), (5, "item 00")], "user int, item string")
+    request = ListRequest(4, seen)
     exact, searched = (
         {
             row.id: [(entry.item, pytest.approx(entry.score, abs=1e-4)) for entry in row.recommendations]
-            for row in recommend_lists(user_rows, item_rows, 4, seen, approximate=approximate).collect()
+            for row in recommend_lists(user_rows, item_rows, request, approximate=approximate).collect()
         }
         for approximate in (False, True)
     )

@@ -1,4 +1,4 @@
-"""The top-N host on Spark: what the kernel's own tests cannot see."""
+"""The top-N engine on Spark: what the kernel's own tests cannot see."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from recsys_spark.config import BlockSizes
 from recsys_spark.errors import ModelError
-from recsys_spark.recommend.top_n import explode_lists, recommend_lists
+from recsys_spark.recommend.top_n import ListRequest, explode_lists, recommend_lists
 
 RANK, USERS, ITEMS = 5, 60, 130
 
@@ -54,12 +54,14 @@ def collected(lists):
 )
 def test_lists_equal_a_full_sort_whatever_the_blocks(spark, sides, sizes):
     users, items, seen = frames(spark, sides, int)
-    assert collected(recommend_lists(users, items, 9, seen, sizes)) == expected_lists(sides, 9)
+    assert collected(
+        recommend_lists(users, items, ListRequest(9, seen, block_sizes=sizes))
+    ) == expected_lists(sides, 9)
 
 
 def test_string_ids_are_ordered_as_strings(spark, sides):
     users, items, seen = frames(spark, sides, lambda n: f"k{n:04d}")
-    found = collected(recommend_lists(users, items, 9, seen))
+    found = collected(recommend_lists(users, items, ListRequest(9, seen)))
     expected = {f"k{u:04d}": [f"k{i:04d}" for i in listed] for u, listed in expected_lists(sides, 9).items()}
     assert found == expected
 
@@ -71,21 +73,24 @@ def test_same_bits_on_any_partitioning(spark):
         [(i, v.tolist()) for i, v in enumerate(rng.standard_normal((50, 8)))], "id int, features array<float>"
     )
     frame = spark.createDataFrame(users, "id int, features array<float>")
-    found = [set(explode_lists(recommend_lists(frame.repartition(n), items, 5)).collect()) for n in (1, 2, 7)]
+    found = [
+        set(explode_lists(recommend_lists(frame.repartition(n), items, ListRequest(5))).collect())
+        for n in (1, 2, 7)
+    ]
     assert found[0] == found[1] == found[2]
 
 
 def test_user_bias_moves_scores_and_not_the_order(spark):
     users = spark.createDataFrame([(1, [1.0], 10.0)], "id int, features array<float>, bias float")
     items = spark.createDataFrame([(1, [1.0]), (2, [3.0])], "id int, features array<float>")
-    (row,) = recommend_lists(users, items, 2).collect()
+    (row,) = recommend_lists(users, items, ListRequest(2)).collect()
     assert [(entry["item"], entry["score"]) for entry in row["recommendations"]] == [(2, 13.0), (1, 11.0)]
 
 
 def test_explode_gives_rows_with_ranks_from_one(spark):
     users = spark.createDataFrame([(1, [1.0])], "id int, features array<float>")
     items = spark.createDataFrame([(1, [1.0]), (2, [3.0])], "id int, features array<float>")
-    rows = explode_lists(recommend_lists(users, items, 2))
+    rows = explode_lists(recommend_lists(users, items, ListRequest(2)))
     assert rows.columns == ["user", "item", "score", "rank"]
     assert [tuple(row) for row in rows.collect()] == [(1, 2, 3.0, 1), (1, 1, 1.0, 2)]
 
@@ -94,14 +99,14 @@ def test_explode_gives_rows_with_ranks_from_one(spark):
     ("features", "said"),
     [([[1.0], [1.0, 2.0]], "must all have one length"), ([[1.0], [float("nan")]], "must be finite")],
 )
-def test_features_that_cannot_be_scored_are_refused(spark, features, said):
+def test_features_that_cannot_be_scored_are_rejected(spark, features, said):
     users = spark.createDataFrame([(1, [1.0])], "id int, features array<float>")
     items = spark.createDataFrame(list(enumerate(features)), "id int, features array<float>")
     with pytest.raises(ModelError, match=said):
-        recommend_lists(users, items, 2)
+        recommend_lists(users, items, ListRequest(2))
 
 
-def test_length_below_one_is_refused(spark):
-    users = spark.createDataFrame([(1, [1.0])], "id int, features array<float>")
-    with pytest.raises(ModelError, match="must be at least 1, got 0"):
-        recommend_lists(users, users, 0)
+@pytest.mark.parametrize("n", [0, -1, 2.5])
+def test_length_that_is_no_number_of_items_is_rejected(n):
+    with pytest.raises(ModelError, match=f"whole number of at least 1, got {n}"):
+        ListRequest(n)

@@ -16,9 +16,22 @@ from recsys_spark.training.ownership import split_by_task
 from tests.training.groups import run_group
 
 MLLIB = ALSConfig(
-    rank=5, max_iterations=3, solver="cholesky", cg_steps=3, implicit=True, binary=False, alpha=2.0, regularization=0.1, reg_exponent=1.0,
-    all_pairs_weight=1.0, regularize_all_pairs=False, gravity=0.0, biases=False, tolerance=0.0, seed=1,
-)  # fmt: skip
+    rank=5,
+    max_iterations=3,
+    solver="cholesky",
+    cg_steps=3,
+    implicit=True,
+    binary=False,
+    alpha=2.0,
+    regularization=0.1,
+    reg_exponent=1.0,
+    all_pairs_weight=1.0,
+    regularize_all_pairs=False,
+    gravity=0.0,
+    biases=False,
+    tolerance=0.0,
+    seed=1,
+)
 EXPLICIT = replace(MLLIB, implicit=False, all_pairs_weight=0.0)
 MODES = {
     "implicit": MLLIB,
@@ -56,8 +69,16 @@ def events(n=600, users=60, items=37, seed=0, name=int):
 def fit(table, size, problem, start=None, heavy_events=HEAVY_EVENTS):
     """Vectors by id, and what task 0 says, of a fit on ``size`` tasks whose events come in chunks."""
     nothing = table.slice(0, 0)
-    shares = [[pa.table([nothing[c].combine_chunks().dictionary_encode() for c in ("user", "item")] + [nothing["rating"]],
-                        names=table.column_names)] for _ in range(size)]  # fmt: skip
+    shares = [
+        [
+            pa.table(
+                [nothing[c].combine_chunks().dictionary_encode() for c in ("user", "item")]
+                + [nothing["rating"]],
+                names=table.column_names,
+            )
+        ]
+        for _ in range(size)
+    ]
     for begin in range(0, table.num_rows, 97):
         for task, part in split_by_task(table.slice(begin, 97), size):
             shares[task].append(part)

@@ -20,6 +20,8 @@ import pytest
 
 import recsys_spark
 
+pytestmark = pytest.mark.spark
+
 SPARK_CLASS = str(Path(pyspark.__file__).parent / "bin" / "spark-class")
 
 

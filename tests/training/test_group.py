@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from recsys_spark.training import group as collectives
 from recsys_spark.errors import GroupError
+from recsys_spark.training import group as collectives
 from recsys_spark.training.group import connect, listening, reporting
 from tests.training.groups import run_group
 

@@ -24,10 +24,28 @@ from tests.training.groups import run_group
 ID_TYPES = (pa.int64(), pa.int64())
 
 PLAIN = PairwiseConfig(
-    embedding_dim=5, product=True, network=False, hidden=(6,), activation="tanh", dropout=0.0, loss="logistic", n_negatives=3, popularity_exponent=0.0,
-    rotate_negatives=True, margin=0.1, negative_weight=2.0, biases=True, init_std=0.3, mean=None, batch_size=40, max_epochs=2, learning_rate=0.02,
-    schedule="linear", weight_decay=0.001, seed=1,
-)  # fmt: skip
+    embedding_dim=5,
+    product=True,
+    network=False,
+    hidden=(6,),
+    activation="tanh",
+    dropout=0.0,
+    loss="logistic",
+    n_negatives=3,
+    popularity_exponent=0.0,
+    rotate_negatives=True,
+    margin=0.1,
+    negative_weight=2.0,
+    biases=True,
+    init_std=0.3,
+    mean=None,
+    batch_size=40,
+    max_epochs=2,
+    learning_rate=0.02,
+    schedule="linear",
+    weight_decay=0.001,
+    seed=1,
+)
 MODES = {
     "logistic": PLAIN,
     "bpr, by popularity": replace(PLAIN, loss="bpr", popularity_exponent=0.75),

@@ -10,7 +10,12 @@ from recsys_spark.training.side_features import Features, entries_of, scales_of
 
 
 def test_columns_of_every_kind_as_names_and_weights(spark):
-    rows = [(1, "x", 10.0, ["b", "a", "b", None], True), (2, None, 14.0, [], None), (3, "y", float("nan"), None, False), (None, "x", 10.0, None, None)]  # fmt: skip  # noqa: E501
+    rows = [
+        (1, "x", 10.0, ["b", "a", "b", None], True),
+        (2, None, 14.0, [], None),
+        (3, "y", float("nan"), None, False),
+        (None, "x", 10.0, None, None),
+    ]
     frame = spark.createDataFrame(
         rows, "id int, text string, number double, many array<string>, flag boolean"
     )
@@ -41,17 +46,19 @@ def entries():
     return pa.table(columns, names=["id", "names", "weights"])
 
 
-def test_sums_of_features_and_their_way_back():
-    features = Features.of(pa.array([10, 20, 30, 40]), entries(), pa.array(["a", "b", "c"]))
+def test_sums_of_features_and_their_gradients():
+    features = Features.build(pa.array([10, 20, 30, 40]), entries(), pa.array(["a", "b", "c"]))
     dense = np.array([[0, 1, 0], [0, 0, 0], [0.5, 2, 0], [0, 0, 0]], np.float32)
     table = np.arange(6, dtype=np.float32).reshape(3, 2)
     rows = np.array([2, 0])
     np.testing.assert_allclose(features.sums(rows, table), dense[rows] @ table)
-    assert features.named(rows).tolist() == [0, 1]
+    assert features.columns_of(rows).tolist() == [0, 1]
     gradients = np.array([[1, 2], [3, 4]], np.float32)
     some = np.array([1, 2], np.int32)
-    np.testing.assert_allclose(features.spread(rows, gradients, some), (dense[rows].T @ gradients)[some])
+    np.testing.assert_allclose(
+        features.sums_backward(rows, gradients, some), (dense[rows].T @ gradients)[some]
+    )
 
 
-def test_no_features_are_none_of_anybody():
+def test_no_features_sum_to_nothing():
     assert Features.none(3).sums(slice(None), np.zeros((0, 2), np.float32)).tolist() == [[0, 0]] * 3

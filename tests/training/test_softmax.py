@@ -22,10 +22,28 @@ from tests.training.groups import run_group
 ID_TYPES = (pa.int64(), pa.int64())
 
 PLAIN = SoftmaxConfig(
-    embedding_dim=6, hidden=(), activation="relu", dropout=0.0, tie_items=False, bag_exponent=1.0, cosine=False, temperature=1.0, n_negatives=0,
-    popularity_exponent=0.75, target_fraction=0.4, user_exponent=0.5, batch_size=16, max_epochs=3, learning_rate=0.02, schedule="constant", weight_decay=0.0, gravity=0.0,
-    validation_fraction=0.0, patience=0, seed=1,
-)  # fmt: skip
+    embedding_dim=6,
+    hidden=(),
+    activation="relu",
+    dropout=0.0,
+    tie_items=False,
+    bag_exponent=1.0,
+    cosine=False,
+    temperature=1.0,
+    n_negatives=0,
+    popularity_exponent=0.75,
+    target_fraction=0.4,
+    user_exponent=0.5,
+    batch_size=16,
+    max_epochs=3,
+    learning_rate=0.02,
+    schedule="constant",
+    weight_decay=0.0,
+    gravity=0.0,
+    validation_fraction=0.0,
+    patience=0,
+    seed=1,
+)
 MODES = {
     "no hidden layers": PLAIN,
     "tied": replace(PLAIN, tie_items=True),
@@ -47,8 +65,10 @@ def taste(users=60, items=24, seed=0):
 
 def fit(table, size, problem, until=None):
     """State, epochs and histories of a fit on ``size`` tasks."""
-    nothing = pa.table([pa.array([], table["user"].type).dictionary_encode()] * 2 + [pa.array([], pa.float32())],
-                       names=table.column_names)  # fmt: skip
+    nothing = pa.table(
+        [pa.array([], table["user"].type).dictionary_encode()] * 2 + [pa.array([], pa.float32())],
+        names=table.column_names,
+    )
     shares = [[nothing] for _ in range(size)]
     for begin in range(0, table.num_rows, 53):
         for task, part in split_by_task(table.slice(begin, 53), size):
@@ -186,13 +206,22 @@ def test_histories_are_what_was_liked_once():
         {"user": [1, 1, 1, 2, 3], "item": [5, 5, 6, 5, 7], "rating": pa.array([1, 2, 3, 1, 0], pa.float32())}
     )
     done = run_group(
-        2, lambda group: build_histories(group, pa.concat_tables([p for t, p in split_by_task(table, 2) if t == group.rank] or
-                                                           [next(split_by_task(table, 1))[1].slice(0, 0)]))
-    )  # fmt: skip
+        2,
+        lambda group: build_histories(
+            group,
+            pa.concat_tables(
+                [p for t, p in split_by_task(table, 2) if t == group.rank]
+                or [next(split_by_task(table, 1))[1].slice(0, 0)]
+            ),
+        ),
+    )
     found = {}
     for data in done:
         names = np.array(data.catalogue.to_pylist())
-        found |= {u: set(names[data.items[a:b]].tolist()) for u, a, b in zip(data.ids.to_pylist(), data.indptr[:-1], data.indptr[1:], strict=True)}  # fmt: skip  # noqa: E501
+        found |= {
+            u: set(names[data.items[a:b]].tolist())
+            for u, a, b in zip(data.ids.to_pylist(), data.indptr[:-1], data.indptr[1:], strict=True)
+        }
         assert dict(zip(names.tolist(), data.counts.tolist(), strict=True)) == {5: 2, 6: 1}
     assert found == {1: {5, 6}, 2: {5}}
 
