@@ -13,6 +13,7 @@ TEST = [
     "hypothesis>=6",  # property tests of kernels and cleaning
     "scikit-learn>=1.5",  # an independent ndcg_score to compare ours with
     "sybil>=9",  # runs the code blocks of the documents
+    "numpydoc>=1.8",  # reads the docstrings that the references are made of
     "ruff>=0.8",
     "mypy>=1.13",
     "import-linter>=2.1",  # holds the layers
@@ -26,6 +27,7 @@ DOCS = [
     "numpydoc>=1.8",  # the docstrings' format, which it also validates
     "myst-parser>=4",  # pages in Markdown
     "pydata-sphinx-theme>=0.16",  # the theme of the field's own documents
+    "latex2mathml>=3.77",  # formulas that browsers draw without a script from elsewhere
 ]
 
 setup(

@@ -1,4 +1,4 @@
-"""``recsys doctor``: is everything here that a night needs?"""
+"""``recsys doctor``: whether this machine has all that a run needs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ from recsys_spark.errors import SetupError
 from recsys_spark.session import DELTA_JAR, THREAD_VARIABLES, get_session, require_java
 
 ENOUGH_MEMORY = 2.0
-"""Free GiB below which a night on a laptop is likely to fail."""
+"""Free GiB below which a run on a laptop is likely to fail."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report: what was looked at, what was found, whether it will do, and what to do if
-    not.
+    """One line of the report.
+
+    Attributes
+    ----------
+    check : what was checked
+    found : what it is
+    ok : whether that will do
+    advice : what to do if not
     """
 
     check: str
@@ -34,9 +40,18 @@ class Check:
 
 
 def examine(lake: Lake | None = None) -> list[Check]:
-    """Look at Java, Spark, Delta, Python on both sides, threads, write access and memory.
+    """Check Java, Spark, Delta, Python on the driver and the workers, threads, write access and memory.
 
-    Starts a session; never raises for a finding.
+    Starts a session. A failed check is a line of the result, never an error.
+
+    Parameters
+    ----------
+    lake : Lake, optional
+        The configuration's ``lake`` section, whose root must be writable; without it the temporary folder.
+
+    Returns
+    -------
+    list of Check
     """
     checks = [_python(), _memory(), _write_access(lake)]
     try:
@@ -51,37 +66,29 @@ def examine(lake: Lake | None = None) -> list[Check]:
 
 
 def _guarded(spark: SparkSession) -> Iterator[Check]:
-    looks: dict[str, Callable[[SparkSession], Check]] = {
+    checks: dict[str, Callable[[SparkSession], Check]] = {
         "Spark": _spark,
         "Delta jars": _delta,
         "Python of workers": _workers,
         "BLAS threads of workers": _threads,
     }
-    for name, look in looks.items():
+    for name, check in checks.items():
         try:
-            yield look(spark)
+            yield check(spark)
         except Exception as error:
             yield Check(name, f"{type(error).__name__}: {str(error).splitlines()[0]}", False, "see the error")
 
 
 def _python() -> Check:
     version = platform.python_version()
-    return Check(
-        "Python",
-        version,
-        (3, 11) <= tuple(map(int, version.split(".")[:2])) < (3, 14),
-        "install Python 3.11 to 3.13",
-    )
+    supported = (3, 11) <= tuple(map(int, version.split(".")[:2])) < (3, 14)
+    return Check("Python", version, supported, "install Python 3.11 to 3.13")
 
 
 def _memory() -> Check:
     free = psutil.virtual_memory().available / 2**30
-    return Check(
-        "Free memory",
-        f"{free:.1f} GiB",
-        free >= ENOUGH_MEMORY,
-        f"close something: {ENOUGH_MEMORY} GiB are wanted",
-    )
+    advice = f"close other programs: at least {ENOUGH_MEMORY} GiB should be free"
+    return Check("Free memory", f"{free:.1f} GiB", free >= ENOUGH_MEMORY, advice)
 
 
 def _write_access(lake: Lake | None) -> Check:
@@ -97,12 +104,9 @@ def _write_access(lake: Lake | None) -> Check:
 
 
 def _spark(spark: SparkSession) -> Check:
-    return Check(
-        "Spark",
-        f"{spark.version}, {spark.sparkContext.master}",
-        spark.version == pyspark.__version__,
-        "same version on both sides",
-    )
+    same = spark.version == pyspark.__version__
+    advice = f"install Spark {pyspark.__version__} on the cluster, the version of this pyspark"
+    return Check("Spark", f"{spark.version}, {spark.sparkContext.master}", same, advice)
 
 
 def _delta(spark: SparkSession) -> Check:
@@ -112,21 +116,17 @@ def _delta(spark: SparkSession) -> Check:
 
 
 def _workers(spark: SparkSession) -> Check:
-    here = platform.python_version()
-    there = spark.sparkContext.parallelize([0], 1).map(lambda _: platform.python_version()).first()
-    return Check("Python of workers", str(there), there == here, f"the driver has {here}: set PYSPARK_PYTHON")
+    driver = platform.python_version()
+    worker = spark.sparkContext.parallelize([0], 1).map(lambda _: platform.python_version()).first()
+    return Check(
+        "Python of workers", str(worker), worker == driver, f"the driver has {driver}: set PYSPARK_PYTHON"
+    )
 
 
 def _threads(spark: SparkSession) -> Check:
     names = list(THREAD_VARIABLES)
-    found = (
-        spark.sparkContext.parallelize([0], 1)
-        .map(lambda _: {name: os.environ.get(name) for name in names})
-        .first()
-    )
-    return Check(
-        "BLAS threads of workers",
-        ", ".join(f"{k}={v}" for k, v in found.items()),
-        set(found.values()) == {"1"},
-        "set spark.executorEnv.*=1",
-    )
+    one_row = spark.sparkContext.parallelize([0], 1)
+    values = one_row.map(lambda _: {name: os.environ.get(name) for name in names}).first()
+    shown = ", ".join(f"{name}={value}" for name, value in values.items())
+    advice = "set " + ", ".join(f"spark.executorEnv.{name}=1" for name in names)
+    return Check("BLAS threads of workers", shown, set(values.values()) == {"1"}, advice)

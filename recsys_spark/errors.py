@@ -1,4 +1,4 @@
-"""Typed errors. Each message is a sentence that says what was wrong, where, and what to do next."""
+"""Typed errors. Each message says what is wrong, where, and what to do next."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import re
 
 
 class RecsysError(Exception):
-    """Base of every error this package raises on purpose; a command that meets one prints it and exits
-    with 1.
-    """
+    """Base of every error that this package raises on purpose; a command prints it and exits with 1."""
 
 
 class ConfigError(RecsysError):
-    """A configuration file, an override or a model's parameter is not what it may be; commands exit with
-    2.
-    """
+    """A configuration file, an override or a model's parameter is not valid; commands exit with 2."""
 
 
 class SetupError(RecsysError):
@@ -26,7 +22,7 @@ class SourceError(RecsysError):
 
 
 class RejectedFractionError(RecsysError):
-    """More input rows were refused than the configuration allows; nothing was written to ``ratings``."""
+    """More input rows were rejected than the configuration allows; nothing was written to ``ratings``."""
 
 
 class AccountingError(RecsysError):
@@ -38,7 +34,7 @@ class DownloadError(RecsysError):
 
 
 class LakeError(RecsysError):
-    """A table of the lakehouse is missing, or a step was asked for before the one it reads from."""
+    """A table of the lakehouse is missing, or a step was run before the one it reads from."""
 
 
 class ModelError(RecsysError):
@@ -49,9 +45,22 @@ class PublishError(RecsysError):
     """The recommendations of a run date break an invariant and must not be served."""
 
 
+class GroupError(RecsysError):
+    """The tasks of a training stage cannot form a group, or one of them was lost."""
+
+
 def summary(error: BaseException) -> str:
-    """One line that says what went wrong: past the wrapping of Java and of Python workers, where the
-    cause stands lower down.
+    """One line that says what went wrong, without what Java and Python workers wrap around the cause.
+
+    Parameters
+    ----------
+    error : BaseException
+        Any error.
+
+    Returns
+    -------
+    str
+        The cause where it is further down in the message; else the first line, or the error's type.
     """
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
@@ -62,7 +71,3 @@ def summary(error: BaseException) -> str:
     if lines[0].startswith("An error occurred while calling") and len(lines) > 1:
         return lines[1].removeprefix(": ")
     return lines[0]
-
-
-class GroupError(RecsysError):
-    """The tasks of a training stage cannot form a group, or one of them was lost."""

@@ -11,7 +11,17 @@ from recsys_spark.kernels.randomness import mix
 
 
 def hash_ids(ids: pa.Array) -> Hashes:
-    """64-bit hash of each id: the same for an integer as for a long."""
+    """64-bit hash of each id, the same for an integer as for a long.
+
+    Parameters
+    ----------
+    ids : Array
+        Ids of an integer type or strings, without nulls.
+
+    Returns
+    -------
+    uint64 array, shape (n,)
+    """
     if pa.types.is_integer(ids.type):
         return mix(0, ids.to_numpy(zero_copy_only=False).astype(np.int64))
     texts = ids.to_numpy(zero_copy_only=False).astype(object)

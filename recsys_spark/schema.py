@@ -1,4 +1,4 @@
-"""Vocabulary: the columns every layer agrees on, and what the types of an id may be."""
+"""Vocabulary: the columns that every layer agrees on, and the types an id may have."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ MAX_ID_LENGTH: Final = 256
 """Longest string id, in characters."""
 
 SEEDED: Final = 42
-"""Seed where none is given: the same in every process, unlike pyspark's own default."""
+"""Default seed: the same in every process, unlike pyspark's own default."""

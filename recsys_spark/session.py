@@ -52,8 +52,10 @@ def get_session(settings: Session | None = None, app_name: str = "recsys-spark")
 
     Parameters
     ----------
-    settings : the configuration's ``session`` section
-    app_name : name shown in Spark's own pages
+    settings : Session, optional
+        The configuration's section ``session``; without it its defaults.
+    app_name : str
+        Name shown in Spark's own pages.
 
     Raises
     ------

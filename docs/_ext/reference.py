@@ -5,49 +5,38 @@ Before the build they are written to ``docs/_generated``, where the pages includ
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from numpydoc.docscrape import NumpyDocString
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from recsys_spark.config import Config
-from recsys_spark.config.sections import (
-    BlockSizes,
-    Columns,
-    Delimited,
-    Evaluate,
-    FileSource,
-    Ingest,
-    Lake,
-    MovieLensSource,
-    Negatives,
-    Recommend,
-    Section,
-    Session,
-    SideTable,
-    Split,
-    SyntheticSource,
-)
+from recsys_spark.config import Config, sections
+from recsys_spark.config.sections import Section
 from recsys_spark.models.registry import REGISTRY
 
 SECTIONS: dict[str, tuple[str, type[Section]]] = {
-    "lake": ("lake", Lake),
-    "session": ("session", Session),
-    "ingest": ("ingest", Ingest),
-    "ingest.source, format synthetic": ("ingest.source", SyntheticSource),
-    "ingest.source, format movielens": ("ingest.source", MovieLensSource),
-    "ingest.source, format csv, json, parquet or delta": ("ingest.source", FileSource),
-    "ingest.source.columns": ("ingest.source.columns", Columns),
-    "ingest.source.text": ("ingest.source.text", Delimited),
-    "ingest.source.users and ingest.source.items": ("ingest.source.items", SideTable),
-    "split": ("split", Split),
-    "negatives": ("negatives", Negatives),
-    "evaluate": ("evaluate", Evaluate),
-    "recommend": ("recommend", Recommend),
-    "recommend.block_sizes": ("recommend.block_sizes", BlockSizes),
+    "`lake`": ("lake", sections.Lake),
+    "`session`": ("session", sections.Session),
+    "`ingest`": ("ingest", sections.Ingest),
+    "`ingest.source`, format synthetic": ("ingest.source", sections.SyntheticSource),
+    "`ingest.source`, format movielens": ("ingest.source", sections.MovieLensSource),
+    "`ingest.source`, format csv, json, parquet or delta": ("ingest.source", sections.FileSource),
+    "`ingest.source.columns`": ("ingest.source.columns", sections.Columns),
+    "`ingest.source.text`": ("ingest.source.text", sections.Delimited),
+    "`ingest.source.users`": ("ingest.source.users", sections.SideTable),
+    "`ingest.source.users.text`": ("ingest.source.users.text", sections.Delimited),
+    "`ingest.source.items`": ("ingest.source.items", sections.SideTable),
+    "`ingest.source.items.text`": ("ingest.source.items.text", sections.Delimited),
+    "`split`": ("split", sections.Split),
+    "`negatives`": ("negatives", sections.Negatives),
+    "`evaluate`": ("evaluate", sections.Evaluate),
+    "`recommend`": ("recommend", sections.Recommend),
+    "`recommend.block_sizes`": ("recommend.block_sizes", sections.BlockSizes),
 }
 """Heading → prefix of the keys, and the section."""
 
@@ -56,17 +45,15 @@ NOT_KEYS = {"params", "origin"}
 
 
 def configuration_reference() -> str:
-    """The page's tables: one row per key."""
+    """The tables of the page on configuration: one row per key."""
     parts = ["## Top level\n", _table(_key_rows("", Config))]
     for heading, (prefix, section) in SECTIONS.items():
-        parts += [
-            f"## `{heading}`\n" if "," not in heading else f"## {heading}\n",
-            f"{_text(section.__doc__)}\n",
-        ]
-        parts.append(_table(_key_rows(f"{prefix}.", section)))
+        parts += [f"## {heading}\n", f"{_text(section.__doc__)}\n", _table(_key_rows(f"{prefix}.", section))]
     parts.append("## Sections of the models\n")
     parts.append(
-        "A section named like a model holds Params of its estimator; columns are set by the night itself.\n"
+        "A section named like a model sets Params of its estimator. A night sets the Params that name "
+        "columns (`…Col`) itself and rejects a section that names one; `seed` is the configuration's unless the "
+        "section has its own.\n"
     )
     for name in REGISTRY:
         parts += [f"### `{name}`\n", params_table(name)]
@@ -74,14 +61,28 @@ def configuration_reference() -> str:
 
 
 def params_table(name: str) -> str:
-    """The Params of a registered model: one row per Param."""
-    kind: Any = REGISTRY[name].estimator
-    estimator = kind()
+    """The Params of a registered model: one row per Param, in the order of the constructor."""
+    estimator: Any = REGISTRY[name].estimator()
+    documented = _documented(type(estimator))
     rows = []
-    for param in estimator.params:
-        default = repr(estimator.getOrDefault(param)) if estimator.hasDefault(param) else "–"
-        rows.append((f"`{param.name}`", f"`{default}`" if default != "–" else default, _text(param.doc)))
-    return _table([("Param", "default", "what it does"), *rows])
+    for param in documented:
+        if estimator.hasParam(param):
+            kind, doc = documented[param]
+            has_default = estimator.hasDefault(estimator.getParam(param))
+            default = f"`{estimator.getOrDefault(param)!r}`" if has_default else "–"
+            rows.append((f"`{param}`", kind, default, doc))
+    return _table([("Param", "type", "default", "what it does, and what it may be"), *rows])
+
+
+def arguments_table(name: str) -> str:
+    """The arguments of a registered estimator's constructor that are no Params; empty where it has none."""
+    estimator: Any = REGISTRY[name].estimator()
+    rows = [
+        (f"`{argument}`", kind, doc)
+        for argument, (kind, doc) in _documented(type(estimator)).items()
+        if not estimator.hasParam(argument)
+    ]
+    return "" if not rows else _table([("argument that is no Param", "type", "what it is"), *rows])
 
 
 def write(_: object = None) -> None:
@@ -90,7 +91,8 @@ def write(_: object = None) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "configuration.md").write_text(configuration_reference(), encoding="utf-8")
     for name in REGISTRY:
-        (folder / f"params_{name}.md").write_text(params_table(name), encoding="utf-8")
+        content = f"{params_table(name)}\n{arguments_table(name)}"
+        (folder / f"params_{name}.md").write_text(content, encoding="utf-8")
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -99,41 +101,58 @@ def setup(app: Any) -> dict[str, bool]:
     return {"parallel_read_safe": True}
 
 
+def _documented(estimator: type) -> dict[str, tuple[str, str]]:
+    """Argument → type and description, from the section Parameters of the class."""
+    found = {}
+    for parameter in NumpyDocString(inspect.getdoc(estimator) or "")["Parameters"]:
+        kind = re.split(r", (?:default|optional)", parameter.type)[0]
+        for name in parameter.name.split(", "):
+            found[name] = (kind, _text(" ".join(parameter.desc)))
+    return found
+
+
 def _key_rows(prefix: str, section: type[Section]) -> list[tuple[str, ...]]:
-    rows = [("key", "type", "default", "what it does")]
+    rows = [("key", "type", "allowed", "default", "what it does")]
+    schema = section.model_json_schema()["properties"]
     for name, field in section.model_fields.items():
         if not (section is Config and name in NOT_KEYS):
-            rows.append((f"`{prefix}{name}`", _type(field), _default(field), _text(field.description)))
+            kind, allowed = _type(schema[name])
+            rows.append((f"`{prefix}{name}`", kind, allowed, _default(field), _text(field.description)))
     return rows
 
 
-def _type(field: FieldInfo) -> str:
-    """What a value may be, in words."""
-    bounds = []
-    for rule in field.metadata:
-        for kind, words in ((Ge, "at least {}"), (Gt, "above {}"), (Le, "at most {}"), (Lt, "below {}")):
-            if isinstance(rule, kind):
-                bounds.append(words.format(getattr(rule, kind.__name__.lower())))
-        if isinstance(rule, MinLen) and rule.min_length > 0:
-            bounds.append("not empty")
-    return ", ".join([_type_name(field.annotation), *dict.fromkeys(bounds)])
+def _type(schema: dict[str, Any]) -> tuple[str, str]:
+    """A value's type and what it may be, in words, from its JSON schema."""
+    if "anyOf" in schema:  # a type or null
+        (schema,) = (choice for choice in schema["anyOf"] if choice.get("type") != "null")
+    if "$ref" in schema or "oneOf" in schema:
+        return "section", ""
+    if "const" in schema or "enum" in schema:
+        return "string", ", ".join(f"`{value}`" for value in schema.get("enum") or [schema["const"]])
+    if schema["type"] == "array":
+        kind, allowed = _type(schema["items"])
+        size = {None: "", 1: "not empty"}.get(schema.get("minItems"), f"exactly {schema.get('maxItems')}")
+        return f"list of {kind}s", ", ".join(part for part in (size, allowed and f"each {allowed}") if part)
+    if schema["type"] == "object":
+        kind, allowed = _type(schema["additionalProperties"])
+        names = _type(schema["propertyNames"])[1] if "propertyNames" in schema else ""
+        bounds = [f"keys {names}" if names else "", f"each {allowed}" if allowed else ""]
+        return f"mapping to {kind}s", ", ".join(bound for bound in bounds if bound)
+    kind = schema.get("format") or {"boolean": "true or false"}.get(schema["type"], schema["type"])
+    return kind, ", ".join(_bounds(schema))
 
 
-def _type_name(kind: Any) -> str:
-    arguments = [argument for argument in get_args(kind) if argument is not type(None)]
-    if get_origin(kind) is Literal:
-        return " \\| ".join(f"`{value}`" for value in arguments)
-    if isinstance(kind, type) and issubclass(kind, Section):
-        return "section"
-    if get_origin(kind) is list:
-        return f"list of {_type_name(arguments[0])}"
-    if get_origin(kind) is dict:
-        return f"mapping of {_type_name(arguments[1])}"
-    if arguments:  # a union with None, or with rules
-        return _type_name(arguments[0])
-    return {str: "text", int: "integer", float: "number", bool: "true or false"}.get(
-        kind, getattr(kind, "__name__", "any")
-    )
+def _bounds(schema: dict[str, Any]) -> list[str]:
+    words = {
+        "minimum": "at least {:,}",
+        "exclusiveMinimum": "above {:,}",
+        "maximum": "at most {:,}",
+        "exclusiveMaximum": "below {:,}",
+        "minLength": "not empty",
+        "maxLength": "at most {} character",
+        "pattern": "`{}`",
+    }
+    return [_cell(text.format(schema[rule])) for rule, text in words.items() if rule in schema]
 
 
 def _default(field: FieldInfo) -> str:
@@ -142,13 +161,18 @@ def _default(field: FieldInfo) -> str:
     if field.default is None:
         return "–"
     if isinstance(field.default, Section):
-        return "its own"
-    return f"`{field.default}`"
+        return "all defaults"
+    value = field.default if isinstance(field.default, str) else json.dumps(field.default)
+    return f"`{_cell(value)}`"
 
 
 def _text(doc: str | None) -> str:
     """A docstring as one line of Markdown."""
-    return re.sub(r"``([^`]+)``", r"`\1`", " ".join((doc or "").split())).replace("|", "\\|")
+    return _cell(re.sub(r"``([^`]+)``", r"`\1`", " ".join((doc or "").split())))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:

@@ -31,10 +31,14 @@ def load_config(
 
     Parameters
     ----------
-    path : YAML file
-    sections : names of the models that may have a section of parameters
-    overrides : ``key.path=value`` strings, as given to ``--set``
-    environment : variables to look through for ``RECSYS__KEY__PATH``; the process's own when absent
+    path : str or Path
+        YAML file.
+    sections : collection of str
+        Names of the models that may have a section of Params.
+    overrides : iterable of str
+        ``key.path=value``, as given to ``--set``.
+    environment : mapping of str to str, optional
+        Variables to look through for ``RECSYS__KEY__PATH``; without it the process's own.
 
     Raises
     ------

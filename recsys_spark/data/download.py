@@ -1,4 +1,4 @@
-"""Fetch published MovieLens releases: with progress, resume, checksum, and unpacking that stays in its
+"""Download published MovieLens releases: with progress, resume, checksum, and unpacking that stays in its
 folder.
 """
 
@@ -25,16 +25,19 @@ CHUNK = 1 << 20
 
 
 def download(name: str, target: Path, mirror: str = MIRROR) -> Path:
-    """Fetch release ``name``, check it against the MD5 published beside it, and unpack it.
+    """Download release ``name``, check it against the MD5 published beside it, and unpack it.
 
     A partial file of an earlier attempt is continued where the server allows it. A release that is already
-    there and whole is not fetched again.
+    complete in ``target`` is not downloaded again.
 
     Parameters
     ----------
-    name : one of ``RELEASES``
-    target : folder for the zip and the unpacked release; made where missing
-    mirror : address under which ``ml-*.zip`` and ``ml-*.zip.md5`` are found
+    name : str
+        One of ``RELEASES``.
+    target : Path
+        Folder for the zip and the unpacked release; created if missing.
+    mirror : str
+        URL under which ``ml-*.zip`` and ``ml-*.zip.md5`` are found.
 
     Returns
     -------
@@ -55,11 +58,11 @@ def download(name: str, target: Path, mirror: str = MIRROR) -> Path:
     wanted = _published_md5(f"{mirror}/{file}.md5")
     if not (archive.exists() and _md5(archive) == wanted):
         _fetch(f"{mirror}/{file}", partial)
-        found = _md5(partial)
-        if found != wanted:
+        actual = _md5(partial)
+        if actual != wanted:
             partial.unlink()
             raise DownloadError(
-                f"{file}: MD5 is {found}, published is {wanted}; the partial file was removed, try again"
+                f"{file}: MD5 is {actual}, published is {wanted}; the partial file was removed, try again"
             )
         partial.replace(archive)
     extract(archive, target)
@@ -68,13 +71,22 @@ def download(name: str, target: Path, mirror: str = MIRROR) -> Path:
 
 
 def extract(archive: Path, target: Path, wanted: Callable[[str], bool] = lambda _member: True) -> None:
-    """Unpack ``archive``'s ``wanted`` files into ``target``.
+    """Unpack the ``wanted`` files of ``archive`` into ``target``.
+
+    Parameters
+    ----------
+    archive : Path
+        A zip.
+    target : Path
+        Folder to write to.
+    wanted : callable
+        Whether to unpack a member, of its name; all of them by default.
 
     Raises
     ------
     DownloadError
-        A member's path leaves ``target``, or it is a link, or the archive is damaged; then nothing at all is
-        unpacked.
+        A member's path leaves ``target``, or it is a link, or the archive is damaged. The paths are checked
+        before anything is written.
     """
     try:
         with zipfile.ZipFile(archive) as content:
@@ -92,12 +104,8 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool] = lambda 
 
 def _require_safe(archive: Path, member: zipfile.ZipInfo) -> None:
     path = PurePosixPath(member.filename.replace("\\", "/"))
-    if (
-        path.is_absolute()
-        or ".." in path.parts
-        or ":" in member.filename
-        or stat.S_ISLNK(member.external_attr >> 16)
-    ):
+    is_link = stat.S_ISLNK(member.external_attr >> 16)
+    if path.is_absolute() or ".." in path.parts or ":" in member.filename or is_link:
         raise DownloadError(
             f"{archive}: member {member.filename!r} would leave the folder; nothing was unpacked"
         )
@@ -105,49 +113,48 @@ def _require_safe(archive: Path, member: zipfile.ZipInfo) -> None:
 
 def _published_md5(address: str) -> str:
     try:
-        with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - the mirror is the caller's choice
-            words = answer.read(4096).decode("ascii", "replace").replace("=", " ").split()
+        with urllib.request.urlopen(address, timeout=60) as response:  # noqa: S310 - the caller chooses the mirror
+            words = response.read(4096).decode("ascii", "replace").replace("=", " ").split()
     except (urllib.error.URLError, OSError, ValueError) as error:
-        raise DownloadError(f"{address}: cannot be fetched: {error}") from None
-    found = [
-        word.lower() for word in words if len(word) == 32 and set(word.lower()) <= set("0123456789abcdef")
-    ]
-    if not found:
-        raise DownloadError(f"{address}: holds no MD5")
-    return found[0]
+        raise DownloadError(f"{address}: cannot be downloaded: {error}") from None
+    hexadecimal = set("0123456789abcdef")
+    for word in (word.lower() for word in words):
+        if len(word) == 32 and set(word) <= hexadecimal:
+            return word
+    raise DownloadError(f"{address}: contains no MD5")
 
 
 def _fetch(address: str, partial: Path) -> None:
-    have = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
+    present = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(address, headers={"Range": f"bytes={present}-"} if present else {})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-            resumed = answer.status == 206
-            length = answer.headers.get("Content-Length")
-            _save(answer, partial, have if resumed else 0, int(length) if length else None)
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+            resumed = response.status == 206
+            length = response.headers.get("Content-Length")
+            _save(response, partial, present if resumed else 0, int(length) if length else None)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is left to fetch
+        if error.code == 416 and present:  # nothing is left to download
             return
         raise DownloadError(f"{address}: the server answers {error.code} {error.reason}") from None
     except (urllib.error.URLError, OSError, ValueError) as error:
         raise DownloadError(
-            f"{address}: broke off ({error}); run the same command again to go on from there"
+            f"{address}: the download broke off ({error}); run the same command again to continue it"
         ) from None
 
 
-def _save(answer, partial: Path, have: int, length: int | None) -> None:  # type: ignore[no-untyped-def]
+def _save(response, partial: Path, present: int, length: int | None) -> None:  # type: ignore[no-untyped-def]
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    total = have + length if length is not None else None
+    total = present + length if length is not None else None
     with (
-        partial.open("ab" if have else "wb") as file,
+        partial.open("ab" if present else "wb") as file,
         Progress(*columns, console=err, disable=not err.is_terminal) as bar,
     ):
-        task = bar.add_task(partial.stem, total=total, completed=have)
-        while chunk := answer.read(CHUNK):
+        task = bar.add_task(partial.stem, total=total, completed=present)
+        while chunk := response.read(CHUNK):
             file.write(chunk)
             bar.advance(task, len(chunk))
     if total is not None and partial.stat().st_size < total:
-        raise OSError(f"{partial.stat().st_size} of {total} bytes came")
+        raise OSError(f"{partial.stat().st_size} of {total} bytes arrived")
 
 
 def _md5(path: Path) -> str:

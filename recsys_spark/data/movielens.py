@@ -1,6 +1,4 @@
-"""MovieLens releases as published: 100K, 1M, 10M, 20M, 25M, 32M and latest, as a folder or as the zip
-itself.
-"""
+"""MovieLens releases as published (100K, 1M, 10M, 20M, 25M, 32M and latest), as a folder or a zip."""
 
 from __future__ import annotations
 
@@ -68,12 +66,12 @@ OCCUPATIONS_1M = (
 )
 """Occupation codes 0 to 20 of ``users.dat``, in the words of the release's README."""
 
-_COLON = {"delimiter": "::", "quote": "", "header": False, "encoding": "latin-1"}
+_COLONS = {"delimiter": "::", "quote": "", "header": False, "encoding": "latin-1"}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one generation of releases is laid out: file names, and how their lines divide."""
+    """How one generation of releases is laid out: file names, and how lines are split into fields."""
 
     ratings: str
     items: str
@@ -84,24 +82,30 @@ class Layout:
     user_text: Delimited | None = None
 
 
-_PLAIN = {"user": "user", "item": "item", "rating": "rating", "timestamp": "timestamp"}
+_SAME_NAMES = {"user": "user", "item": "item", "rating": "rating", "timestamp": "timestamp"}
 _FLAGS = [f"genre{index}" for index in range(len(GENRES_100K))]
 
 LAYOUTS = (
     Layout(
-        "u.data",
-        "u.item",
-        "u.user",
-        Delimited(delimiter="\t", quote="", header=False, names=[*_PLAIN], encoding="latin-1"),
-        _PLAIN,
-        Delimited(
+        ratings="u.data",
+        items="u.item",
+        users="u.user",
+        rating_text=Delimited(
+            delimiter="\t",
+            quote="",
+            header=False,
+            names=[*_SAME_NAMES],
+            encoding="latin-1",
+        ),
+        rating_columns=_SAME_NAMES,
+        item_text=Delimited(
             delimiter="|",
             quote="",
             header=False,
             names=["item", "title", "released", "video_released", "url", *_FLAGS],
             encoding="latin-1",
         ),
-        Delimited(
+        user_text=Delimited(
             delimiter="|",
             quote="",
             header=False,
@@ -110,21 +114,21 @@ LAYOUTS = (
         ),
     ),
     Layout(
-        "ratings.dat",
-        "movies.dat",
-        "users.dat",
-        Delimited(**_COLON, names=[*_PLAIN]),  # type: ignore[arg-type]
-        _PLAIN,
-        Delimited(**_COLON, names=["item", "title", "genres"]),  # type: ignore[arg-type]
-        Delimited(**_COLON, names=["user", "gender", "age", "occupation", "zip"]),  # type: ignore[arg-type]
+        ratings="ratings.dat",
+        items="movies.dat",
+        users="users.dat",
+        rating_text=Delimited(**_COLONS, names=[*_SAME_NAMES]),  # type: ignore[arg-type]
+        rating_columns=_SAME_NAMES,
+        item_text=Delimited(**_COLONS, names=["item", "title", "genres"]),  # type: ignore[arg-type]
+        user_text=Delimited(**_COLONS, names=["user", "gender", "age", "occupation", "zip"]),  # type: ignore[arg-type]
     ),
     Layout(
-        "ratings.csv",
-        "movies.csv",
-        None,
-        Delimited(),
-        {"user": "userId", "item": "movieId", "rating": "rating", "timestamp": "timestamp"},
-        Delimited(),
+        ratings="ratings.csv",
+        items="movies.csv",
+        users=None,
+        rating_text=Delimited(),
+        rating_columns={"user": "userId", "item": "movieId", "rating": "rating", "timestamp": "timestamp"},
+        item_text=Delimited(),
     ),
 )
 
@@ -135,17 +139,25 @@ def movielens_inputs(spark: SparkSession, path: str) -> Iterator[RawTables]:
 
     Parameters
     ----------
-    path : the release's folder, a folder that holds it, or the zip; a zip must be on the driver's own disk,
-        and on a cluster the folder must be one that the workers see too
+    spark : SparkSession
+        Session that reads.
+    path : str
+        The release's folder, a folder that contains it, or the zip. A zip must be on the driver's own disk;
+        on a cluster the folder must be one that the workers see too.
+
+    Yields
+    ------
+    RawTables
+        ``users`` is None where the release has none.
 
     Raises
     ------
     SourceError
-        Nothing there, or no known layout.
+        ``path`` does not exist, or contains no release of a known layout.
     """
     local = Path(path)
     if "://" not in path and not local.exists():
-        raise SourceError(f"{path}: does not exist; a MovieLens release's folder or zip is expected")
+        raise SourceError(f"{path}: does not exist: the folder or zip of a MovieLens release is expected")
     if local.is_file():
         with tempfile.TemporaryDirectory(prefix="recsys-movielens-") as folder:
             yield _read(spark, _unpacked(local, Path(folder)), local.name)
@@ -155,7 +167,7 @@ def movielens_inputs(spark: SparkSession, path: str) -> Iterator[RawTables]:
 
 def _unpacked(archive: Path, folder: Path) -> str:
     if not zipfile.is_zipfile(archive):
-        raise SourceError(f"{archive}: is neither a folder nor a zip")
+        raise SourceError(f"{archive}: is neither a folder nor a zip: a MovieLens release is expected")
     wanted = {name for layout in LAYOUTS for name in (layout.ratings, layout.items, layout.users)}
     extract(archive, folder, lambda member: Path(member).name in wanted)
     return str(folder)
@@ -163,9 +175,8 @@ def _unpacked(archive: Path, folder: Path) -> str:
 
 def _read(spark: SparkSession, path: str, shown: str) -> RawTables:
     folder, layout = _find(path, shown)
-    ratings = read_cells(
-        spark, "csv", f"{folder}/{layout.ratings}", layout.rating_columns, layout.rating_text
-    )
+    path_of_ratings = f"{folder}/{layout.ratings}"
+    ratings = read_cells(spark, "csv", path_of_ratings, layout.rating_columns, layout.rating_text)
     items = _items(spark, folder, layout)
     users = _users(spark, folder, layout)
     return RawTables(
@@ -178,19 +189,20 @@ def _read(spark: SparkSession, path: str, shown: str) -> RawTables:
 def _find(path: str, shown: str) -> tuple[str, Layout]:
     if "://" in path:
         raise SourceError(
-            f"{shown}: give MovieLens as a local or mounted folder or zip, or map its files as csv"
+            f"{shown}: a MovieLens release must be a local or mounted folder or zip; "
+            "elsewhere, set ingest.source.format to csv and map its columns"
         )
     for layout in LAYOUTS:
-        for found in sorted(Path(path).glob(f"**/{layout.ratings}")):
-            if (found.parent / layout.items).exists():
-                return str(found.parent), layout
+        for ratings in sorted(Path(path).glob(f"**/{layout.ratings}")):
+            if (ratings.parent / layout.items).exists():
+                return str(ratings.parent), layout
     expected = " or ".join(f"{layout.ratings} with {layout.items}" for layout in LAYOUTS)
-    raise SourceError(f"{shown}: holds no MovieLens release: expected {expected}")
+    raise SourceError(f"{shown}: contains no MovieLens release: expected {expected}")
 
 
 def _named(raw: DataFrame, shown: str, file: str | None) -> DataFrame:
-    """The source file as the release's name and the file in it: the folder of an unpacked zip is gone
-    tomorrow.
+    """``raw`` with the release's name and the file in it as source file: an unpacked zip's folder is
+    temporary.
     """
     return raw.withColumn(SOURCE_FILE, F.lit(f"{shown.rstrip('/')}/{file}"))
 
@@ -206,16 +218,15 @@ def _items(spark: SparkSession, folder: str, layout: Layout) -> DataFrame:
         raw = raw.withColumn("genres", F.array_compact(F.array(*flagged))).drop(*_FLAGS)
     else:
         item = "movieId" if layout.item_text.header else "item"
-        raw = read_cells(
-            spark, "csv", path, {"item": item, "title": "title", "genres": "genres"}, layout.item_text
-        )
+        columns = {"item": item, "title": "title", "genres": "genres"}
+        raw = read_cells(spark, "csv", path, columns, layout.item_text)
         raw = raw.withColumn("genres", split_list("genres", "|"))
     return raw.withColumn("year", year_of("title"))
 
 
 def _users(spark: SparkSession, folder: str, layout: Layout) -> DataFrame | None:
     if layout.users is None or not (Path(folder) / layout.users).exists():
-        return None  # 10M publishes no users.dat
+        return None  # the 10M release has no users.dat
     columns = {name: name for name in ("user", "age", "gender", "occupation", "zip")}
     raw = read_cells(spark, "csv", f"{folder}/{layout.users}", columns, layout.user_text)
     return raw.withColumn("occupation", _occupation_1m()) if layout.users == "users.dat" else raw

@@ -19,7 +19,7 @@ TRAIN, FOLD_IN, TEST = "train", "fold_in", "test"
 
 
 def split_ratings(ratings: DataFrame, how: Split, seed: int) -> DataFrame:
-    """Filter ``ratings`` by minimum counts, then say for each row which part it belongs to.
+    """Filter ``ratings`` by minimum counts, then mark each row with the part it belongs to.
 
     Parameters
     ----------
@@ -218,9 +218,10 @@ def holdout_users(ratings: DataFrame, test_fraction: float, seed: int) -> DataFr
     >>> parts.where("part <> 'train'").join(trained_on, "user").count()
     0
     """
-    held_out = _chance(seed, USER) < test_fraction
-    part = F.when(_chance(seed + 1, USER, ITEM) < test_fraction, F.lit(TEST)).otherwise(F.lit(FOLD_IN))
-    return ratings.withColumn(PART, F.when(held_out, part).otherwise(F.lit(TRAIN)))
+    is_held_out = _chance(seed, USER) < test_fraction
+    is_test = _chance(seed + 1, USER, ITEM) < test_fraction
+    held_out_part = F.when(is_test, F.lit(TEST)).otherwise(F.lit(FOLD_IN))
+    return ratings.withColumn(PART, F.when(is_held_out, held_out_part).otherwise(F.lit(TRAIN)))
 
 
 def k_core(ratings: DataFrame, min_user_ratings: int, min_item_ratings: int) -> DataFrame:
@@ -269,11 +270,10 @@ def _at_least(rows: DataFrame, key: str, count: int) -> DataFrame:
 
 def _hold_out(ratings: DataFrame, rows_per_user: int, order: list[Column]) -> DataFrame:
     of_user = Window.partitionBy(USER)
-    place, count = F.row_number().over(of_user.orderBy(*order)), F.count("*").over(of_user)
-    placed = ratings.withColumn("_place", place).withColumn("_count", count)
-    return placed.withColumn(
-        PART, _part(F.col("_place") <= F.least(F.lit(rows_per_user), F.col("_count") - 1))
-    ).drop("_place", "_count")
+    nth, count = F.row_number().over(of_user.orderBy(*order)), F.count("*").over(of_user)
+    numbered = ratings.withColumn("_nth", nth).withColumn("_count", count)
+    is_test = F.col("_nth") <= F.least(F.lit(rows_per_user), F.col("_count") - 1)
+    return numbered.withColumn(PART, _part(is_test)).drop("_nth", "_count")
 
 
 def _part(is_test: Column) -> Column:
@@ -290,7 +290,9 @@ def _chance(seed: int, *columns: str) -> Column:
 
 
 def _first_that_fits(counts: list[tuple[int, int]], allowed: float) -> tuple[int, int]:
-    """The first key, going down, at which the running count exceeds ``allowed``, and the count before it."""
+    """The first key, in the given order, at which the running count exceeds ``allowed``, and the count before
+    it.
+    """
     running = 0
     for key, count in counts:
         if running + count > allowed:

@@ -25,10 +25,10 @@ from recsys_spark.schema import ITEM, USER
 
 BEYOND_ACCURACY = ("novelty", "diversity", "popularity_share")
 HEAD = 0.2
-"""Share of the catalogue, most rated first, that counts as popular."""
+"""Fraction of the catalogue, most rated first, that counts as popular."""
 
 SLICE = 2_048
-"""Users measured at a time: bounds a task's memory at about ``SLICE * (bootstrap * 16 + max(ks) *
+"""Users evaluated at a time: bounds a task's memory at about ``SLICE * (bootstrap * 16 + max(ks) *
 n_genres * 4)`` bytes.
 """
 
@@ -48,7 +48,7 @@ class MetricValue:
     value : float
         Mean over users (coverage: a fraction of the catalogue).
     low, high : float or None
-        95 % bootstrap interval; None where there is none.
+        95 % bootstrap interval; None for metrics without one.
     users : int
         Users behind the mean.
     """
@@ -167,13 +167,13 @@ def _catalogue(train: DataFrame, items: DataFrame | None) -> _Catalogue:
 
 
 def _directions(genres: list[list[str] | None]) -> Any:
-    names = sorted({genre for of_item in genres for genre in of_item or ()})
+    names = sorted({genre for item_genres in genres for genre in item_genres or ()})
     if not names:
         return None
     column = {name: index for index, name in enumerate(names)}
     member = np.zeros((len(genres), len(names)), np.float32)
-    for row, of_item in enumerate(genres):
-        member[row, [column[genre] for genre in of_item or ()]] = 1
+    for row, item_genres in enumerate(genres):
+        member[row, [column[genre] for genre in item_genres or ()]] = 1
     return member / np.maximum(np.linalg.norm(member, axis=1, keepdims=True), 1)
 
 
@@ -214,27 +214,17 @@ class _Totals:
         with np.errstate(invalid="ignore", divide="ignore"):
             means = self.sums / self.weights
         columns = (*kernels.ACCURACY, *BEYOND_ACCURACY)
-        found = []
+        values = []
         for m, name in enumerate(names):
             for c, k in enumerate(ks):
                 for j, metric in enumerate(columns):
                     users = int(self.weights[0, m, c, j])
                     if users:
-                        found.append(
-                            MetricValue(
-                                name,
-                                metric,
-                                k,
-                                float(means[0, m, c, j]),
-                                *_interval(means[1:, m, c, j]),
-                                users,
-                            )
-                        )
-                users = int(self.weights[0, m, c, 0])
-                found.append(
-                    MetricValue(name, "coverage", k, float(self.shown[m, c].mean()), None, None, users)
-                )
-        return found
+                        mean, interval = float(means[0, m, c, j]), _interval(means[1:, m, c, j])
+                        values.append(MetricValue(name, metric, k, mean, *interval, users))
+                users, coverage = int(self.weights[0, m, c, 0]), float(self.shown[m, c].mean())
+                values.append(MetricValue(name, "coverage", k, coverage, None, None, users))
+        return values
 
 
 def _interval(resampled: Any) -> tuple[float | None, float | None]:
@@ -249,18 +239,18 @@ def _reducing(shared: Any, models: int, ks: Sequence[int], bootstrap: int, seed:
     def reduce(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         catalogue: _Catalogue = shared.value
         totals = _Totals.zero(models, ks, bootstrap, len(catalogue.ids))
-        for batch in (whole.slice(at, SLICE) for whole in batches for at in range(0, whole.num_rows, SLICE)):
-            users = resampling_weights(batch["key"].to_numpy(), bootstrap, seed)
+        slices = (batch.slice(start, SLICE) for batch in batches for start in range(0, batch.num_rows, SLICE))
+        for batch in slices:
+            weights = resampling_weights(batch["key"].to_numpy(), bootstrap, seed)
             for model in range(models):
                 values = _user_values(
                     batch["relevant"], batch[f"list{model}"], catalogue, ks, totals.shown[model]
                 )
-                known = np.isfinite(values)
-                flat = np.where(known, values, 0.0).reshape(len(values), -1)
-                totals.sums[:, model] += (users @ flat).reshape(totals.sums[:, model].shape)
-                totals.weights[:, model] += (users @ known.reshape(len(values), -1)).reshape(
-                    totals.sums[:, model].shape
-                )
+                defined = np.isfinite(values)
+                flat = np.where(defined, values, 0.0).reshape(len(values), -1)
+                shape = totals.sums[:, model].shape
+                totals.sums[:, model] += (weights @ flat).reshape(shape)
+                totals.weights[:, model] += (weights @ defined.reshape(len(values), -1)).reshape(shape)
         yield pa.RecordBatch.from_arrays([pa.array([totals.to_bytes()], pa.binary())], names=["totals"])
 
     return reduce
@@ -278,8 +268,21 @@ def _merging(shape: tuple[int, Sequence[int], int, int]) -> Any:
 
 
 def resampling_weights(keys: Any, bootstrap: int, seed: int) -> Any:
-    """How often each user counts, float64 (1 + bootstrap, n_users): once in row 0, Poisson(1) in the
-    others.
+    """How often each user counts in each resampling.
+
+    Parameters
+    ----------
+    keys : int64 array, shape (n_users,)
+        What the draws depend on.
+    bootstrap : int
+        Number of resamplings.
+    seed : int
+        Any integer.
+
+    Returns
+    -------
+    float64 array, shape (1 + bootstrap, n_users)
+        1 in row 0, Poisson(1) in the others.
     """
     draws = uniform(seed, np.arange(bootstrap)[:, None], keys[None, :])
     return np.concatenate([np.ones((1, len(keys))), np.searchsorted(POISSON_CDF, draws, side="right")])
@@ -291,22 +294,23 @@ def _user_values(
     """Every metric of every user: float64 (n_users, n_ks, n_metrics), NaN where undefined. Marks
     ``shown`` items.
     """
-    places, present = _positions(listed, catalogue.ids, max(ks))
-    wanted, there = _positions(relevant, catalogue.ids, None)
-    width = len(catalogue.ids) + 1
-    rows = np.arange(len(places))[:, None] * width
-    hits = np.isin(places + rows, (wanted + rows)[there & (wanted >= 0)]) & present & (places >= 0)
-    n_relevant = there.sum(axis=1)
-    known = present & (places >= 0)
+    items, present = _positions(listed, catalogue.ids, max(ks))
+    relevant_items, is_relevant = _positions(relevant, catalogue.ids, None)
+    known = present & (items >= 0)
+    # one number for each (user, item), so that one look-up serves all users
+    pairs = np.arange(len(items))[:, None] * (len(catalogue.ids) + 1)
+    relevant_pairs = (relevant_items + pairs)[is_relevant & (relevant_items >= 0)]
+    hits = np.isin(items + pairs, relevant_pairs) & known
+    n_relevant = is_relevant.sum(axis=1)
     columns = []
     for index, k in enumerate(ks):
-        shown[index, places[:, :k][known[:, :k]]] = True
+        shown[index, items[:, :k][known[:, :k]]] = True
         accuracy = [metric(hits, n_relevant, k) for metric in kernels.ACCURACY.values()]
-        novelty = kernels.mean_at(catalogue.novelty[places], known, k)
-        popular = kernels.mean_at(catalogue.popular[places].astype(float), known, k)
-        diversity = np.full(len(places), np.nan)
+        novelty = kernels.mean_at(catalogue.novelty[items], known, k)
+        popular = kernels.mean_at(catalogue.popular[items].astype(float), known, k)
+        diversity = np.full(len(items), np.nan)
         if catalogue.directions is not None:
-            diversity = kernels.intra_list_diversity(catalogue.directions[places], known, k)
+            diversity = kernels.intra_list_diversity(catalogue.directions[items], known, k)
         columns.append(np.stack([*accuracy, novelty, diversity, popular], axis=1))
     return np.stack(columns, axis=1)
 
@@ -316,9 +320,9 @@ def _positions(lists: pa.Array, ids: pa.Array, length: int | None) -> tuple[Any,
     exist.
     """
     sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    found = pc.fill_null(pc.index_in(lists.flatten(), value_set=ids), -1).to_numpy(zero_copy_only=False)
+    flat = pc.fill_null(pc.index_in(lists.flatten(), value_set=ids), -1).to_numpy(zero_copy_only=False)
     width = max(1, length or 0, int(sizes.max(initial=0)))
     present = np.arange(width) < sizes[:, None]
-    places = np.full((len(sizes), width), -1, np.int64)
-    places[present] = found
-    return (places, present) if length is None else (places[:, :length], present[:, :length])
+    positions = np.full((len(sizes), width), -1, np.int64)
+    positions[present] = flat
+    return (positions, present) if length is None else (positions[:, :length], present[:, :length])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -39,26 +40,23 @@ def rating_metrics(predicted: Mapping[str, DataFrame], prediction: str = "predic
     if not predicted:
         return []
     metrics = []
-    error = F.col(RATING) - F.col(prediction).cast("double")
-    frames = [
-        frame.select(F.lit(name).alias("model"), error.alias("error")) for name, frame in predicted.items()
-    ]
-    together = frames[0]
-    for frame in frames[1:]:
-        together = together.unionAll(frame)
+    error = (F.col(RATING) - F.col(prediction).cast("double")).alias("error")
+    errors = [frame.select(F.lit(name).alias("model"), error) for name, frame in predicted.items()]
     known = F.when(F.abs("error") < float("inf"), F.col("error"))
-    rows = together.groupBy("model").agg(
-        F.count("*").alias("rows"),
-        F.count(known).alias("known"),
-        F.sqrt(F.avg(known * known)).alias("rmse"),
-        F.avg(F.abs(known)).alias("mae"),
+    rows = (
+        reduce(DataFrame.unionAll, errors)
+        .groupBy("model")
+        .agg(
+            F.count("*").alias("rows"),
+            F.count(known).alias("known"),
+            F.sqrt(F.avg(known * known)).alias("rmse"),
+            F.avg(F.abs(known)).alias("mae"),
+        )
     )
     for row in sorted(rows.collect(), key=lambda row: list(predicted).index(row["model"])):
         if row["known"]:
             metrics.append(MetricValue(row["model"], "rmse", 0, row["rmse"], None, None, row["known"]))
             metrics.append(MetricValue(row["model"], "mae", 0, row["mae"], None, None, row["known"]))
-        unpredicted = row["rows"] - row["known"]
-        metrics.append(
-            MetricValue(row["model"], "unpredicted", 0, float(unpredicted), None, None, row["rows"])
-        )
+        unpredicted = float(row["rows"] - row["known"])
+        metrics.append(MetricValue(row["model"], "unpredicted", 0, unpredicted, None, None, row["rows"]))
     return metrics

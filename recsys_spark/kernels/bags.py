@@ -24,9 +24,9 @@ def hold_out(keys: Hashes, indptr: Longs, rows: Ints, fraction: float) -> tuple[
 
     Returns
     -------
-    slots : int32 array: which of ``rows`` each choice is of, ascending; histories of fewer than two items
-        have none
-    places : int64 array: where it stands, between ``indptr[rows[slot]]`` and the next
+    slots : int32 array: the index in ``rows`` of each chosen item's history, ascending; histories of fewer
+        than two items have none
+    positions : int64 array: the position of each chosen item, from ``indptr[rows[slot]]`` on
     """
     lengths = np.diff(indptr)[rows]
     wanted = np.where(lengths > 1, np.clip(np.rint(fraction * lengths), 1, lengths - 1), 0).astype(np.int64)
@@ -41,38 +41,37 @@ def bag_sums(indptr: Longs, items: Ints, rows: Ints, table: Floats) -> Floats:
     return sums
 
 
-def bag_sums_backward(indptr: Longs, places: Ints, rows: Ints, gradients: Floats, out: Floats) -> None:
+def bag_sums_backward(indptr: Longs, items: Ints, rows: Ints, gradients: Floats, out: Floats) -> None:
     """Add ``gradients[k]`` to the rows of ``out`` of the items of history ``rows[k]``: the backward pass
     of :func:`bag_sums`.
     """
-    _bag_sums_backward(indptr, places, rows, gradients, out)
+    _bag_sums_backward(indptr, items, rows, gradients, out)
 
 
-def add_rows(out: Floats, places: Ints, gradients: Floats, sign: float) -> None:
-    """Add ``sign * gradients[k]`` to ``out[places[k]]``, one after the other."""
-    _add_rows(out, places, gradients, np.float32(sign))
+def add_rows(out: Floats, indices: Ints, gradients: Floats, sign: float) -> None:
+    """Add ``sign * gradients[k]`` to ``out[indices[k]]``, one after the other."""
+    _add_rows(out, indices, gradients, np.float32(sign))
 
 
 @jit
 def _hold_out(keys: Any, indptr: Any, rows: Any, numbers: Any) -> Any:
     total = numbers.sum()
-    slots, places = np.empty(total, np.int32), np.empty(total, np.int64)
-    at = 0
+    slots, positions = np.empty(total, np.int32), np.empty(total, np.int64)
+    n_chosen = 0
     for k in range(len(rows)):
         row, wanted = rows[k], numbers[k]
         begin, left = indptr[row], indptr[row + 1] - indptr[row]
-        place = begin
+        position = begin
         while wanted:  # selection sampling (Knuth, The Art of Computer Programming 2, algorithm S)
-            chance = (
-                inlined_finalise((keys[row] ^ np.uint64(place - begin)) + GOLDEN) >> np.uint64(11)
-            ) * 2.0**-53
+            bits = inlined_finalise((keys[row] ^ np.uint64(position - begin)) + GOLDEN)
+            chance = (bits >> np.uint64(11)) * 2.0**-53
             if chance * left < wanted:
-                slots[at], places[at] = k, place
-                at += 1
+                slots[n_chosen], positions[n_chosen] = k, position
+                n_chosen += 1
                 wanted -= 1
             left -= 1
-            place += 1
-    return slots, places
+            position += 1
+    return slots, positions
 
 
 @jit
@@ -87,19 +86,19 @@ def _bag_sums(indptr: Any, items: Any, rows: Any, table: Any, sums: Any) -> None
 
 
 @jit
-def _bag_sums_backward(indptr: Any, places: Any, rows: Any, gradients: Any, out: Any) -> None:
+def _bag_sums_backward(indptr: Any, items: Any, rows: Any, gradients: Any, out: Any) -> None:
     dim = out.shape[1]
     for k in range(len(rows)):
         gradient = gradients[k]
         for j in range(indptr[rows[k]], indptr[rows[k] + 1]):
-            row = out[places[j]]
+            row = out[items[j]]
             for i in range(dim):
                 row[i] += gradient[i]
 
 
 @jit
-def _add_rows(out: Any, places: Any, gradients: Any, sign: Any) -> None:
-    for k in range(len(places)):
-        row, gradient = out[places[k]], gradients[k]
+def _add_rows(out: Any, indices: Any, gradients: Any, sign: Any) -> None:
+    for k in range(len(indices)):
+        row, gradient = out[indices[k]], gradients[k]
         for i in range(out.shape[1]):
             row[i] += sign * gradient[i]

@@ -12,7 +12,7 @@ from recsys_spark.kernels.arrays import Floats, Ints, Longs, exact_jit
 
 
 def group_events(rows: Ints, columns: Ints, values: Floats, n_rows: int) -> tuple[Longs, Ints, Floats]:
-    """Events grouped by row, in their present order within a row.
+    """Events grouped by row; within a row they keep their order.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def group_events(rows: Ints, columns: Ints, values: Floats, n_rows: int) -> tupl
     Returns
     -------
     indptr : int64 array, shape (n_rows + 1,)
-    columns, values : as given, in the new order
+    columns, values : the same, in the new order
 
     Cost: two passes.
     """
@@ -34,7 +34,7 @@ def group_events(rows: Ints, columns: Ints, values: Floats, n_rows: int) -> tupl
 def sort_events(
     rows: Ints, columns: Ints, values: Floats, n_rows: int, n_columns: int
 ) -> tuple[Longs, Ints, Floats]:
-    """Events by row, then column, then value: the one order that does not depend on how they arrived."""
+    """Events by row, then column, then value: the order that does not depend on how they arrived."""
     by_column, rows, values = group_events(columns, rows, values, n_columns)
     columns = np.repeat(np.arange(n_columns, dtype=np.int32), np.diff(by_column))
     indptr, columns, values = group_events(rows, columns, values, n_rows)
@@ -49,23 +49,23 @@ def _group(rows: Any, columns: Any, values: Any, n_rows: Any) -> Any:
         indptr[row + 1] += 1
     for row in range(n_rows):
         indptr[row + 1] += indptr[row]
-    place = indptr[:-1].copy()
+    next_index = indptr[:-1].copy()
     columns_out, values_out = np.empty_like(columns), np.empty_like(values)
     for k in range(len(rows)):
-        at = place[rows[k]]
-        place[rows[k]] += 1
-        columns_out[at] = columns[k]
-        values_out[at] = values[k]
+        index = next_index[rows[k]]
+        next_index[rows[k]] += 1
+        columns_out[index] = columns[k]
+        values_out[index] = values[k]
     return indptr, columns_out, values_out
 
 
 @exact_jit
 def _order_repeated(indptr: Any, columns: Any, values: Any) -> None:
-    """Sort the values of events of one (row, column), which stand together; most pairs have one."""
+    """Sort the values of events of the same (row, column), which are neighbours; most pairs have one."""
     for row in range(len(indptr) - 1):
         for k in range(indptr[row] + 1, indptr[row + 1]):
-            value, at = values[k], k
-            while at > indptr[row] and columns[at - 1] == columns[k] and values[at - 1] > value:
-                values[at] = values[at - 1]
-                at -= 1
-            values[at] = value
+            value, index = values[k], k
+            while index > indptr[row] and columns[index - 1] == columns[k] and values[index - 1] > value:
+                values[index] = values[index - 1]
+                index -= 1
+            values[index] = value

@@ -1,10 +1,10 @@
 """The normal equations of alternating least squares, solved row by row in compiled code.
 
-Every user (and, with the sides exchanged, every item) minimises, over its own vector ``x``,
+The vector ``x`` of each user (and, with the sides exchanged, of each item) minimises
 
     f(x) = Σ_j [ a_j (x·y_j)² − 2 b_j (x·y_j) + c_j ]  +  xᵀ G x  +  s |x|²
 
-over its events ``j``: the solution of ``(Σ a y yᵀ + G + s I) x = Σ b y``. The modes differ only in the
+over the events ``j`` of the row: it solves ``(Σ a y yᵀ + G + s I) x = Σ b y``. The modes differ only in the
 numbers:
 
 =========  =============  ====================  ====
@@ -17,10 +17,11 @@ implicit   alpha·abs(r)   1 + a where r > 0     b
 where ``G`` is the weight of all pairs times YᵀY, and ``s`` the row's regularisation (Hu, Koren & Volinsky
 2008; Rendle et al. 2022).
 
-``conjugate_gradient`` takes a few steps from where ``x`` is (Takács, Pilászy & Tikk 2011); ``exact`` solves
-by Cholesky factorisation, ``nonnegative`` by coordinate descent. The conjugate gradients of a block of rows
-advance together, so that ``P G`` is one matrix product, and the block's factors lie gathered in a buffer that
-stays in the processor's cache. A kernel is compiled once for each rank, which is a constant to the compiler.
+``cg`` takes a few conjugate-gradient steps from the current ``x`` (Takács, Pilászy & Tikk 2011); ``cholesky``
+solves exactly by Cholesky factorisation, ``nonnegative`` by coordinate descent. The conjugate gradients of a
+block of rows advance together, so that ``P G`` is one matrix product, and the factors that the block needs
+are gathered in a buffer that stays in the processor's cache. A kernel is compiled once for each rank, which
+is a constant to the compiler.
 """
 
 from __future__ import annotations
@@ -33,17 +34,18 @@ import numpy as np
 from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs, jit
 
 BLOCK_ROWS = 128
+"""Rows whose conjugate gradients advance together, at most."""
 BUFFER_BYTES = 2**21
-"""Factors that the conjugate gradients of a block of rows hold."""
+"""Size of the buffer of factors of a block of rows."""
 BUFFER_EVENTS = 4096
-"""Events that they hold at least."""
+"""Events that the buffer has room for at least."""
 CONSTANT = 64
-"""Rank from which on their loops are compiled for the rank itself."""
+"""Smallest rank for which the loops of conjugate gradients are compiled for that rank."""
 CHUNK_BYTES = 2**17
 """Factors that the exact solvers add to a normal equation at a time."""
 PIVOT = np.float32(1e-7)
-"""A pivot below this share of its diagonal entry counts as zero: that component of the solution is left
-at zero.
+"""A pivot below this fraction of its diagonal entry counts as zero, and so does that component of the
+solution.
 """
 MAX_SWEEPS = 200
 SWEEP_TOLERANCE = np.float32(1e-6)
@@ -52,7 +54,7 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 class Weights(NamedTuple):
-    """The numbers that make the mode: ``implicit``, ``alpha``, and the mean ``μ`` of explicit ratings."""
+    """The numbers that define the mode: ``implicit``, ``alpha``, and the mean ``μ`` of explicit ratings."""
 
     implicit: bool
     alpha: np.float32
@@ -89,7 +91,7 @@ def solve(
     factors : float32 array, shape (n_columns, rank)
     gram : float32 array, shape (rank, rank), symmetric: ``G``
     row_reg : float32 array, shape (n_rows,): ``s``
-    weights : the mode
+    weights : numbers of the mode
     steps : conjugate-gradient steps; unused by the others
     solution : float32 array, shape (n_rows, rank): the start of ``cg`` and ``nonnegative``; overwritten
 
@@ -98,7 +100,7 @@ def solve(
     float
         Σ f over the rows, at the solution.
 
-    Rows are independent and each one's sums run over its events in their order, so the bits of a row depend
+    Rows are independent, and the sums of a row run over its events in their order: the bits of a row depend
     only on its events, ``factors``, and its neighbours in these arrays. Memory: about ``max(BUFFER_BYTES, 4 *
     BUFFER_EVENTS * rank)`` bytes and ``3 * BLOCK_ROWS * rank`` floats.
     """
@@ -110,31 +112,29 @@ def equation(columns: Ints, ratings: Floats, offsets: Floats, factors: Floats, w
     """One row's events as a normal equation: ``Σ a y yᵀ`` (rank² numbers), ``Σ b y`` (rank) and ``Σ c``, in
     one float32 array.
 
-    Parameters as in :func:`solve`; they may be a part of the row's events: equations add up.
+    Parameters as in :func:`solve`. The events may be a part of the row's: the equations of its parts are
+    summed.
     """
     rank = factors.shape[1]
     matrix, right = np.empty((rank, rank), np.float32), np.empty(rank, np.float32)
     chunk = _rows_within(CHUNK_BYTES, rank)
-    buffer, a, b = (
-        np.empty((chunk, rank), np.float32),
-        np.empty(chunk, np.float32),
-        np.empty(chunk, np.float32),
-    )
-    indptr, nothing = np.array([0, len(columns)]), np.zeros((rank, rank), np.float32)
+    buffer = np.empty((chunk, rank), np.float32)
+    a, b = np.empty(chunk, np.float32), np.empty(chunk, np.float32)
+    indptr, zeros = np.array([0, len(columns)]), np.zeros((rank, rank), np.float32)
     constant = compiled_solvers(rank)["assemble"](
         indptr,
         columns,
         ratings,
         offsets,
         factors,
-        nothing,
-        nothing[0],
+        zeros,
+        zeros[0],
         *weights,
         0,
         buffer,
         a,
         b,
-        nothing.copy(),
+        zeros.copy(),
         matrix,
         right,
     )
@@ -142,13 +142,19 @@ def equation(columns: Ints, ratings: Floats, offsets: Floats, factors: Floats, w
 
 
 def solve_equation(solver: str, matrix: Doubles, right: Doubles, solution: Floats) -> float:
-    """Minimise ``xᵀ matrix x − 2 rightᵀ x`` exactly, ``nonnegative`` over x ≥ 0; gives the minimum.
+    """Minimise ``xᵀ matrix x − 2 rightᵀ x`` exactly, with ``nonnegative`` over x ≥ 0.
 
     Parameters
     ----------
-    matrix : shape (rank, rank), symmetric
-    right : shape (rank,)
+    solver : ``cholesky`` or ``nonnegative``
+    matrix : float64 array, shape (rank, rank), symmetric
+    right : float64 array, shape (rank,)
     solution : float32 array, shape (rank,): the start of ``nonnegative``; overwritten
+
+    Returns
+    -------
+    float
+        The minimum.
     """
     kernels, A, g = compiled_solvers(len(solution)), matrix.astype(np.float32), right.astype(np.float32)
     if solver == "nonnegative":
@@ -173,23 +179,23 @@ def _terms(rating: Any, offset: Any, implicit: Any, alpha: Any, mean: Any) -> An
 
 @lru_cache(maxsize=8)
 def compiled_solvers(rank: int) -> dict[str, Any]:
-    """The compiled solvers of ``rank``, and their parts; each compiles when first called, in about a
+    """The compiled solvers of ``rank``, and their parts; each is compiled when first called, in about a
     second.
     """
     d, chunk = rank, _rows_within(CHUNK_BYTES, rank)
-    # at high ranks a cache would hold the events of too few rows to make P G a product worth the name
+    # at high ranks the cache would hold the events of too few rows for P G to be a fast matrix product
     capacity = max(BUFFER_EVENTS, _rows_within(BUFFER_BYTES, rank))
 
     @jit
     def width(row):  # type: ignore[no-untyped-def]
-        """Length of a row. The compiler knows it from ``CONSTANT`` on: shorter loops it would unroll, and
-        then not vectorise.
+        """Length of a row: a constant to the compiler from ``CONSTANT`` on. It would unroll shorter loops
+        and then not vectorise them.
         """
         return len(row) if rank < CONSTANT else rank
 
     @jit
     def gather(columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, k, buffer, a, b):  # type: ignore[no-untyped-def]
-        """Copy events j0 to j1 to the buffer's rows from k on; gives Σ c."""
+        """Copy events j0 to j1 to the buffer's rows from k on; returns Σ c."""
         constant = 0.0
         for j in range(j0, j1):
             y = factors[columns[j]]
@@ -205,8 +211,8 @@ def compiled_solvers(rank: int) -> dict[str, Any]:
     def residual(  # type: ignore[no-untyped-def]
         columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, keep, first, buffer, a, x, r
     ):
-        """Add Σ (b − a x·y) y of events j0 to j1 to r, keep their rows in the buffer if so asked; gives
-        their part of f.
+        """Add Σ (b − a x·y) y of events j0 to j1 to r and, with ``keep``, copy their factors to the buffer;
+        returns their part of f.
         """
         d = width(x)
         value = _ZERO
@@ -260,8 +266,8 @@ def compiled_solvers(rank: int) -> dict[str, Any]:
                 out[i] += t * buffer[k, i]
 
     @jit
-    def apply_afar(columns, ratings, factors, implicit, alpha, mean, j0, j1, p, out):  # type: ignore[no-untyped-def]
-        """The same over events j0 to j1, whose rows are too many for the buffer."""
+    def apply_unbuffered(columns, ratings, factors, implicit, alpha, mean, j0, j1, p, out):  # type: ignore[no-untyped-def]
+        """The same over events j0 to j1, which are too many for the buffer."""
         d = width(p)
         fours = j1 - (j1 - j0) % 4
         for j in range(j0, fours, 4):
@@ -301,10 +307,8 @@ def compiled_solvers(rank: int) -> dict[str, Any]:
         buffer, a = np.empty((capacity, d), np.float32), np.empty(capacity, np.float32)
         R, P = np.empty((BLOCK_ROWS, d), np.float32), np.empty((BLOCK_ROWS, d), np.float32)
         AP, rr = np.empty((BLOCK_ROWS, d), np.float32), np.empty(BLOCK_ROWS, np.float32)
-        r, p = (
-            np.empty(d, np.float32),
-            np.empty(d, np.float32),
-        )  # of one row: the compiler knows that they do not overlap
+        # of one row: the compiler knows that they do not overlap
+        r, p = np.empty(d, np.float32), np.empty(d, np.float32)
         value: Any = 0.0
         low = 0
         while low < n_rows:
@@ -359,7 +363,7 @@ def compiled_solvers(rank: int) -> dict[str, Any]:
                     if fits:
                         apply(buffer, a, j0 - first, j1 - first, p, r)
                     else:
-                        apply_afar(columns, ratings, factors, implicit, alpha, mean, j0, j1, p, r)
+                        apply_unbuffered(columns, ratings, factors, implicit, alpha, mean, j0, j1, p, r)
                     curvature = _ZERO
                     for i in range(d):
                         curvature += p[i] * r[i]
@@ -401,7 +405,7 @@ def compiled_solvers(rank: int) -> dict[str, Any]:
         A,
         g,
     ):
-        """The whole normal equation of row u, in A and g; gives Σ c."""
+        """The whole normal equation of row u, in A and g; returns Σ c."""
         # loops, not array expressions, which take seconds to compile
         for i in range(d):
             g[i] = _ZERO
@@ -485,11 +489,8 @@ def compiled_solvers(rank: int) -> dict[str, Any]:
     def cholesky(  # type: ignore[no-untyped-def]
         indptr, columns, ratings, offsets, factors, gram, row_reg, implicit, alpha, mean, _steps, X
     ):
-        buffer, a, b = (
-            np.empty((chunk, d), np.float32),
-            np.empty(chunk, np.float32),
-            np.empty(chunk, np.float32),
-        )
+        buffer = np.empty((chunk, d), np.float32)
+        a, b = np.empty(chunk, np.float32), np.empty(chunk, np.float32)
         product, A = np.empty((d, d), np.float32), np.empty((d, d), np.float32)
         g, right = np.empty(d, np.float32), np.empty(d, np.float32)
         value = 0.0
@@ -528,11 +529,8 @@ def compiled_solvers(rank: int) -> dict[str, Any]:
     def nonnegative(  # type: ignore[no-untyped-def]
         indptr, columns, ratings, offsets, factors, gram, row_reg, implicit, alpha, mean, _steps, X
     ):
-        buffer, a, b = (
-            np.empty((chunk, d), np.float32),
-            np.empty(chunk, np.float32),
-            np.empty(chunk, np.float32),
-        )
+        buffer = np.empty((chunk, d), np.float32)
+        a, b = np.empty(chunk, np.float32), np.empty(chunk, np.float32)
         product, A, g = np.empty((d, d), np.float32), np.empty((d, d), np.float32), np.empty(d, np.float32)
         value = 0.0
         for u in range(len(indptr) - 1):

@@ -1,7 +1,7 @@
 """Losses and their gradients: of pairs, and of a softmax over the catalogue.
 
 A loss of pairs compares a positive's score with those of its negatives, or with a rating. It takes
-``scores``, shape (n, 1 + m): the pair itself in the first column, then its negatives; and, where mask are
+``scores``, shape (n, 1 + m): the pair itself in the first column, then its negatives; and, where there are
 negatives, ``mask``, bool, of the same shape: which of them exist. It returns the losses, shape (n,), and
 their gradients with respect to the scores; both are finite for finite scores, however large.
 """
@@ -14,7 +14,7 @@ from recsys_spark.kernels.arrays import Booleans, Integers, Reals
 
 
 def logistic(scores: Reals, mask: Booleans) -> tuple[Reals, Reals]:
-    """Cross-entropy of a pair's being positive: its label is 1, its negatives' is 0; summed."""
+    """Binary cross-entropy: the pair has label 1, its negatives have label 0; summed."""
     signs = np.where(np.arange(scores.shape[1]) == 0, -1, 1).astype(scores.dtype)
     losses = np.where(mask, np.logaddexp(0, signs * scores), 0)
     return losses.sum(axis=1), np.where(mask, signs * sigmoid(signs * scores), 0)
@@ -25,24 +25,25 @@ def bpr(scores: Reals, mask: Booleans) -> tuple[Reals, Reals]:
     negatives.
     """
     margins = scores[:, :1] - scores[:, 1:]
-    share = mask[:, 1:] / np.maximum(mask[:, 1:].sum(axis=1, keepdims=True), 1).astype(scores.dtype)
-    slopes = share * sigmoid(-margins)
+    weights = mask[:, 1:] / np.maximum(mask[:, 1:].sum(axis=1, keepdims=True), 1).astype(scores.dtype)
+    slopes = weights * sigmoid(-margins)
     gradient = np.concatenate([-slopes.sum(axis=1, keepdims=True), slopes], axis=1)
-    return (share * np.logaddexp(0, -margins)).sum(axis=1), gradient
+    return (weights * np.logaddexp(0, -margins)).sum(axis=1), gradient
 
 
 def contrastive(scores: Reals, mask: Booleans, margin: float, weight: float) -> tuple[Reals, Reals]:
     """Cosine contrastive loss (Mao et al. 2021): 1 - positive + weight * mean over the negatives of
     max(0, negative - margin).
     """
-    share = weight * mask[:, 1:] / np.maximum(mask[:, 1:].sum(axis=1, keepdims=True), 1).astype(scores.dtype)
-    over = np.maximum(scores[:, 1:] - margin, 0)
-    gradient = np.concatenate([np.full((len(scores), 1), -1, scores.dtype), share * (over > 0)], axis=1)
-    return 1 - scores[:, 0] + (share * over).sum(axis=1), gradient
+    counts = np.maximum(mask[:, 1:].sum(axis=1, keepdims=True), 1).astype(scores.dtype)
+    weights = weight * mask[:, 1:] / counts
+    excess = np.maximum(scores[:, 1:] - margin, 0)
+    gradient = np.concatenate([np.full((len(scores), 1), -1, scores.dtype), weights * (excess > 0)], axis=1)
+    return 1 - scores[:, 0] + (weights * excess).sum(axis=1), gradient
 
 
 def squared(scores: Reals, ratings: Reals) -> tuple[Reals, Reals]:
-    """Half the squared error of the first column against ``ratings``, shape (n,); mask are no negatives."""
+    """Half the squared error of the first column against ``ratings``, shape (n,); without negatives."""
     error = scores[:, 0] - ratings
     return error * error / 2, error[:, None]
 
@@ -59,47 +60,46 @@ def softmax_loss(logits: Reals, rows: Integers, columns: Integers, weights: Real
     Parameters
     ----------
     logits : shape (n, m), finite; overwritten by the gradient
-    rows, columns : of each target, shape (n_targets,); no pair twice
-    weights : of each target
+    rows, columns : row and column of each target, shape (n_targets,); no pair twice
+    weights : weight of each target
 
     Returns
     -------
-    losses : shape (n_targets,), weighted, finite: the largest logit is taken off before anything is
-        exponentiated
+    losses : shape (n_targets,), weighted, finite: the largest logit is subtracted before exponentiating
     gradient : of their sum, shape (n, m)
     """
-    # in place: a pass over a large matrix costs less than a new one
+    # in place: a pass over a large matrix costs less than allocating another
     logits -= logits.max(axis=1, keepdims=True)
-    of_targets = logits[rows, columns]
+    target_logits = logits[rows, columns]
     np.exp(logits, out=logits)
     total = logits.sum(axis=1)
     logits *= (np.bincount(rows, weights, len(logits)) / total).astype(logits.dtype)[:, None]
     logits[rows, columns] -= weights
-    return weights * (np.log(total)[rows] - of_targets), logits
+    return weights * (np.log(total)[rows] - target_logits), logits
 
 
 def sampled_softmax_loss(
-    own: Reals, shared: Reals, rows: Integers, weights: Reals
+    targets: Reals, sampled: Reals, rows: Integers, weights: Reals
 ) -> tuple[Reals, Reals, Reals]:
-    """The same where a row's catalogue is its own targets and some sampled items.
+    """As :func:`softmax_loss`, over each row's targets and some sampled items instead of the catalogue.
 
     Parameters
     ----------
-    own : logits of the targets, shape (n_targets,)
-    shared : logits of the sampled items, shape (n, m), each less the log of how often the item is expected
-        among them, so that their sum estimates that over the catalogue without the targets; a very negative
-        number for those that do not count
-    rows, weights : of each target
+    targets : logits of the targets, shape (n_targets,)
+    sampled : logits of the sampled items, shape (n, m), each minus the log of the item's expected number
+        among them, so that the sum of their exponentials estimates that over the catalogue without the
+        targets; a very negative number for those that do not count
+    rows, weights : row and weight of each target
 
     Returns
     -------
     losses : shape (n_targets,), weighted
-    grad_own, grad_shared : gradients of their sum
+    grad_targets, grad_sampled : gradients of their sum
     """
-    largest = shared.max(axis=1)
-    np.maximum.at(largest, rows, own)
-    grad_own, grad_shared = np.exp(own - largest[rows]), np.exp(shared - largest[:, None])
-    total = grad_shared.sum(axis=1) + np.bincount(rows, grad_own, len(shared))
-    share = (np.bincount(rows, weights, len(shared)) / total).astype(shared.dtype)
-    losses = weights * (np.log(total)[rows] + largest[rows] - own)
-    return losses, grad_own * share[rows] - weights, grad_shared * share[:, None]
+    largest = sampled.max(axis=1)
+    np.maximum.at(largest, rows, targets)
+    exp_targets, exp_sampled = np.exp(targets - largest[rows]), np.exp(sampled - largest[:, None])
+    total = exp_sampled.sum(axis=1) + np.bincount(rows, exp_targets, len(sampled))
+    scale = (np.bincount(rows, weights, len(sampled)) / total).astype(sampled.dtype)
+    losses = weights * (np.log(total)[rows] + largest[rows] - targets)
+    return losses, exp_targets * scale[rows] - weights, exp_sampled * scale[:, None]

@@ -1,8 +1,8 @@
 """Ranking metrics of recommendation lists, one value per user, at one cut-off k.
 
-Throughout, ``hits`` is a bool array, shape (n_users, length): whether the item at each place of a user's list
-is relevant; places behind a list's end are False. ``n_relevant`` is an int array, shape (n_users,): how many
-relevant items a user has in all, at least 1. Places count from 1, so column j is place j + 1. All results are
+Throughout, ``hits`` is a bool array, shape (n_users, length): whether the item at each rank of a user's list
+is relevant; ranks beyond a list's end are False. ``n_relevant`` is an int array, shape (n_users,): how many
+relevant items a user has in all, at least 1. Ranks count from 1, so column j is rank j + 1. All results are
 float64, shape (n_users,).
 """
 
@@ -28,6 +28,7 @@ def hit_rate(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
     Returns
     -------
     float64 array, shape (n_users,)
+        One value for each user.
 
     Examples
     --------
@@ -56,6 +57,7 @@ def precision(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
     Returns
     -------
     float64 array, shape (n_users,)
+        One value for each user.
 
     Examples
     --------
@@ -83,6 +85,7 @@ def recall(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
     Returns
     -------
     float64 array, shape (n_users,)
+        One value for each user.
 
     Examples
     --------
@@ -111,6 +114,7 @@ def average_precision(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
     Returns
     -------
     float64 array, shape (n_users,)
+        One value for each user.
 
     Examples
     --------
@@ -121,8 +125,8 @@ def average_precision(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
     [0.389]
     """
     first = hits[:, :k]
-    at_place = np.cumsum(first, axis=1) / np.arange(1, first.shape[1] + 1)
-    return np.asarray((at_place * first).sum(axis=1) / np.minimum(n_relevant, k))
+    precision_at = np.cumsum(first, axis=1) / np.arange(1, first.shape[1] + 1)
+    return np.asarray((precision_at * first).sum(axis=1) / np.minimum(n_relevant, k))
 
 
 def reciprocal_rank(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
@@ -140,6 +144,7 @@ def reciprocal_rank(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
     Returns
     -------
     float64 array, shape (n_users,)
+        One value for each user.
 
     Examples
     --------
@@ -150,8 +155,9 @@ def reciprocal_rank(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
     [0.5]
     """
     first = hits[:, :k]
-    found = first.any(axis=1)
-    return np.where(found, 1.0 / (first.argmax(axis=1) + 1), 0.0) if first.shape[1] else np.zeros(len(hits))
+    if not first.shape[1]:
+        return np.zeros(len(hits))
+    return np.where(first.any(axis=1), 1.0 / (first.argmax(axis=1) + 1), 0.0)
 
 
 def ndcg(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
@@ -170,6 +176,7 @@ def ndcg(hits: Booleans, n_relevant: Longs, k: int) -> Doubles:
     Returns
     -------
     float64 array, shape (n_users,)
+        One value for each user.
 
     Examples
     --------
@@ -211,6 +218,7 @@ def mean_at(values: Doubles, present: Booleans, k: int) -> Doubles:
     Returns
     -------
     float64 array, shape (n_users,)
+        One value for each user.
 
     Examples
     --------
@@ -253,8 +261,8 @@ def intra_list_diversity(directions: Doubles, present: Booleans, k: int) -> Doub
     >>> intra_list_diversity(directions, np.array([[True, True, True]]), k=3).round(3).tolist()
     [0.667]
     """
-    there = np.where(present[:, :k, None], directions[:, :k], 0.0)
+    vectors = np.where(present[:, :k, None], directions[:, :k], 0.0)
     count = present[:, :k].sum(axis=1)
-    alike = (there.sum(axis=1) ** 2).sum(axis=1) - (there**2).sum(axis=(1, 2))
-    pairs = count * (count - 1)
-    return np.divide(pairs - alike, pairs, out=np.full(len(count), np.nan), where=pairs > 0)
+    cosines = (vectors.sum(axis=1) ** 2).sum(axis=1) - (vectors**2).sum(axis=(1, 2))
+    pairs = count * (count - 1)  # ordered pairs, as in the sum of the cosines
+    return np.divide(pairs - cosines, pairs, out=np.full(len(count), np.nan), where=pairs > 0)

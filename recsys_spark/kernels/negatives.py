@@ -1,13 +1,13 @@
-"""Negatives: items that a user has not taken, drawn from a distribution over the catalogue.
+"""Negatives: items that a user has not interacted with, drawn from a distribution over the catalogue.
 
-Draws come from an alias table (Walker 1977; Vose 1991), and those that hit one of the user's positives, or an
-item that the same positive already has, are drawn again. Two cases would draw for ever, and are taken out: a
-user whose positives have nearly all of the distribution's mass draws from a list of the rest, and a positive
-that still lacks items after many draws gets them by an exponential race over that list (Efraimidis & Spirakis
-2006). Both leave the distribution as it is: item after item, without replacement, each with a probability
-proportional to its weight among those that are left.
+Draws come from an alias table (Walker 1977; Vose 1991); those that hit one of the user's known items, or an
+item that the same positive already has, are repeated. Two cases could repeat for ever and are treated apart:
+a user whose known items have nearly all of the distribution's mass draws from a list of the others, and a
+positive that still needs items after many draws gets them by an exponential race over that list (Efraimidis &
+Spirakis 2006). Neither changes the distribution: item after item, without replacement, each with a
+probability proportional to its weight among those that are left.
 
-Every draw is a pure function of the user's key and the number of his draws before it.
+Every draw is a pure function of the user's key and the number of the user's draws before it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from recsys_spark.kernels.arrays import Doubles, Floats, Hashes, Ints, Longs, ex
 from recsys_spark.kernels.randomness import GOLDEN, inlined_finalise
 
 CROWDED = 15 / 16
-"""Mass of a user's positives from which on the rest of the catalogue is listed for him."""
+"""Mass of a user's known items above which the other items are listed, and drawn from the list."""
 PATIENCE = 64, 8
-"""A positive races for what it lacks after so many draws, and so many more for each item wanted."""
+"""Draws of a positive before it gets the missing items by a race: in all, and more for each item wanted."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Proposal:
 
     Attributes
     ----------
-    accept : float32 array, shape (n_items,): chance with which a position that was hit is kept
-    alias : int32 array, shape (n_items,): the position taken otherwise
+    accept : float32 array, shape (n_items,): chance with which a drawn position is kept
+    alias : int32 array, shape (n_items,): the position used otherwise
     log_q : float32 array, shape (n_items,): log probability of each position
     """
 
@@ -48,20 +48,21 @@ class Proposal:
         Raises
         ------
         ValueError
-            No weights, or one that is not a positive finite number.
+            There are no weights, or one is not a positive finite number.
         """
         weights = np.asarray(weights, np.float64)
         if not len(weights) or not (np.isfinite(weights) & (weights > 0)).all():
             raise ValueError("weights must be positive finite numbers, at least one")
-        share = weights / weights.sum()
-        accept, alias = _alias_table(share * len(share))
-        return cls(accept, alias, np.log(share).astype(np.float32))
+        probabilities = weights / weights.sum()
+        accept, alias = _alias_table(probabilities * len(probabilities))
+        return cls(accept, alias, np.log(probabilities).astype(np.float32))
 
     def draw(self, chances: Doubles) -> Ints:
         """A position for each of ``chances``, uniform in [0, 1), with replacement."""
         scaled = chances * len(self.accept)
-        at = scaled.astype(np.int32)
-        return np.where(scaled - at < self.accept[at], at, self.alias[at]).astype(np.int32)
+        position = scaled.astype(np.int32)
+        kept = scaled - position < self.accept[position]
+        return np.where(kept, position, self.alias[position]).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,10 @@ class Drawn:
 
     Attributes
     ----------
-    items : int32 array: positions, those of one positive together, in the order of the positives
+    items : int32 array: catalogue positions, those of one positive together, in the order of the positives
     counts : int32 array, shape (n_positives,): how many each has; fewer than wanted where no more are unseen
-    log_unseen : float64 array, shape (n_users,): log probability that a draw hits none of the user's
-        positives
+    log_unseen : float64 array, shape (n_users,): log probability that a draw hits none of the user's known
+        items
     """
 
     items: Ints
@@ -84,7 +85,7 @@ class Drawn:
 def draw_negatives(
     keys: Hashes, known: tuple[Longs, Ints], positives: Longs, wanted: Ints, proposal: Proposal
 ) -> Drawn:
-    """Draw ``wanted`` negatives for each positive: none a known item of its user, none twice for the same
+    """Draw ``wanted`` negatives for each positive: no known item of its user, and none twice for the same
     positive.
 
     Parameters
@@ -94,7 +95,7 @@ def draw_negatives(
     positives : int64 array, shape (n_users + 1,): positives of user u are ``positives[u]`` to ``positives[u +
         1]``
     wanted : int32 array, shape (n_positives,)
-    proposal : what is drawn from
+    proposal : the distribution to draw from
 
     Returns
     -------
@@ -102,8 +103,8 @@ def draw_negatives(
 
     Notes
     -----
-    Memory: the result, and 12 bytes for each unseen item of one crowded user. About one draw, one look-up in
-    the user's positives by bisection and one in a small hash table for each negative.
+    Memory: the result, and 12 bytes for each unseen item of one user. Cost: for each negative about one draw,
+    one look-up in the user's known items by bisection, and one in a small hash table.
     """
     starts = np.concatenate([[0], np.cumsum(wanted)]).astype(np.int64)
     items = np.full(starts[-1], -1, np.int32)
@@ -155,12 +156,12 @@ def _alias_table(scaled: Any) -> Any:
 
 @exact_jit
 def _uniform(key: Any, counter: Any) -> Any:
-    """A float64 in [0, 1): as ``randomness.uniform`` mixes a key in."""
+    """A float64 in [0, 1), with the mixing of ``randomness.uniform``."""
     return (inlined_finalise((key ^ np.uint64(counter)) + GOLDEN) >> np.uint64(11)) * 2.0**-53
 
 
 @exact_jit
-def _holds(ascending: Any, item: Any) -> Any:
+def _contains(ascending: Any, item: Any) -> Any:
     low, high = 0, len(ascending)
     while low < high:
         middle = (low + high) >> 1
@@ -172,23 +173,23 @@ def _holds(ascending: Any, item: Any) -> Any:
 
 
 @exact_jit
-def _place(table: Any, stamps: Any, stamp: Any, item: Any) -> Any:
-    """Where ``item`` stands in the hash table of the positive ``stamp``, or the free place for it."""
+def _slot(table: Any, stamps: Any, stamp: Any, item: Any) -> Any:
+    """Slot of ``item`` in the hash table of the positive ``stamp``, or the free slot for it."""
     mask = len(table) - 1
-    at = (item * 0x9E3779B1 >> 7) & mask
-    while stamps[at] == stamp and table[at] != item:
-        at = (at + 1) & mask
-    return at
+    slot = (item * 0x9E3779B1 >> 7) & mask
+    while stamps[slot] == stamp and table[slot] != item:
+        slot = (slot + 1) & mask
+    return slot
 
 
 @exact_jit
-def _rest(seen: Any, log_q: Any) -> Any:
+def _unseen_items(seen: Any, log_q: Any) -> Any:
     """Items that are not in ``seen``, and the running sums of their probabilities."""
     items, sums = np.empty(len(log_q) - len(seen), np.int32), np.empty(len(log_q) - len(seen), np.float64)
-    k, total, at = 0, 0.0, 0
+    k, total, n_seen = 0, 0.0, 0
     for item in range(len(log_q)):
-        if at < len(seen) and seen[at] == item:
-            at += 1
+        if n_seen < len(seen) and seen[n_seen] == item:
+            n_seen += 1
             continue
         total += np.exp(np.float64(log_q[item]))
         items[k], sums[k] = item, total
@@ -207,43 +208,41 @@ def _draw(keys, known_indptr, known, positives, starts, size, accept, alias, log
         for item in seen:
             mass += np.exp(np.float64(log_q[item]))
         crowded = mass > CROWDED
-        rest, sums = _rest(seen if crowded else known[:0], log_q if crowded else log_q[:0])
-        log_unseen[u] = np.log(sums[-1]) if len(rest) else np.log(max(0.0, 1.0 - mass))
-        unseen = n - len(seen)
+        unseen, sums = _unseen_items(seen if crowded else known[:0], log_q if crowded else log_q[:0])
+        log_unseen[u] = np.log(sums[-1]) if len(unseen) else np.log(max(0.0, 1.0 - mass))
+        n_unseen = n - len(seen)
         for positive in range(positives[u], positives[u + 1]):
-            at = starts[positive]
-            stop = min(starts[positive + 1], at + unseen)
-            last = counter + PATIENCE[0] + PATIENCE[1] * (stop - at)
-            while at < stop and counter < last:
+            index = starts[positive]
+            stop = min(starts[positive + 1], index + n_unseen)
+            last = counter + PATIENCE[0] + PATIENCE[1] * (stop - index)
+            while index < stop and counter < last:
                 chance = _uniform(key, counter)
                 counter += 1
                 if crowded:
-                    item = np.int64(
-                        rest[min(np.searchsorted(sums, chance * sums[-1], side="right"), len(rest) - 1)]
-                    )
+                    nth = np.searchsorted(sums, chance * sums[-1], side="right")
+                    item = np.int64(unseen[min(nth, len(unseen) - 1)])
                 else:
                     scaled = chance * n
                     item = np.int64(scaled)
                     if scaled - item >= accept[item]:
                         item = np.int64(alias[item])
-                    if _holds(seen, item):
+                    if _contains(seen, item):
                         continue
-                place = _place(table, stamps, positive, item)
-                if stamps[place] != positive:
-                    table[place], stamps[place] = item, positive
-                    items[at] = item
-                    at += 1
-            if at < stop:
-                if not len(rest):
-                    rest, sums = _rest(seen, log_q)
-                arrivals = np.full(len(rest), np.inf)
-                for k in range(len(rest)):
-                    place = _place(table, stamps, positive, np.int64(rest[k]))
-                    if stamps[place] != positive:
-                        arrivals[k] = -np.log(1.0 - _uniform(key, counter)) / np.exp(
-                            np.float64(log_q[rest[k]])
-                        )
+                slot = _slot(table, stamps, positive, item)
+                if stamps[slot] != positive:
+                    table[slot], stamps[slot] = item, positive
+                    items[index] = item
+                    index += 1
+            if index < stop:
+                if not len(unseen):
+                    unseen, sums = _unseen_items(seen, log_q)
+                arrivals = np.full(len(unseen), np.inf)
+                for k in range(len(unseen)):
+                    slot = _slot(table, stamps, positive, np.int64(unseen[k]))
+                    if stamps[slot] != positive:
+                        rate = np.exp(np.float64(log_q[unseen[k]]))
+                        arrivals[k] = -np.log(1.0 - _uniform(key, counter)) / rate
                     counter += 1
                 order = np.argsort(arrivals)
-                for k in range(stop - at):
-                    items[at + k] = rest[order[k]]
+                for k in range(stop - index):
+                    items[index + k] = unseen[order[k]]

@@ -1,7 +1,7 @@
 """A small neural network as a list of layers and a few pure functions, without a framework.
 
-A layer is (weights, biases), of shapes (n_in, n_out) and (n_out,); a hidden layer's output goes through the
-activation, and the last one's does not. ``forward`` returns the outputs of all layers, from which
+A layer is (weights, biases), of shapes (n_in, n_out) and (n_out,); the activation is applied to the output of
+every layer but the last. ``forward`` returns the outputs of all layers, from which
 ``backward`` computes the gradients (Rumelhart, Hinton & Williams 1986). Arrays keep the dtype they come in.
 """
 
@@ -44,8 +44,8 @@ def forward(network: Network, inputs: Reals, activation: str, masks: Sequence[Re
     ----------
     inputs : shape (n, n_in of the first layer)
     activation : a key of :data:`ACTIVATIONS`
-    masks : dropout (Srivastava et al. 2014), for the first hidden layers: what their outputs, shape (n,
-        n_out), are multiplied by
+    masks : dropout (Srivastava et al. 2014): for each of the first hidden layers the factors, shape (n,
+        n_out), of its outputs
     """
     outputs = [inputs]
     for number, (weights, biases) in enumerate(network):
@@ -73,7 +73,7 @@ def backward(
         if number < len(network) - 1:
             derivative = ACTIVATIONS[activation][1]
             if number < len(masks):
-                # an output of zero tells nothing of what was dropped, and its mask is zero
+                # where an output was dropped its mask is zero, and so is its gradient
                 kept = np.where(masks[number] > 0, masks[number], 1)
                 gradient = gradient * masks[number] * derivative(outputs[number + 1] / kept)
             else:

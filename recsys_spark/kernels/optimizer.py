@@ -1,4 +1,4 @@
-"""Adam on some rows of a table."""
+"""The Adam optimizer, on some rows of a table at a time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def adam(
     step: int,
     decay: float,
 ) -> None:
-    """One step of Adam (Kingma & Ba 2015) on some rows of a table, in place; the others, and their moments,
-    stay as they are.
+    """One step of Adam (Kingma & Ba 2015) on some rows of a table, in place; the other rows and their moments
+    are not changed.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def adam(
     gradients : float32 array, shape (n, dim)
     rate : learning rate
     step : number of this step, from 1
-    decay : weight of the row itself, which is added to its gradient (L2 regularisation)
+    decay : L2 regularisation: this multiple of the row is added to its gradient
     """
     rate = rate * np.sqrt(1 - SECOND_DECAY**step) / (1 - FIRST_DECAY**step)
     _adam(table, *moments, rows, gradients, np.float32(rate), np.float32(decay))

@@ -12,7 +12,7 @@ from recsys_spark.kernels.arrays import Floats, Ints, jit
 
 
 def pair_scores(users: Floats, items: Floats, rows: Ints, candidates: Ints, product: bool) -> Floats:
-    """Both biases, plus the dot product with ``product``, of each row's user with each of its candidates.
+    """Score of each row's user with each of its candidates: both biases, plus the dot product if ``product``.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def pair_scores(users: Floats, items: Floats, rows: Ints, candidates: Ints, prod
 
     Returns
     -------
-    float32 array, shape (n_pairs, m), 0 where there is none
+    float32 array, shape (n_pairs, m), 0 where the candidate is -1
     """
     scores = np.zeros(candidates.shape, np.float32)
     _scores(users, items, rows, candidates, product, scores)
@@ -44,7 +44,7 @@ def pair_scores_backward(
 
     Parameters
     ----------
-    gradient : float32 array, shape (n_pairs, m): of a loss with respect to the scores
+    gradient : float32 array, shape (n_pairs, m): gradient of a loss with respect to the scores
     """
     _scores_backward(users, items, rows, candidates, product, gradient, grad_users, grad_items)
 

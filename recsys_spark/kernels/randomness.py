@@ -1,8 +1,8 @@
-"""Counter-based random numbers: a draw is a pure function of (seed, keys), whatever was drawn before, and
-where.
+"""Counter-based random numbers: a draw is a pure function of (seed, keys), whatever was drawn before and
+wherever.
 
 The mixing function is the finaliser of SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom
-number generators"), applied once for every key.
+number generators"), applied once for each key.
 """
 
 from __future__ import annotations

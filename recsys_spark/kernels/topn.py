@@ -24,7 +24,7 @@ GROUP = 32
 
 @dataclass(frozen=True)
 class ItemBlock:
-    """A run of neighbouring catalogue positions, in the order the selection wants.
+    """Items of consecutive catalogue positions, laid out for the selection.
 
     Column ``g + n_groups * j`` of the scores is item ``g * GROUP + j`` of the block, so that group ``g`` is a
     strided column and holds neighbouring items. The columns that pad the last group score -inf.
@@ -45,7 +45,7 @@ class ItemBlock:
 
     @classmethod
     def build(cls, factors: Floats, biases: Floats, start: int = 0) -> ItemBlock:
-        """Lay out ``factors``, shape (n_items, rank), and ``biases``, shape (n_items,), of positions from
+        """Lay out ``factors``, shape (n_items, rank), and ``biases``, shape (n_items,), of the positions from
         ``start`` on.
         """
         size, rank = factors.shape
@@ -83,13 +83,13 @@ def top_n(
     users : float32 array, shape (n_users, rank)
         Finite.
     blocks : item blocks in catalogue order
-        Finite factors; a bias of -inf denies the item to everybody.
+        Finite factors; an item with a bias of -inf is recommended to nobody.
     seen : CSR pair (indptr int64 (n_users + 1,), positions int32 (nnz,))
         Catalogue positions never to return; duplicates and any order allowed.
     n : int, at least 1
-    user_block : users whose scores are held at a time
-    log_sums : float64 array, shape (n_users,), filled with log Σ e^score over all items, seen ones included,
-        where it is given
+    user_block : users scored at a time
+    log_sums : float64 array, shape (n_users,), or None: filled with log Σ e^score over all items, seen ones
+        included
 
     Returns
     -------
@@ -112,7 +112,7 @@ def top_n(
         raise ValueError(f"seen has {len(indptr) - 1} rows for {len(users)} users")
     items = np.full((len(users), n), -1, np.int32)
     scores = np.full((len(users), n), -np.inf, np.float32)
-    # one buffer for all blocks: fresh pages would cost as much as the selection
+    # one buffer for all blocks: newly allocated memory would cost as much as the selection
     buffer = np.empty(user_block * max(len(block.biases) for block in blocks), np.float32)
     for start in range(0, len(users), user_block):
         rows = slice(start, min(start + user_block, len(users)))
@@ -123,8 +123,8 @@ def top_n(
             if log_sums is not None:
                 log_sums[rows] = add_log_sums(log_sums[rows] if block.start else None, product)
             mask_seen(product, block, block_rows, block_seen)
-            found_items, found_scores = select(product, block, n)
-            items[rows], scores[rows] = _merge(items[rows], scores[rows], found_items, found_scores)
+            best_items, best_scores = select(product, block, n)
+            items[rows], scores[rows] = _merge(items[rows], scores[rows], best_items, best_scores)
     items[np.isneginf(scores)] = -1
     return items, scores
 
@@ -139,13 +139,13 @@ def score_block(users: Floats, block: ItemBlock, buffer: Floats) -> Floats:
     biased = np.flatnonzero(block.biases)
     if len(biased) > width // 2:
         product += block.biases
-    else:  # a pass over all scores is not free, and most models have no biases but the padding's
+    else:  # a pass over all scores is not free, and in most models only the padding has biases
         product[:, biased] += block.biases[biased]
     return product
 
 
 def add_log_sums(before: Doubles | None, scores: Floats) -> Doubles:
-    """Log Σ e^score of each row, with what was summed ``before``; scores of -inf add nothing."""
+    """Log Σ e^score of each row, added to the sums ``before``; scores of -inf add nothing."""
     largest = scores.max(axis=1, keepdims=True)
     shifted = scores - largest
     sums = np.log(np.exp(shifted, out=shifted).sum(axis=1, dtype=np.float64)) + largest[:, 0]
@@ -174,34 +174,33 @@ def select(scores: Floats, block: ItemBlock, n: int) -> tuple[Ints, Floats]:
         n_users, -1
     )
     best = best_columns(candidates, min(n, candidates.shape[1]))
-    found = np.take_along_axis(candidates, best, axis=1)
-    order = np.argsort(-found, axis=1, kind="stable")
-    best, found = np.take_along_axis(best, order, axis=1), np.take_along_axis(found, order, axis=1)
+    best_scores = np.take_along_axis(candidates, best, axis=1)
+    order = np.argsort(-best_scores, axis=1, kind="stable")
+    best = np.take_along_axis(best, order, axis=1)
+    best_scores = np.take_along_axis(best_scores, order, axis=1)
     group = np.take_along_axis(groups, best // GROUP, axis=1)
-    return (block.start + group * GROUP + best % GROUP).astype(np.int32), found
+    return (block.start + group * GROUP + best % GROUP).astype(np.int32), best_scores
 
 
 def best_columns(values: Floats, n: int) -> Longs:
-    """Columns of the ``n`` largest values of each row, in column order; of equal values the leftmost.
+    """Columns of the ``n`` largest values of each row, in column order; among equal values the leftmost.
 
     ``n`` must not exceed the number of columns.
     """
     n_rows, width = values.shape
     threshold = np.partition(values, width - n, axis=1)[:, width - n, None]
     chosen = values >= threshold
-    crowded = np.flatnonzero(np.count_nonzero(chosen, axis=1) > n)
-    if len(crowded):
-        above = values[crowded] > threshold[crowded]
-        level = chosen[crowded] & ~above
-        room = n - np.count_nonzero(above, axis=1)
-        chosen[crowded] = above | (level & (np.cumsum(level, axis=1) <= room[:, None]))
+    tied = np.flatnonzero(np.count_nonzero(chosen, axis=1) > n)
+    if len(tied):
+        above = values[tied] > threshold[tied]
+        equal = chosen[tied] & ~above
+        n_equal = n - np.count_nonzero(above, axis=1)
+        chosen[tied] = above | (equal & (np.cumsum(equal, axis=1) <= n_equal[:, None]))
     return np.flatnonzero(chosen).reshape(n_rows, n) % width
 
 
 def _merge(items: Ints, scores: Floats, more_items: Ints, more_scores: Floats) -> tuple[Ints, Floats]:
-    """Best columns of two lists, each best first; ``items`` come from smaller catalogue positions and win
-    ties.
-    """
+    """Best n of two lists, each best first; ``items`` come from smaller catalogue positions and win ties."""
     n = items.shape[1]
     both_items = np.concatenate([items, more_items], axis=1)
     both_scores = np.concatenate([scores, more_scores], axis=1)

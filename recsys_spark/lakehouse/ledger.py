@@ -11,13 +11,19 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import LakeError, summary
-from recsys_spark.lakehouse.tables import TABLES, Lakehouse
+from recsys_spark.lakehouse.schemas import TABLES
+from recsys_spark.lakehouse.tables import Lakehouse
 
 
 @dataclass
 class StepRecord:
-    """What a step says of itself while it runs: row counts, details, and the versions of the tables it
-    read and wrote.
+    """What a step records while it runs.
+
+    Attributes
+    ----------
+    counts : name → number, such as rows read
+    details : name → text
+    versions_read, versions_written : table → its version
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -31,10 +37,14 @@ class Ledger:
 
     Parameters
     ----------
-    lake : where the table is
-    run_id : unique to this run; a second run of a date has another
-    run_date : the night
-    config : the resolved configuration, as JSON
+    lake : Lakehouse
+        Where the table is.
+    run_id : str
+        Unique to this run; a second run of a date has another.
+    run_date : date
+        The date that the run is for.
+    config : str
+        The resolved configuration, as JSON.
     """
 
     def __init__(self, lake: Lakehouse, run_id: str, run_date: date, config: str) -> None:
@@ -42,8 +52,18 @@ class Ledger:
 
     @contextmanager
     def step(self, name: str) -> Iterator[StepRecord]:
-        """Record the block as step ``name``: done when it ends, failed, with the error's first line, when
-        it raises.
+        """Record the block as step ``name``: done when it ends, or failed, with the error's summary, when it
+        raises.
+
+        Parameters
+        ----------
+        name : str
+            Name of the step.
+
+        Yields
+        ------
+        StepRecord
+            To be filled in by the block; it is written at the end.
         """
         record, started = StepRecord(), datetime.now(UTC)
         try:
@@ -57,7 +77,17 @@ class Ledger:
         self._record(name, "done", record, started, None)
 
     def all_done(self, step: str) -> list[dict[str, Any]]:
-        """The rows of a finished ``step`` for this run's date: this run's own first, then the newest.
+        """The rows of a finished ``step`` for this run's date: that of this run first, then the newest.
+
+        Parameters
+        ----------
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        list of dict
+            Rows of ``runs``, at least one.
 
         Raises
         ------
@@ -65,14 +95,31 @@ class Ledger:
             The step has not been done for this date.
         """
         done = self.lake.read("runs").where((F.col("state") == "done") & (F.col("step") == step))
-        own = F.desc(F.col("run_id") == self.run_id)
-        rows = done.where(F.col("run_date") == F.lit(self.run_date)).orderBy(own, F.desc("started")).collect()
+        of_date = done.where(F.col("run_date") == F.lit(self.run_date))
+        this_run_first = F.desc(F.col("run_id") == self.run_id)
+        rows = of_date.orderBy(this_run_first, F.desc("started")).collect()
         if not rows:
             raise LakeError(f"step {step!r} has not been done for run date {self.run_date}: run it first")
         return [row.asDict() for row in rows]
 
     def last_done(self, step: str) -> dict[str, Any]:
-        """The first of :meth:`all_done`."""
+        """The first of :meth:`all_done`.
+
+        Parameters
+        ----------
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        dict
+            A row of ``runs``.
+
+        Raises
+        ------
+        LakeError
+            The step has not been done for this date.
+        """
         return self.all_done(step)[0]
 
     def _record(

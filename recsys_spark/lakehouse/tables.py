@@ -1,8 +1,7 @@
-"""The Delta tables of the lakehouse: their columns, how they are read at a version, and how a step writes
-them.
+"""The lakehouse: how its Delta tables are created, read at a version, and written by a step.
 
 A step reads pinned versions and makes one commit to each table it writes; a commit either happens or does
-not. Columns that hold a user or an item take the id type of the data.
+not.
 """
 
 from __future__ import annotations
@@ -20,148 +19,8 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Lake
 from recsys_spark.errors import LakeError
+from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.schema import ID_SQL_TYPES, IdType
-
-
-@dataclass(frozen=True)
-class Table:
-    """What a table looks like.
-
-    Attributes
-    ----------
-    grain : what one row is
-    columns : column → SQL type, with ``{user}`` and ``{item}`` for the types of ids
-    required : columns that are NOT NULL
-    checks : name → condition of a CHECK constraint
-    partition : columns it is partitioned by
-    """
-
-    grain: str
-    columns: Mapping[str, str]
-    required: Sequence[str] = ()
-    checks: Mapping[str, str] | None = None
-    partition: Sequence[str] = ()
-
-
-FINITE = "abs({0}) < double('Infinity')"  # false for NaN too, which Spark takes as larger than any number
-
-TABLES: dict[str, Table] = {
-    "ratings": Table(
-        "one row per (user, item): the last rating",
-        {
-            "user": "{user}",
-            "item": "{item}",
-            "rating": "double",
-            "timestamp": "timestamp",
-            "first_run": "date",
-            "last_run": "date",
-        },
-        required=("user", "item", "rating", "first_run", "last_run"),
-        checks={"finite_rating": FINITE.format("rating"), "run_order": "first_run <= last_run"},
-    ),
-    "rejected_ratings": Table(
-        "one row per refused input row",
-        {
-            "run_date": "date",
-            "input": "string",
-            "source_file": "string",
-            "reason": "string",
-            "raw": "string",
-            "raw_bytes": "binary",
-        },
-        required=("run_date", "input", "reason"),
-        partition=("run_date",),
-    ),
-    "users": Table(
-        "one row per user",
-        {"user": "{user}", "age": "int", "gender": "string", "occupation": "string", "zip": "string"},
-        required=("user",),
-    ),
-    "items": Table(
-        "one row per item",
-        {"item": "{item}", "title": "string", "year": "int", "genres": "array<string>"},
-        required=("item",),
-    ),
-    "negatives": Table(
-        "one row per (run_date, user, positive, item): an item the user has not taken",
-        {"run_date": "date", "user": "{user}", "positive": "{item}", "item": "{item}", "log_q": "float"},
-        required=("run_date", "user", "positive", "item", "log_q"),
-        checks={"another_item": "item <> positive", "finite_log_q": FINITE.format("log_q")},
-        partition=("run_date",),
-    ),
-    "models": Table(
-        "one row per fitted model",
-        {
-            "run_id": "string",
-            "run_date": "date",
-            "model": "string",
-            "purpose": "string",
-            "params": "string",
-            "ratings_version": "bigint",
-            "path": "string",
-            "seconds": "double",
-        },
-        required=("run_id", "run_date", "model", "purpose", "params", "ratings_version", "path"),
-        checks={"known_purpose": "purpose IN ('candidate', 'champion', 'fallback')"},
-    ),
-    "metrics": Table(
-        "one row per (run, model, metric, k, segment)",
-        {
-            "run_id": "string",
-            "run_date": "date",
-            "model": "string",
-            "split": "string",
-            "metric": "string",
-            "k": "int",
-            "segment": "string",
-            "value": "double",
-            "low": "double",
-            "high": "double",
-            "users": "bigint",
-        },
-        required=("run_id", "run_date", "model", "split", "metric", "k", "segment", "value", "users"),
-        checks={"finite_value": FINITE.format("value")},
-    ),
-    "recommendations": Table(
-        "one row per (run_date, user, rank)",
-        {
-            "run_date": "date",
-            "user": "{user}",
-            "rank": "int",
-            "item": "{item}",
-            "score": "float",
-            "model": "string",
-            "reason": "string",
-        },
-        required=("run_date", "user", "rank", "item", "score", "model", "reason"),
-        checks={
-            "rank_from_1": "rank >= 1",
-            "finite_score": FINITE.format("score"),
-            "known_reason": "reason IN ('model', 'fallback')",
-        },
-        partition=("run_date",),
-    ),
-    "runs": Table(
-        "one row per step of a run",
-        {
-            "run_id": "string",
-            "run_date": "date",
-            "step": "string",
-            "state": "string",
-            "started": "timestamp",
-            "seconds": "double",
-            "counts": "map<string,bigint>",
-            "details": "map<string,string>",
-            "versions_read": "map<string,bigint>",
-            "versions_written": "map<string,bigint>",
-            "config": "string",
-            "error": "string",
-        },
-        required=("run_id", "run_date", "step", "state", "started", "seconds", "config"),
-        checks={"known_state": "state IN ('done', 'failed')"},
-    ),
-}
-"""Every table, by name."""
 
 
 @dataclass(frozen=True)
@@ -174,10 +33,21 @@ class Upserted:
     version: int
 
 
-def located(place: str) -> str:
-    """``place`` without a final slash, and absolute where it is a path and no URI."""
-    place = re.sub(r"^file:(//)?(?=/)", "", place)
-    return place.rstrip("/") if re.match(r"[A-Za-z][\w+.-]+:", place) else str(Path(place).absolute())
+def absolute_path(path: str) -> str:
+    """``path`` without a final slash, and absolute unless it is a URI.
+
+    Parameters
+    ----------
+    path : str
+        Local path, ``file:`` path or URI.
+
+    Returns
+    -------
+    str
+        The URI, or an absolute local path.
+    """
+    path = re.sub(r"^file:(//)?(?=/)", "", path)
+    return path.rstrip("/") if re.match(r"[A-Za-z][\w+.-]+:", path) else str(Path(path).absolute())
 
 
 class Lakehouse:
@@ -185,40 +55,47 @@ class Lakehouse:
 
     Parameters
     ----------
-    spark : session with Delta
-    where : the configuration's ``lake`` section
+    spark : SparkSession
+        Session with Delta.
+    location : Lake
+        The configuration's ``lake`` section.
     """
 
-    def __init__(self, spark: SparkSession, where: Lake) -> None:
+    def __init__(self, spark: SparkSession, location: Lake) -> None:
         self.spark = spark
-        self.where = where
+        self.location = location
 
     def exists(self, name: str) -> bool:
-        """Whether the table has been made.
+        """Whether the table exists.
 
         Parameters
         ----------
         name : str
-            A key of :data:`TABLES`.
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
+
+        Returns
+        -------
+        bool
+            True once a step has made it.
         """
-        if self.where.root is not None:
+        if self.location.root is not None:
             return bool(DeltaTable.isDeltaTable(self.spark, self._path(name)))
-        return self.spark.catalog.tableExists(f"{self.where.catalog}.{name}")
+        return self.spark.catalog.tableExists(f"{self.location.catalog}.{name}")
 
     def create(self, name: str, user_type: IdType = "string", item_type: IdType = "string") -> None:
-        """Make the table with its constraints, unless it is there.
+        """Create the table with its constraints, unless it exists.
 
         Parameters
         ----------
         name : str
-            A key of :data:`TABLES`.
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
         user_type, item_type : str
             ``integer``, ``long`` or ``string``.
 
         Raises
         ------
         LakeError
-            It is there, with other types of ids.
+            It exists, with other types of ids.
         """
         types = {"user": ID_SQL_TYPES[user_type], "item": ID_SQL_TYPES[item_type]}
         columns = {column: kind.format(**types) for column, kind in TABLES[name].columns.items()}
@@ -227,16 +104,15 @@ class Lakehouse:
             return
         table = TABLES[name]
         builder = DeltaTable.createIfNotExists(self.spark)
-        located = (
-            builder.location(self._path(name))
-            if self.where.root
-            else builder.tableName(self._identifier(name))
-        )
+        if self.location.root:
+            builder = builder.location(self._path(name))
+        else:
+            builder = builder.tableName(self._identifier(name))
         for column, kind in columns.items():
-            located = located.addColumn(column, kind, nullable=column not in table.required)
+            builder = builder.addColumn(column, kind, nullable=column not in table.required)
         for check, condition in (table.checks or {}).items():
-            located = located.property(f"delta.constraints.{check}", condition)
-        located.comment(table.grain).partitionedBy(*table.partition).execute()
+            builder = builder.property(f"delta.constraints.{check}", condition)
+        builder.comment(table.grain).partitionedBy(*table.partition).execute()
 
     def version(self, name: str) -> int:
         """The table's current version.
@@ -244,109 +120,125 @@ class Lakehouse:
         Parameters
         ----------
         name : str
-            A key of :data:`TABLES`.
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
+
+        Returns
+        -------
+        int
+            That of the newest commit.
 
         Raises
         ------
         LakeError
-            There is no such table.
+            The table does not exist.
         """
         self._require(name)
         return int(self._delta(name).history(1).collect()[0]["version"])
 
     def read(self, name: str, version: int | None = None) -> DataFrame:
-        """The table at ``version``, or as it is now.
+        """The table at ``version``, or at its current one.
 
         Parameters
         ----------
         name : str
-            A key of :data:`TABLES`.
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
         version : int, optional
             Version to read; without it the current one.
+
+        Returns
+        -------
+        DataFrame
+            With the table's columns; lazy.
 
         Raises
         ------
         LakeError
-            There is no such table.
+            The table does not exist.
         """
         self._require(name)
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
-        return reader.load(self._path(name)) if self.where.root else reader.table(self._identifier(name))
+        return reader.load(self._path(name)) if self.location.root else reader.table(self._identifier(name))
 
     def append(self, name: str, rows: DataFrame) -> int:
-        """Add ``rows`` in one commit; gives the new version.
+        """Add ``rows`` in one commit.
 
         Parameters
         ----------
         name : str
-            A key of :data:`TABLES`.
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
         rows : DataFrame
             With the table's columns.
+
+        Returns
+        -------
+        int
+            The new version.
         """
         return self._write(name, rows, "append")
 
     def replace(self, name: str, rows: DataFrame, where: str) -> int:
-        """Put ``rows`` in the place of those that satisfy ``where``, in one commit; gives the new version.
+        """Replace the rows that satisfy ``where`` by ``rows``, in one commit.
 
         All of ``rows`` must satisfy ``where``, or nothing is written.
 
         Parameters
         ----------
         name : str
-            A key of :data:`TABLES`.
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
         rows : DataFrame
             With the table's columns.
         where : str
-            Condition of the rows that are replaced.
+            SQL condition of the rows that are replaced.
+
+        Returns
+        -------
+        int
+            The new version.
         """
         return self._write(name, rows, "overwrite", replaceWhere=where)
 
     def upsert(
         self, name: str, rows: DataFrame, keys: Sequence[str], newer: Column, updates: Mapping[str, str]
     ) -> Upserted:
-        """Insert the rows with new keys, update those that are ``newer`` than what is there, leave the
-        others.
+        """Insert the rows with new keys, update existing rows by those that are ``newer``, leave the others.
 
-        Nothing is committed where nothing changes. What Delta reports of its MERGE is compared with the count
+        Nothing is committed if nothing changes. What Delta reports of its MERGE is compared with the counts
         taken before.
 
         Parameters
         ----------
         name : str
-            A key of :data:`TABLES`.
-        rows : at most one row per key
-        keys : columns of the key
-        newer : condition over ``new.*`` (of ``rows``) and ``old.*`` (of the table)
-        updates : column → expression over ``new.*`` and ``old.*`` for rows that are updated
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
+        rows : DataFrame
+            With the table's columns, at most one row per key.
+        keys : sequence of str
+            Columns of the key.
+        newer : Column
+            Condition over ``new.*`` (of ``rows``) and ``old.*`` (of the table).
+        updates : mapping of str to str
+            Column → expression over ``new.*`` and ``old.*``, for rows that are updated.
+
+        Returns
+        -------
+        Upserted
+            Counts of rows, and the table's version afterwards.
 
         Raises
         ------
         LakeError
-            Somebody else changed the table in between, so that the counts do not agree.
+            The table does not exist, or another writer changed it in between, so that the counts differ.
         """
         before = self.version(name)
         old = self.read(name, before).alias("old")
-        same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
-        found = F.col(f"old.{keys[0]}").isNotNull()
-        action = F.when(~found, F.lit("insert")).when(newer, F.lit("update")).otherwise(F.lit("same"))
         if old.isEmpty():  # a first load needs neither join nor MERGE
-            if rows.isEmpty():
-                return Upserted(0, 0, 0, before)
-            # of two first loads at once Delta lets one through
-            version = self._write(
-                name, rows, "append", txnAppId=f"first load of {name}", txnVersion=str(before)
-            )
-            return Upserted(
-                int(self._commit(name, version)["operationMetrics"]["numOutputRows"]), 0, 0, version
-            )
-        marked = (
-            rows.alias("new")
-            .join(old, F.expr(same), "left")
-            .select("new.*", action.alias("_action"))
-            .persist()
-        )
+            return self._first_load(name, rows, before)
+        same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
+        exists = F.col(f"old.{keys[0]}").isNotNull()
+        action = F.when(~exists, F.lit("insert")).when(newer, F.lit("update")).otherwise(F.lit("same"))
+        joined = rows.alias("new").join(old, F.expr(same), "left")
+        marked = joined.select("new.*", action.alias("_action")).persist()
         try:
             counts = {row["_action"]: row["count"] for row in marked.groupBy("_action").count().collect()}
             inserted, updated = counts.get("insert", 0), counts.get("update", 0)
@@ -358,28 +250,34 @@ class Lakehouse:
         finally:
             marked.unpersist()
         commit = self._commit(name, self._committed())
-        reported = [
-            int(commit["operationMetrics"].get(f"numTargetRows{what}", -1))
-            for what in ("Inserted", "Updated")
-        ]
+        metrics = commit["operationMetrics"]
+        reported = [int(metrics.get(f"numTargetRows{what}", -1)) for what in ("Inserted", "Updated")]
         if reported != [inserted, updated]:
             raise LakeError(
                 f"{name}: expected to insert {inserted} and update {updated} rows, MERGE reports {reported}: "
-                "another writer was at work; run the step again"
+                "another writer changed the table meanwhile; run the step again"
             )
         return Upserted(inserted, updated, counts.get("same", 0), int(commit["version"]))
 
+    def _first_load(self, name: str, rows: DataFrame, before: int) -> Upserted:
+        if rows.isEmpty():
+            return Upserted(0, 0, 0, before)
+        # of two first loads at once Delta lets one through
+        version = self._write(name, rows, "append", txnAppId=f"first load of {name}", txnVersion=str(before))
+        inserted = int(self._commit(name, version)["operationMetrics"]["numOutputRows"])
+        return Upserted(inserted, 0, 0, version)
+
     def _write(self, name: str, rows: DataFrame, mode: str, **options: str) -> int:
-        """Write in one commit; gives its version."""
+        """Write in one commit; returns its version."""
         writer = rows.write.format("delta").mode(mode).options(**options)
-        if self.where.root:
+        if self.location.root:
             writer.save(self._path(name))
         else:
             writer.saveAsTable(self._identifier(name))
         return self._committed()
 
     def _delta(self, name: str) -> DeltaTable:
-        if self.where.root:
+        if self.location.root:
             return DeltaTable.forPath(self.spark, self._path(name))
         return DeltaTable.forName(self.spark, self._identifier(name))
 
@@ -391,25 +289,26 @@ class Lakehouse:
         return self._delta(name).history().where(F.col("version") == version).collect()[0]
 
     def _path(self, name: str) -> str:
-        return f"{located(str(self.where.root))}/{name}"
+        return f"{absolute_path(str(self.location.root))}/{name}"
 
     def _identifier(self, name: str) -> str:
-        return f"{self.where.catalog}.{name}"
+        return f"{self.location.catalog}.{name}"
 
     def _require(self, name: str) -> None:
         if not self.exists(name):
-            place = self.where.root or self.where.catalog
-            raise LakeError(f"table {name!r} is not in {place}: run the step that writes it first")
+            location = self.location.root or self.location.catalog
+            raise LakeError(f"table {name!r} is not in {location}: run the step that writes it first")
 
     def _require_types(self, name: str, columns: Mapping[str, str]) -> None:
         try:
-            there = dict(self.read(name).dtypes)
+            present = dict(self.read(name).dtypes)
         except AnalysisException as error:
             raise LakeError(f"table {name!r} cannot be read: {str(error).splitlines()[0]}") from None
         for column, kind in columns.items():
-            if there.get(column, "nothing") != kind:
+            if column not in present:
+                raise LakeError(f"table {name!r} has no column {column!r}: start a new lake")
+            if present[column] != kind:
                 raise LakeError(
-                    f"table {name!r} has column {column!r} as {there.get(column, 'nothing')}, and the data "
-                    f"has it as {kind}: "
+                    f"table {name!r} has column {column!r} as {present[column]}, the data has it as {kind}: "
                     "declare the same id types, or start a new lake"
                 )

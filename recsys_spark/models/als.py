@@ -52,10 +52,12 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         Ratings are weights of preferences (purchases, plays), not predicted.
     alpha : float, default 1.0
         Weight of a rating in implicit preferences, at least 0: a pair counts ``1 + alpha * abs(rating)``.
-    userCol, itemCol, ratingCol : str, default "user", "item", "rating"
-        Columns of the input; ratings are numbers, and with ``ratingCol=""`` every row counts 1.
+    userCol, itemCol : str, default "user", "item"
+        Columns of ids in the input.
     seed : int, default 42
         Of the users' starting factors.
+    ratingCol : str, default "rating"
+        Column of ratings, which are numbers; with ``ratingCol=""`` every row counts 1.
     nonnegative : bool, default False
         Keep all factors from being negative.
     checkpointInterval : int, default 10
@@ -116,12 +118,13 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
     >>> rows = [("ann", "tea", 2.0), ("ann", "jam", 1.0), ("bob", "tea", 1.0)]
     >>> ratings = spark.createDataFrame(rows, columns)
     >>> model = ALS(rank=2, implicitPrefs=True, alpha=5.0).fit(ratings)
-    >>> model.recommendForAllUsers(1, excludeSeen=ratings).select("user", "recommendations.item").show()
+    >>> lists = model.recommendForAllUsers(1, excludeSeen=ratings).select("user", "recommendations.item")
+    >>> lists.orderBy("user").show()  # ann has everything
     +----+-----+
     |user| item|
     +----+-----+
-    | bob|[jam]|
     | ann|   []|
+    | bob|[jam]|
     +----+-----+
     <BLANKLINE>
     """

@@ -52,7 +52,13 @@ class ObjectiveParams(HasRegParam):
         self._setDefault(regExponent=1.0, gravity=0.0, useBiases=False)
 
     def to_config(self, **fit: Any) -> ALSConfig:
-        """The objective's hyperparameters as plain values, and those of the ``fit``."""
+        """The objective's hyperparameters as plain values, and those of the fit.
+
+        Parameters
+        ----------
+        **fit
+            What the fit adds.
+        """
         weight, implicit = self.getUnobservedWeight(), self.getImplicitPrefs()
         return ALSConfig(
             implicit=implicit and weight is None,

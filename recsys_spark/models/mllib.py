@@ -41,10 +41,12 @@ class MLlibALS(RecommenderEstimator, SparkALSParams, DefaultParamsReadable[Any],
         Ratings are weights of preferences, not predicted.
     alpha : float, default 1.0
         Weight of a rating in implicit preferences, at least 0.
-    userCol, itemCol, ratingCol : str, default "user", "item", "rating"
-        Columns of the input.
+    userCol, itemCol : str, default "user", "item"
+        Columns of ids in the input.
     seed : int, default 42
         Of the starting factors.
+    ratingCol : str, default "rating"
+        Column of ratings.
     nonnegative : bool, default False
         Keep all factors from being negative.
     checkpointInterval : int, default 10

@@ -273,6 +273,7 @@ class PairwiseModel(GradientModel, PairParams):
         Returns
         -------
         PairwiseModel
+            A copy of this model that has their vectors too.
         """
         model = self.copy()
         model._persisted, model.summary = None, None

@@ -41,7 +41,13 @@ class PairParams(NetworkParams):
         self._setDefault(hiddenDims=[64, 32], coldStartStrategy="average")
 
     def to_config(self, **fit: Any) -> PairwiseConfig:
-        """The score's hyperparameters as plain values, and those of the ``fit``."""
+        """The score's hyperparameters as plain values, and those of the fit.
+
+        Parameters
+        ----------
+        **fit
+            What the fit adds.
+        """
         return PairwiseConfig(
             embedding_dim=self.getEmbeddingDim(),
             product="dot" in self.getInteraction(),

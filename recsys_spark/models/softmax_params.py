@@ -45,7 +45,13 @@ class BagParams(NetworkParams):
         )
 
     def to_config(self, **fit: Any) -> SoftmaxConfig:
-        """The network's hyperparameters as plain values, and those of the ``fit``."""
+        """The network's hyperparameters as plain values, and those of the fit.
+
+        Parameters
+        ----------
+        **fit
+            What the fit adds.
+        """
         return SoftmaxConfig(
             embedding_dim=self.getEmbeddingDim(),
             hidden=tuple(self.getHiddenDims()),

@@ -11,7 +11,7 @@ from recsys_spark.errors import ModelError
 from recsys_spark.evaluation.ranking import MetricValue, ranking_metrics
 from recsys_spark.evaluation.rating import rating_metrics
 from recsys_spark.lakehouse.ledger import StepRecord
-from recsys_spark.lakehouse.tables import TABLES
+from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.train import load_models

@@ -26,16 +26,16 @@ from recsys_spark.data.cleaning import (
     Rules,
     clean_ratings,
     clean_side_table,
-    latest_per_pair,
-    refused,
-    settle,
+    rejected_rows,
 )
+from recsys_spark.data.deduplication import latest_per_pair, settle
 from recsys_spark.data.movielens import movielens_inputs
 from recsys_spark.data.sources import RawTables, read_source
 from recsys_spark.data.synthetic import synthetic_inputs, world_of
 from recsys_spark.errors import AccountingError, ConfigError, RejectedFractionError, SourceError
 from recsys_spark.lakehouse.ledger import StepRecord
-from recsys_spark.lakehouse.tables import TABLES, Upserted
+from recsys_spark.lakehouse.schemas import TABLES
+from recsys_spark.lakehouse.tables import Upserted
 from recsys_spark.pipeline.night import Night
 from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER, IdType
 
@@ -222,7 +222,7 @@ def _side(raw: DataFrame | None, key: str, id_type: IdType) -> _Cleaned | None:
 def _keep_rejected(night: Night, record: StepRecord, cleaned: Mapping[str, _Cleaned]) -> None:
     lake, today = night.lake, F.lit(night.run_date)
     kept = [
-        refused(table.rows).select(today.alias("run_date"), F.lit(name).alias("input"), "*")
+        rejected_rows(table.rows).select(today.alias("run_date"), F.lit(name).alias("input"), "*")
         for name, table in cleaned.items()
         if table.rejected
     ]

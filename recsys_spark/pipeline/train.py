@@ -14,7 +14,8 @@ from recsys_spark.console import progress_line
 from recsys_spark.data.split import TRAIN
 from recsys_spark.errors import ConfigError, LakeError
 from recsys_spark.lakehouse.ledger import StepRecord
-from recsys_spark.lakehouse.tables import TABLES, located
+from recsys_spark.lakehouse.schemas import TABLES
+from recsys_spark.lakehouse.tables import absolute_path
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.night import Night
@@ -76,7 +77,7 @@ def fit_and_save(
         version = record.versions_read.setdefault(f"{side}s", night.lake.version(f"{side}s"))
         estimator.set_features(side, night.lake.read(f"{side}s", version))
     model: Any = estimator.fit(rows)
-    path = f"{located(night.config.lake.models_path)}/{night.run_id}/{purpose}/{name}"
+    path = f"{absolute_path(night.config.lake.models_path)}/{night.run_id}/{purpose}/{name}"
     model.write().overwrite().save(path)
     model.unpersist()
     seconds = time.monotonic() - started

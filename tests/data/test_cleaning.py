@@ -1,4 +1,4 @@
-"""Mangled input: every row is typed or refused with its reason, and the counts add up."""
+"""Mangled input: every row is typed or rejected with its reason, and the counts add up."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from recsys_spark.data.cleaning import (
     Rules,
     clean_ratings,
     clean_side_table,
-    latest_per_pair,
-    refused,
-    settle,
+    rejected_rows,
 )
+from recsys_spark.data.deduplication import latest_per_pair, settle
 from recsys_spark.data.sources import read_source
 from recsys_spark.errors import SourceError
 
@@ -25,7 +24,7 @@ RULES = Rules(run_date=date(2024, 6, 30), scale=(0.5, 5), earliest=date(1995, 1,
 HEADER = b"user,item,rating,timestamp"
 COLUMNS = Columns(user="user", item="item", rating="rating", timestamp="timestamp")
 
-REFUSED = {
+REJECTED = {
     "undecodable_bytes": [
         b"u\xff1,i1,3,1000000000",
         b"u1,i\xc3\x28,3,1000000000",
@@ -117,21 +116,21 @@ def with_headers(spark, path, rules=RULES, columns=COLUMNS, **settings):
 
 @pytest.fixture(scope="module")
 def mangled(spark, tmp_path_factory):
-    """All refused and kept lines in one file, cleaned: raw text → row."""
-    lines = [line for lines in REFUSED.values() for line in lines] + [line for line, _ in KEPT]
+    """All rejected and kept lines in one file, cleaned: raw text → row."""
+    lines = [line for lines in REJECTED.values() for line in lines] + [line for line, _ in KEPT]
     rows = with_headers(spark, write(tmp_path_factory.mktemp("mangled"), *lines))
-    kept_back = {row["raw_bytes"] or row["raw"].encode(): row for row in refused(rows).collect()}
+    stored = {row["raw_bytes"] or row["raw"].encode(): row for row in rejected_rows(rows).collect()}
     good = {(row["user"], row["item"]): row for row in rows.where("reason is null").collect()}
-    return rows, {bytes(raw): row for raw, row in kept_back.items()}, good
+    return rows, {bytes(raw): row for raw, row in stored.items()}, good
 
 
 @pytest.mark.parametrize(
-    ("reason", "line"), [(reason, line) for reason, lines in REFUSED.items() for line in lines]
+    ("reason", "line"), [(reason, line) for reason, lines in REJECTED.items() for line in lines]
 )
-def test_mangled_row_is_refused_with_its_reason_and_raw_text(mangled, reason, line):
-    _, refused_rows, _ = mangled
-    assert refused_rows[line]["reason"] == reason
-    assert refused_rows[line]["source_file"].endswith("/ratings.csv")
+def test_mangled_row_is_rejected_with_its_reason_and_raw_text(mangled, reason, line):
+    _, rejected, _ = mangled
+    assert rejected[line]["reason"] == reason
+    assert rejected[line]["source_file"].endswith("/ratings.csv")
 
 
 @pytest.mark.parametrize(("line", "expected"), KEPT)
@@ -141,14 +140,14 @@ def test_odd_but_whole_row_goes_through_unharmed(mangled, line, expected):
 
 
 def test_no_row_is_lost(mangled):
-    rows, refused_rows, good = mangled
-    assert rows.count() == 1 + sum(map(len, REFUSED.values())) + len(KEPT)  # with the header
-    assert len(refused_rows) == sum(map(len, REFUSED.values()))
+    rows, rejected, good = mangled
+    assert rows.count() == 1 + sum(map(len, REJECTED.values())) + len(KEPT)  # with the header
+    assert len(rejected) == sum(map(len, REJECTED.values()))
     assert len(good) == len(KEPT)
 
 
 def test_every_reason_is_exercised():
-    assert {*REFUSED, "different_header"} == set(REASONS)
+    assert {*REJECTED, "different_header"} == set(REASONS)
 
 
 @pytest.mark.parametrize("written", TIMES)
@@ -183,7 +182,7 @@ def test_long_ids_beyond_32_bits(spark, tmp_path):
     assert (row["user"], row["item"], row["reason"]) == (9007199254740993, -5, None)
 
 
-def test_events_become_weights_and_unknown_ones_are_refused(spark, tmp_path):
+def test_events_become_weights_and_unknown_ones_are_rejected(spark, tmp_path):
     path = write(tmp_path, b"u,i,view", b"u,j,purchase", b"u,k,refund", header=b"user,item,what")
     rules = Rules(run_date=date(2024, 1, 1), events={"view": 1, "purchase": 5})
     rows = cleaned(spark, path, rules, Columns(user="user", item="item", event="what")).collect()
@@ -243,20 +242,20 @@ def test_latin_1_text(spark, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "cannot be read"),
         (b"", "is empty"),
-        (b"a,b\n1,2\n", "columns.user names 'user', which is not there"),
+        (b"a,b\n1,2\n", "has no column 'user', which columns.user names; it has a, b"),
         (b"user,item,rating,timestamp,user\n", "has column 'user' twice"),
-        (b"user,item,rating,timestamp,a\xf1o\n", "the header is not utf-8: give text.encoding"),
+        (b"user,item,rating,timestamp,a\xf1o\n", "the header is not utf-8: set text.encoding"),
     ],
 )
-def test_source_that_cannot_be_read_is_named(spark, tmp_path, content, said):
+def test_source_that_cannot_be_read_is_named(spark, tmp_path, content, message):
     path = tmp_path / "ratings.csv"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=message):
         cleaned(spark, str(path))
 
 
@@ -340,7 +339,7 @@ def test_one_row_per_pair_latest_then_largest(spark, rows, winner):
     assert found == {("u", "i", None): (*winner, len(rows))}
 
 
-def test_refused_rows_are_counted_by_reason_and_never_win(spark):
+def test_rejected_are_counted_by_reason_and_never_win(spark):
     found = pairs(
         spark,
         ("u", "i", 3.0, 5, None),
@@ -353,7 +352,7 @@ def test_refused_rows_are_counted_by_reason_and_never_win(spark):
 
 
 @pytest.mark.parametrize("sql", ["1.5D", "array(1)", "true", "X'FFFE'", "date'2020-01-01'"])
-def test_typed_ids_that_are_no_ids_are_refused(spark, tmp_path, sql):
+def test_typed_ids_that_are_no_ids_are_an_error(spark, tmp_path, sql):
     spark.sql(f"select {sql} as user, 1 as item").write.parquet(str(tmp_path / "t"))
     source = FileSource(format="parquet", path=str(tmp_path / "t"), columns=Columns())
     with pytest.raises(SourceError, match=r"the user column is .*: ids must be integers, longs or strings"):

@@ -76,27 +76,27 @@ def mirror() -> Iterator[Mirror]:
         thread.join()
 
 
-def test_release_is_fetched_checked_and_unpacked(mirror, tmp_path):
+def test_release_is_downloaded_checked_and_unpacked(mirror, tmp_path):
     archive = download("latest-small", tmp_path, mirror.address)
     assert archive.read_bytes() == RELEASE
     assert (tmp_path / "ml-latest-small/ratings.csv").read_bytes().startswith(b"userId")
     assert not (tmp_path / "ml-latest-small.zip.part").exists()
 
 
-def test_whole_release_is_not_fetched_again(mirror, tmp_path):
+def test_complete_release_is_not_downloaded_again(mirror, tmp_path):
     download("latest-small", tmp_path, mirror.address)
     download("latest-small", tmp_path, mirror.address)
     assert len(mirror.asked) == 1
 
 
-def test_broken_download_goes_on_where_it_stopped(mirror, tmp_path):
+def test_broken_download_continues_where_it_stopped(mirror, tmp_path):
     mirror.breaks = True
     with pytest.raises(DownloadError, match="run the same command again"):
         download("latest-small", tmp_path, mirror.address)
-    have = (tmp_path / "ml-latest-small.zip.part").stat().st_size
-    assert 0 < have < len(RELEASE)
+    present = (tmp_path / "ml-latest-small.zip.part").stat().st_size
+    assert 0 < present < len(RELEASE)
     assert download("latest-small", tmp_path, mirror.address).read_bytes() == RELEASE
-    assert mirror.asked == [None, f"bytes={have}-"]
+    assert mirror.asked == [None, f"bytes={present}-"]
 
 
 def test_server_without_ranges_starts_over(mirror, tmp_path):
@@ -105,7 +105,7 @@ def test_server_without_ranges_starts_over(mirror, tmp_path):
     assert download("latest-small", tmp_path, mirror.address).read_bytes() == RELEASE
 
 
-def test_wrong_checksum_is_refused_and_removed(mirror, tmp_path):
+def test_file_with_a_wrong_checksum_is_removed(mirror, tmp_path):
     mirror.content = RELEASE[:-1] + b"?"
     with pytest.raises(DownloadError, match="MD5 is"):
         download("latest-small", tmp_path, mirror.address)
@@ -119,8 +119,8 @@ def test_unknown_release_and_missing_file(mirror, tmp_path):
         download("ml-1m", tmp_path, f"{mirror.address}/elsewhere")
 
 
-def test_server_that_is_not_there(tmp_path):
-    with pytest.raises(DownloadError, match="cannot be fetched"):
+def test_server_that_does_not_answer(tmp_path):
+    with pytest.raises(DownloadError, match="cannot be downloaded"):
         download("ml-100k", tmp_path, "http://127.0.0.1:9")
 
 
@@ -134,7 +134,7 @@ def test_no_path_leaves_the_target(tmp_path, name):
     assert not target.exists()
 
 
-def test_link_in_an_archive_is_refused(tmp_path):
+def test_link_in_an_archive_is_an_error(tmp_path):
     archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w") as content:
         link = zipfile.ZipInfo("link")

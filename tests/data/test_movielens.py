@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from recsys_spark.data.cleaning import HEADER_LINE, Rules, clean_ratings, clean_side_table
 from recsys_spark.data.movielens import movielens_inputs
 from recsys_spark.errors import SourceError
-from recsys_spark.lakehouse.tables import TABLES
+from recsys_spark.lakehouse.schemas import TABLES
 
 RULES = Rules(run_date=date(2024, 1, 1), user_type="integer", item_type="integer")
 FLAGS = "|".join(["0"] * 3 + ["1", "0", "1"] + ["0"] * 13)
@@ -119,7 +119,7 @@ def test_published_layout(spark, release, name, ratings, items, users):
         assert (None if inputs.users is None else side(inputs.users, "user")) == users
 
 
-def test_place_without_a_release_is_named(spark, tmp_path):
+def test_path_without_a_release_is_named(spark, tmp_path):
     with (
         pytest.raises(SourceError, match="does not exist"),
         movielens_inputs(spark, str(tmp_path / "nowhere")),

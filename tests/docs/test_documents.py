@@ -43,7 +43,9 @@ def load_yaml(example):
 def check_commands(example):
     lines = example.parsed.replace("\\\n", " ").splitlines()
     for line in lines:
-        words = [word for word in shlex.split(line, comments=True) if not re.match(r"[A-Z_]+=", word)]
+        words = [
+            word for word in shlex.split(re.sub(r"(^|\s)#.*", "", line)) if not re.match(r"[A-Z_]+=", word)
+        ]
         if not words:
             continue
         if words[0] == "recsys":

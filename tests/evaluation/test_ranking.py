@@ -1,4 +1,4 @@
-"""Measures through Spark against the same measures taken one user at a time."""
+"""Metrics through Spark against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RELEVANT = [("a", 5), ("b", 3), ("b", 8), ("c", 2)]
 
 
 @pytest.fixture(scope="module")
-def measured(spark):
+def values(spark):
     lists = spark.createDataFrame([(u, [(i, 0.0) for i in items]) for u, items in LISTS.items()], LIST)
     relevant = spark.createDataFrame(RELEVANT, "user string, item int")
     train = spark.createDataFrame(TRAIN, "user string, item int")
@@ -48,24 +48,24 @@ def measured(spark):
         ("coverage", 3, 4 / 5),
     ],
 )
-def test_value_worked_by_hand(measured, metric, k, value):
-    assert measured["m", metric, k].value == pytest.approx(value)
+def test_value_worked_by_hand(values, metric, k, value):
+    assert values["m", metric, k].value == pytest.approx(value)
 
 
-def test_accuracy_counts_all_users_and_the_rest_those_with_a_list(measured):
-    assert measured["m", "ndcg", 3].users == 3
-    assert measured["m", "novelty", 3].users == 2
-    assert ("m", "diversity", 1) not in measured  # no list has two items: undefined, not NaN
+def test_accuracy_counts_all_users_and_the_rest_those_with_a_list(values):
+    assert values["m", "ndcg", 3].users == 3
+    assert values["m", "novelty", 3].users == 2
+    assert ("m", "diversity", 1) not in values  # no list has two items: undefined, not NaN
 
 
-def test_model_without_any_list_misses_everything(measured):
-    assert measured["none", "ndcg", 3].value == 0
-    assert measured["none", "coverage", 3].value == 0
-    assert ("none", "novelty", 3) not in measured
+def test_model_without_any_list_misses_everything(values):
+    assert values["none", "ndcg", 3].value == 0
+    assert values["none", "coverage", 3].value == 0
+    assert ("none", "novelty", 3) not in values
 
 
-def test_interval_holds_the_value(measured):
-    found = measured["m", "recall", 3]
+def test_interval_holds_the_value(values):
+    found = values["m", "recall", 3]
     assert found.low <= found.value <= found.high
     assert found.low < found.high
 
@@ -82,7 +82,7 @@ def test_interval_is_as_wide_as_theory_says(spark):
     assert found.high - found.low == pytest.approx(2 * 1.96 * 0.025, rel=0.15)
 
 
-def test_same_measures_on_any_partitioning(spark):
+def test_same_metrics_on_any_partitioning(spark):
     rng = np.random.default_rng(0)
     lists = spark.createDataFrame(
         [(str(u), [(int(i), 0.0) for i in rng.permutation(30)[:5]]) for u in range(90)], LIST

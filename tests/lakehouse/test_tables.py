@@ -1,5 +1,5 @@
-"""Delta tables: constraints as the last line, upserts that count right, partitions replaced alone, both
-kinds of place.
+"""Delta tables: constraints as the last line of defence, upserts that count right, partitions replaced alone,
+under a path and in a catalog.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def rating(spark, *rows):
         ("u", "i", 1.0, None, date(2025, 1, 1), DAY),
     ],
 )
-def test_constraint_refuses_what_must_not_be_in_ratings(spark, lake, row):
+def test_constraint_rejects_what_must_not_be_in_ratings(spark, lake, row):
     lake.create("ratings")
     with pytest.raises((PySparkException, Py4JJavaError), match=r"(?i)constraint"):
         lake.append("ratings", spark.createDataFrame([row], RATING))
@@ -91,7 +91,7 @@ def test_replace_touches_its_partition_only(spark, lake):
     assert lake.read("recommendations").count() == 2
 
 
-def test_other_id_type_is_refused(lake):
+def test_other_id_type_is_an_error(lake):
     lake.create("ratings", "string", "string")
     lake.create("ratings", "string", "string")
     with pytest.raises(LakeError, match="'item' as string, the data has it as int"):
@@ -118,9 +118,9 @@ def test_tables_of_a_catalog_schema(spark, tmp_path):
 
 def test_ledger_records_done_and_failed_steps(lake):
     ledger = Ledger(lake, "run", DAY, "{}")
-    with ledger.step("one") as entry:
-        entry.counts["rows"] = 3
-        entry.versions_read["ratings"] = 7
+    with ledger.step("one") as record:
+        record.counts["rows"] = 3
+        record.versions_read["ratings"] = 7
     with pytest.raises(RuntimeError), ledger.step("two"):
         raise RuntimeError("it broke\nat line 3")
     rows = {row["step"]: row for row in lake.read("runs").collect()}

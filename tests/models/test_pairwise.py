@@ -253,13 +253,13 @@ def test_features_that_cannot_be_are_named(spark):
     users = spark.createDataFrame([(1, {"a": 1})], "user int, words map<string,int>")
     for frames, columns, said in (
         ({}, ["colour"], "userFeatures is missing"),
-        ({"userFeatures": users}, ["colour"], "no feature column 'colour' among user, words"),
+        ({"userFeatures": users}, ["colour"], "feature column 'colour' is not among the columns user, words"),
         ({"userFeatures": users}, ["words"], "'words' is map<string,int>"),
         ({"userFeatures": users.select("words")}, ["words"], "'words' is map"),
         (
             {"userFeatures": spark.createDataFrame([(1, "a"), (1, "b")], "user int, t string")},
             ["t"],
-            "of user 1 stand in 2 rows",
+            "user 1 has 2 rows of features",
         ),
     ):
         with pytest.raises(ModelError, match=said):

@@ -1,0 +1,150 @@
+"""The Delta tables of the lakehouse: their columns, constraints and partitions.
+
+Columns that hold a user or an item take the id type of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """Definition of a table.
+
+    Attributes
+    ----------
+    grain : what one row is; the table's comment in Delta
+    columns : column → SQL type, with ``{user}`` and ``{item}`` for the types of ids
+    required : columns that are NOT NULL
+    checks : name → condition of a CHECK constraint
+    partition : columns the table is partitioned by
+    """
+
+    grain: str
+    columns: Mapping[str, str]
+    required: Sequence[str] = ()
+    checks: Mapping[str, str] | None = None
+    partition: Sequence[str] = ()
+
+
+FINITE = "abs({0}) < double('Infinity')"  # false for NaN too: in Spark it is larger than any number
+
+TABLES: dict[str, Table] = {
+    "ratings": Table(
+        "one row per (user, item): the last rating",
+        {
+            "user": "{user}",
+            "item": "{item}",
+            "rating": "double",
+            "timestamp": "timestamp",
+            "first_run": "date",
+            "last_run": "date",
+        },
+        required=("user", "item", "rating", "first_run", "last_run"),
+        checks={"finite_rating": FINITE.format("rating"), "run_order": "first_run <= last_run"},
+    ),
+    "rejected_ratings": Table(
+        "one row per rejected input row",
+        {
+            "run_date": "date",
+            "input": "string",
+            "source_file": "string",
+            "reason": "string",
+            "raw": "string",
+            "raw_bytes": "binary",
+        },
+        required=("run_date", "input", "reason"),
+        partition=("run_date",),
+    ),
+    "users": Table(
+        "one row per user",
+        {"user": "{user}", "age": "int", "gender": "string", "occupation": "string", "zip": "string"},
+        required=("user",),
+    ),
+    "items": Table(
+        "one row per item",
+        {"item": "{item}", "title": "string", "year": "int", "genres": "array<string>"},
+        required=("item",),
+    ),
+    "negatives": Table(
+        "one row per (run_date, user, positive, item): an item without an interaction of the user",
+        {"run_date": "date", "user": "{user}", "positive": "{item}", "item": "{item}", "log_q": "float"},
+        required=("run_date", "user", "positive", "item", "log_q"),
+        checks={"another_item": "item <> positive", "finite_log_q": FINITE.format("log_q")},
+        partition=("run_date",),
+    ),
+    "models": Table(
+        "one row per fitted model",
+        {
+            "run_id": "string",
+            "run_date": "date",
+            "model": "string",
+            "purpose": "string",
+            "params": "string",
+            "ratings_version": "bigint",
+            "path": "string",
+            "seconds": "double",
+        },
+        required=("run_id", "run_date", "model", "purpose", "params", "ratings_version", "path"),
+        checks={"known_purpose": "purpose IN ('candidate', 'champion', 'fallback')"},
+    ),
+    "metrics": Table(
+        "one row per (run, model, metric, k, segment)",
+        {
+            "run_id": "string",
+            "run_date": "date",
+            "model": "string",
+            "split": "string",
+            "metric": "string",
+            "k": "int",
+            "segment": "string",
+            "value": "double",
+            "low": "double",
+            "high": "double",
+            "users": "bigint",
+        },
+        required=("run_id", "run_date", "model", "split", "metric", "k", "segment", "value", "users"),
+        checks={"finite_value": FINITE.format("value")},
+    ),
+    "recommendations": Table(
+        "one row per (run_date, user, rank)",
+        {
+            "run_date": "date",
+            "user": "{user}",
+            "rank": "int",
+            "item": "{item}",
+            "score": "float",
+            "model": "string",
+            "reason": "string",
+        },
+        required=("run_date", "user", "rank", "item", "score", "model", "reason"),
+        checks={
+            "rank_from_1": "rank >= 1",
+            "finite_score": FINITE.format("score"),
+            "known_reason": "reason IN ('model', 'fallback')",
+        },
+        partition=("run_date",),
+    ),
+    "runs": Table(
+        "one row per step of a run",
+        {
+            "run_id": "string",
+            "run_date": "date",
+            "step": "string",
+            "state": "string",
+            "started": "timestamp",
+            "seconds": "double",
+            "counts": "map<string,bigint>",
+            "details": "map<string,string>",
+            "versions_read": "map<string,bigint>",
+            "versions_written": "map<string,bigint>",
+            "config": "string",
+            "error": "string",
+        },
+        required=("run_id", "run_date", "step", "state", "started", "seconds", "config"),
+        checks={"known_state": "state IN ('done', 'failed')"},
+    ),
+}
+"""Every table, by name."""
