@@ -52,8 +52,8 @@ def configuration_reference() -> str:
     parts.append("## Sections of the models\n")
     parts.append(
         "A section named like a model sets Params of its estimator. A night sets the Params that name "
-        "columns (`…Col`) itself and rejects a section that names one; `seed` is the configuration's unless the "
-        "section has its own.\n"
+        "columns (`…Col`) itself and rejects a section that names one; `seed` is the configuration's unless "
+        "the section has its own.\n"
     )
     for name in REGISTRY:
         parts += [f"### `{name}`\n", params_table(name)]
