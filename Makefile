@@ -49,7 +49,7 @@ $(VENV)/.test: setup.py $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
-$(VENV)/.docs: setup.py $(VENV)/.run
+$(VENV)/.docs: setup.py $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
