@@ -149,7 +149,8 @@ def test_reference_has_every_param_with_its_default(spark, reference, name):
     table = reference.params_table(name)
     for param in estimator.params:
         default = f"`{estimator.getOrDefault(param)!r}`" if estimator.hasDefault(param) else "–"
-        assert f"| `{param.name}` | {default} | " in table
+        row = rf"^\| `{param.name}` \| [^|]+ \| {re.escape(default)} \| .{{5,}} \|$"
+        assert re.search(row, table, re.MULTILINE), param.name
     assert table in reference.configuration_reference()
 
 

@@ -110,7 +110,7 @@ def test_executor_killed_in_mid_fit_costs_one_job_and_no_bit(
 ):
     package = Path(recsys_spark.__file__).parent
     archive = shutil.make_archive(str(tmp_path / "shipped"), "zip", package.parent, package.name)
-    command = [sys.executable, "-m", "tests.models.cluster_fit", cluster, archive, model]
+    command = [sys.executable, "-m", "tests.training.cluster_fit", cluster, archive, model]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     ) as program:
