@@ -41,6 +41,7 @@ html_theme_options = {
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say the types
 autodoc_default_options = {
@@ -86,11 +87,24 @@ numpydoc_validation_exclude = {
 }
 
 
-def hide_accessors(_app: Any, what: str, name: str, _object: object, skip: bool, _options: Any) -> bool:
-    """Leave getters and setters of Params out: a sentence says that they are there."""
-    return skip or (what == "class" and re.match(r"[gs]et[A-Z]", name) is not None)
+INTERNAL = {
+    "uid",
+    "read",
+    "to_config",
+    "frames",
+    "frame_names",
+    "from_frames",
+    "fitted_values",
+    "model_config",
+}
+"""What our own bases need, or pydantic and Spark add."""
+
+
+def hide_internals(_app: Any, what: str, name: str, _object: object, skip: bool, _options: Any) -> bool:
+    """Leave out what is internal, and getters and setters of Params: a sentence says that they are there."""
+    return skip or (what == "class" and (name in INTERNAL or re.match(r"[gs]et[A-Z]", name) is not None))
 
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
-    app.connect("autodoc-skip-member", hide_accessors)
+    app.connect("autodoc-skip-member", hide_internals)

@@ -1,4 +1,4 @@
-"""Reference tables from the code: every key of the configuration, every Param of every registered estimator.
+"""Reference tables from the code: keys of the configuration, Params of the estimators, reasons of rejections.
 
 Before the build they are written to ``docs/_generated``, where the pages include them.
 """
@@ -17,6 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from recsys_spark.config import Config, sections
 from recsys_spark.config.sections import Section
+from recsys_spark.data.cleaning import REASONS
 from recsys_spark.models.registry import REGISTRY
 
 SECTIONS: dict[str, tuple[str, type[Section]]] = {
@@ -85,11 +86,19 @@ def arguments_table(name: str) -> str:
     return "" if not rows else _table([("argument that is no Param", "type", "what it is"), *rows])
 
 
+def rejections_table() -> str:
+    """The reasons why a row of the input is rejected."""
+    return _table(
+        [("reason", "what it means"), *((f"`{code}`", _text(text)) for code, text in REASONS.items())]
+    )
+
+
 def write(_: object = None) -> None:
     """Write all generated parts."""
     folder = Path(__file__).parents[1] / "_generated"
     folder.mkdir(exist_ok=True)
     (folder / "configuration.md").write_text(configuration_reference(), encoding="utf-8")
+    (folder / "rejections.md").write_text(rejections_table(), encoding="utf-8")
     for name in REGISTRY:
         content = f"{params_table(name)}\n{arguments_table(name)}"
         (folder / f"params_{name}.md").write_text(content, encoding="utf-8")

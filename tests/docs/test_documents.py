@@ -1,4 +1,4 @@
-"""The documents hold: every code block runs, every command parses, the references are complete."""
+"""The documents hold: code prints what they say, configurations load, commands parse, files are there."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ import re
 import shlex
 from pathlib import Path
 
-import click
 import pytest
 import typer
-import yaml
-from pydantic import BaseModel
 from sybil import Sybil
+from sybil.example import SybilFailure
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser
 from sybil.parsers.rest import DocTestParser
 
 import recsys_spark
 from recsys_spark.cli import app
-from recsys_spark.config import load_config, sections
+from recsys_spark.config import load_config
+from recsys_spark.errors import ConfigError
 from recsys_spark.models.registry import REGISTRY
+from recsys_spark.pipeline.night import check_models
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DOCUMENTS = [path for path in DOCUMENTS if not {"_build", "_generated"} & set(path.parts)]
+FENCE = re.compile(r"^```(python|yaml|bash)$", re.MULTILINE)
+RUNNABLE = [path for path in DOCUMENTS if FENCE.search(path.read_text(encoding="utf-8"))]
 DOCTESTED = [
     module.name
     for module in pkgutil.walk_packages(recsys_spark.__path__, "recsys_spark.")
@@ -33,45 +35,73 @@ DOCTESTED = [
 ]
 
 
+USAGE_ERRORS = {"NoSuchOption", "BadParameter", "MissingParameter", "AssertionError", "Failed"}
+"""Names of click's errors of usage, of which typer has a copy, and what this module itself raises."""
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
 def load_yaml(example):
     path = example.namespace["folder"] / "night.yaml"
     path.write_text(example.parsed, encoding="utf-8")
-    config = load_config(path, REGISTRY, environment={})
-    assert config.ingest.source.format in ("csv", "parquet")
+    check_models(load_config(path, REGISTRY, environment={}))
 
 
 def check_commands(example):
-    lines = example.parsed.replace("\\\n", " ").splitlines()
-    for line in lines:
-        words = [
-            word for word in shlex.split(re.sub(r"(^|\s)#.*", "", line)) if not re.match(r"[A-Z_]+=", word)
-        ]
-        if not words:
-            continue
-        if words[0] == "recsys":
+    for line in example.parsed.replace("\\\n", " ").splitlines():
+        check_command(line)
+
+
+def check_command(line):
+    words = shlex.split(re.sub(r"(^|\s)#.*", "", line))
+    words = [word for word in words if not re.match(r"[A-Z_]+=", word)]
+    match words:
+        case []:
+            pass
+        case ["recsys", *_]:
             parse(typer.main.get_command(app), words)
-        elif words[0] == "make":
-            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
-        elif words[0] == "spark-submit":
+        case ["make", target, *_]:
+            assert has_target(target), line
+        case ["spark-submit", *_]:
             job = next(n for n, word in enumerate(words) if word.endswith(".py"))
             assert (ROOT / words[job]).is_file(), line
-            parse(typer.main.get_command(app), ["recsys", Path(words[job]).stem, *words[job + 1 :]])
-        else:
-            assert words[0] == "python3", f"a command that nothing checks: {line}"
+            step = Path(words[job]).stem.replace("_", "-")
+            parse(typer.main.get_command(app), ["recsys", step, *words[job + 1 :]])
+        case ["python", "-m", module, *options]:
+            source = (ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+            for option in options:
+                assert not option.startswith("--") or f'"{option}"' in source, f"{line}: {option}"
+        case ["python3", "-m", "venv", *_]:
+            pass  # makes an environment, which takes long and needs the network
+        case _:
+            pytest.fail(f"a command that nothing checks: {line}")
+
+
+def has_target(name):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    if name.startswith("bench-"):
+        return (ROOT / "tests" / "benchmarks" / f"{name.removeprefix('bench-')}.py").is_file()
+    return re.search(rf"^{name}:", makefile, re.MULTILINE) is not None
 
 
 def parse(command, words):
-    """Let click parse a command line without running it; it raises for what the command does not take."""
-    context = command.make_context(words[0], ["--help"], resilient_parsing=True)
-    name, *arguments = words[1:]
-    while not name.startswith("-"):
-        command = command.get_command(context, name)
-        assert command is not None, f"no command {name}"
-        context = click.Context(command, info_name=name, parent=context)
-        if not isinstance(command, click.Group):
-            command.make_context(name, arguments, parent=context)
+    """Let the command line parse its words without running anything; it raises for what it does not take."""
+    name, *arguments = words
+    context = None
+    while hasattr(command, "get_command"):  # a group of commands
+        given = arguments[:] or ["--help"]
+        context = command.make_context(name, given, parent=context, resilient_parsing=True)
+        if not arguments or arguments[0].startswith("-"):
+            options = {option for param in command.get_params(context) for option in param.opts}
+            assert {word for word in arguments if word.startswith("-")} <= options, words
             return
         name, *arguments = arguments
+        inner = command.get_command(context, name)
+        assert inner is not None, f"no command {name}"
+        command = inner
+    command.make_context(name, arguments, parent=context)
 
 
 MARKDOWN = Sybil(
@@ -83,88 +113,95 @@ MARKDOWN = Sybil(
 )
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", RUNNABLE, ids=name_of)
 def test_every_code_block_of_a_document_runs(spark, tmp_path, path):
     document = MARKDOWN.parse(path)
     document.namespace.update(spark=spark, folder=tmp_path)
     examples = list(document.examples())
+    assert len(examples) >= len(FENCE.findall(path.read_text(encoding="utf-8")))
     for example in examples:
         example.evaluate()
-    fences = re.findall(r"^```(python|yaml|bash)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(examples) >= len(fences)
 
 
 @pytest.mark.parametrize("module", DOCTESTED)
 def test_examples_of_docstrings_print_what_they_say(spark, module):
-    document = Sybil([DocTestParser()]).parse(Path(importlib.import_module(module).__file__))
-    document.namespace.update(vars(importlib.import_module(module)), spark=spark)
+    imported = importlib.import_module(module)
+    document = Sybil([DocTestParser()]).parse(Path(imported.__file__))
+    document.namespace.update(vars(imported), spark=spark)
     examples = list(document.examples())
     assert examples
     for example in examples:
         example.evaluate()
 
 
-@pytest.fixture(scope="module")
-def reference():
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "_ext" / "reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.mark.parametrize(
+    "line",
+    [
+        "recsys nightly --config night.yaml --run-date 2026-01-31 --shoe 3",
+        "recsys nightly --config night.yaml --run-date yesterday",
+        "recsys nightly --config night.yaml",
+        "recsys dream --config night.yaml",
+        "recsys datasets download",
+        "recsys --verse",
+        "make bench-dreams",
+        "make dream",
+        "spark-submit jobs/nightly.py --config night.yaml",
+        "python -m tests.benchmarks.als --dreams 3",
+        "rm -r lake",
+    ],
+)
+def test_a_wrong_command_would_be_found(line):
+    with pytest.raises((Exception, pytest.fail.Exception)) as error:
+        check_command(line)
+    assert type(error.value).__name__ in USAGE_ERRORS
 
 
-def keys_of(section, prefix=""):
-    """Every key that a configuration may have, from the pydantic models alone."""
-    found = set()
-    for name, field in section.model_fields.items():
-        if section is sections.Config and name in ("params", "origin"):
-            continue
-        found.add(prefix + name)
-        for kind in nested(field.annotation):
-            found |= keys_of(kind, f"{prefix}{name}.")
-    return found
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_commands_within_sentences_parse(path):
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+    for span in spans:
+        if "<" not in span and re.match(r"(make \w|python -m tests\.benchmarks\.|recsys \w+ --)", span):
+            check_command(span)
 
 
-def nested(annotation):
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [kind for part in getattr(annotation, "__args__", ()) for kind in nested(part)]
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_files_that_a_document_names_are_there(path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", text):
+        assert (path.parent / target).is_file(), target
+    for target in re.findall(r"`((?:recsys_spark|conf|jobs|tests)/[\w/.]*)`", text):
+        assert (ROOT / target).exists(), target
 
 
-def test_reference_has_every_key_and_says_what_it_does(reference):
-    rows = re.findall(
-        r"^\| `([\w.]+)` \| (.+?) \| (.+?) \| (.+?) \|$", reference.configuration_reference(), re.MULTILINE
-    )
-    said = {key: text for key, _, _, text in rows}
-    # users and items share a section, as a side table's text shares that of the ratings
-    keys = {re.sub(r"source\.users", "source.items", key) for key in keys_of(sections.Config)}
-    keys = {re.sub(r"source\.items\.text\.", "source.text.", key) for key in keys} - {"ingest.source.items"}
-    assert keys - {"ingest.source.items"} <= set(said)
-    assert {"ingest.source.users", "ingest.source.items"} <= set(said)
-    assert all(len(text) > 5 for text in said.values())
+def test_the_road_names_functions_that_are_there():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    stops = re.findall(r"^\d+\. `(\w[\w/.]+)`: (.+)$", text, re.MULTILINE)
+    assert len(stops) == 16
+    for file, names in stops:
+        source = (ROOT / file).read_text(encoding="utf-8")
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"^\s*(def|class) {name}\b|\b{name}\(", source, re.MULTILINE), f"{file}: {name}"
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_reference_has_every_param_with_its_default(spark, reference, name):
-    estimator = REGISTRY[name].estimator()
-    table = reference.params_table(name)
-    for param in estimator.params:
-        default = f"`{estimator.getOrDefault(param)!r}`" if estimator.hasDefault(param) else "–"
-        row = rf"^\| `{param.name}` \| [^|]+ \| {re.escape(default)} \| .{{5,}} \|$"
-        assert re.search(row, table, re.MULTILINE), param.name
-    assert table in reference.configuration_reference()
+@pytest.mark.parametrize(
+    "block",
+    [
+        "```python\n>>> 1 + 1\n3\n\n```\n",
+        "```python\nimport recsys_spork\n```\n",
+        "```yaml\nlake: { root: there }\ningest: { source: { format: synthetic } }\nals: { rnak: 3 }\n```\n",
+        "```bash\nrecsys dream\n```\n",
+    ],
+)
+def test_a_wrong_code_block_would_be_found(tmp_path, block):
+    path = tmp_path / "page.md"
+    path.write_text(block, encoding="utf-8")
+    document = MARKDOWN.parse(path)
+    document.namespace["folder"] = tmp_path
+    (example,) = document.examples()
+    with pytest.raises((SybilFailure, ConfigError, ImportError, AssertionError)):
+        example.evaluate()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*.yaml")), ids=lambda path: path.name)
-def test_shipped_configuration_loads_and_names_the_defaults_it_claims(path):
-    config = load_config(path, REGISTRY, environment={})
-    assert config.models
-    for line in path.read_text(encoding="utf-8").splitlines():
-        claim = re.search(r"^(\s*)(\w+): (\S+) # (the default|default: (\S+))$", line)
-        if claim and claim[4] == "the default":
-            assert yaml.safe_load(claim[3]) in (
-                field.default
-                for section in vars(sections).values()
-                if isinstance(section, type) and issubclass(section, BaseModel)
-                for name, field in section.model_fields.items()
-                if name == claim[2]
-            )
+def test_readme_fits_on_two_screens():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120

@@ -5,18 +5,19 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
 from recsys_spark.errors import GroupError
-from recsys_spark.training import group as collectives
+from recsys_spark.training import group as training_group
 from recsys_spark.training.group import connect, listening, reporting
 from tests.training.groups import run_group
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_everybody_gets_what_was_meant_for_him(size):
+def test_every_task_receives_what_was_sent_to_it(size):
     def program(group):
         mine = [np.full((to + 1, 2), 10 * group.rank + to, np.float32) for to in range(group.size)]
         return group.all_to_all(mine)
@@ -35,9 +36,9 @@ def test_arrays_of_any_size_and_dtype_arrive():
     ]
     for array in arrays:
         first, second = run_group(2, lambda group, array=array: group.all_gather(array))
-        for got in (*first, *second):
-            assert (got.dtype, got.shape) == (array.dtype, array.shape)
-            np.testing.assert_array_equal(got, array)
+        for received in (*first, *second):
+            assert (received.dtype, received.shape) == (array.dtype, array.shape)
+            np.testing.assert_array_equal(received, array)
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -53,7 +54,7 @@ def test_ordered_sum_has_the_same_bits_on_any_number_of_tasks():
         np.float32
     )
     results = set()
-    for size in (1, 2, 3, 7):
+    for size in (1, 2, 3, 5):
         bounds = np.arange(size + 1) * 16 // size
         for total in run_group(
             size,
@@ -79,37 +80,26 @@ def test_peer_that_dies_ends_the_others_at_once():
     started = time.monotonic()
     run_group(3, program)
     assert set(ended) == {0, 2}
-    for seconds, said in ended.values():
+    for seconds, message in ended.values():
         assert seconds < 5
-        assert "is gone" in said
+        assert "is gone" in message
 
 
 def test_strangers_learn_nothing_and_disturb_nothing():
-    heard = []
-    silent = []
+    strangers = []
 
-    def meddle(address):
+    def intrude(address):
         port = int(address.rpartition("|")[2])
-        quiet = socket.create_connection(("127.0.0.1", port))  # says nothing, and stays
-        silent.append(quiet)
-        loud = socket.create_connection(("127.0.0.1", port))
-        loud.settimeout(10)
-        loud.sendall(b"GET / HTTP/1.1\r\n\r\n".ljust(200))
-        answer = b""
-        try:
-            while chunk := loud.recv(4096):
-                answer += chunk
-        except OSError:
-            pass
-        heard.append(answer)
-        loud.close()
+        strangers.append(socket.create_connection(("127.0.0.1", port)))  # says nothing, and stays
+        strangers.append(socket.create_connection(("127.0.0.1", port)))
+        strangers[-1].sendall(b"GET / HTTP/1.1\r\n\r\n".ljust(200))
 
     addresses, everybody = [""] * 2, threading.Barrier(2)
 
     def task(rank, results):
         def exchange(address):
             if rank == 0:
-                meddle(address)
+                intrude(address)  # before the other task comes
             addresses[rank] = address
             everybody.wait(20)
             return addresses
@@ -123,10 +113,15 @@ def test_strangers_learn_nothing_and_disturb_nothing():
         thread.start()
     for thread in threads:
         thread.join(30)
-    silent[0].close()
     assert results == {0: 2, 1: 2}
-    (answer,) = heard
-    assert len(answer) <= 32  # a random challenge, and no more
+    silent, loud = strangers
+    silent.close()
+    answer = b""
+    loud.settimeout(10)  # it is not kept waiting: a timeout fails the test
+    with loud, suppress(ConnectionError):
+        while chunk := loud.recv(4096):
+            answer += chunk
+    assert len(answer) == 32  # a random challenge, and no more
 
 
 def test_reports_arrive_in_order_while_their_tasks_run_and_those_of_strangers_do_not(spark):
@@ -147,7 +142,7 @@ def test_reports_arrive_in_order_while_their_tasks_run_and_those_of_strangers_do
     assert heard == [[0, 0.5], [1, 0.5], [2, 0.5]]
 
 
-def test_report_to_one_who_has_gone_is_lost(spark):
+def test_report_to_a_driver_that_has_gone_is_lost(spark):
     heard = []
     with listening(b"k" * 32, spark, heard.append) as address:
         pass
@@ -157,7 +152,7 @@ def test_report_to_one_who_has_gone_is_lost(spark):
 
 
 def test_task_with_another_key_is_not_let_in(monkeypatch):
-    monkeypatch.setattr(collectives, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(training_group, "CONNECT_SECONDS", 1.0)
     addresses, everybody, failures = [""] * 2, threading.Barrier(2), {}
 
     def task(rank):
