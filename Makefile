@@ -1,6 +1,6 @@
 # make demo       a whole night on the built-in data set
 # make test       the whole test suite
-# make test-fast  the tests that need no Java
+# make test-fast  the tests that need no Java and little compiling
 # make check      format, lint, types, layers
 # make docs       the documents, in docs/_build/html
 # make bench-*    measurements against peers; see docs/benchmarks.md
@@ -18,7 +18,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not spark" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not spark and not slow" $(PYTEST_ARGS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .

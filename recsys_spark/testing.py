@@ -3,6 +3,21 @@
 A model's tests inherit :class:`ModelContract` and say how to make an estimator. pytest must be installed, and
 there must be a fixture ``spark``: a session such as :func:`recsys_spark.get_session` makes::
 
+    # conftest.py
+    import pytest
+    from recsys_spark import get_session
+
+    pytest.register_assert_rewrite("recsys_spark.testing")  # failures show what was compared
+
+
+    @pytest.fixture(scope="session")
+    def spark():
+        session = get_session()
+        yield session
+        session.stop()
+
+
+    # test_my_model.py
     from recsys_spark.testing import ModelContract
 
 

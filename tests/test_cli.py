@@ -1,4 +1,4 @@
-"""The command line in processes of its own: exit codes and what a person reads."""
+"""The command line in processes of its own: exit codes and output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from recsys_spark import __version__
-from recsys_spark.cli import STEP_NAMES, app
+from recsys_spark.cli import STEP_NAMES, app, main
 from recsys_spark.console import table
 from recsys_spark.data.download import RELEASES
 from recsys_spark.pipeline.steps import STEPS
@@ -41,7 +41,7 @@ def test_wrong_configuration_exits_with_2_before_spark_starts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nightly", "--run-date", "2026-01-31"], "Missing option '--config'"),
         (
@@ -53,10 +53,10 @@ def test_wrong_configuration_exits_with_2_before_spark_starts(tmp_path):
         (["serve"], "No such command 'serve'"),
     ],
 )
-def test_wrong_usage_exits_with_2(tmp_path, arguments, said):
+def test_wrong_usage_exits_with_2(tmp_path, arguments, message):
     done = recsys(*arguments, cwd=tmp_path, COLUMNS="300", TERM="dumb")
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
 @pytest.mark.spark
@@ -72,14 +72,13 @@ def test_failed_step_exits_with_1_and_one_line(tmp_path):
     assert "WARN" not in done.stderr
 
 
-def test_missing_input_is_noticed_before_spark_starts(tmp_path):
+def test_missing_input_is_noticed_before_spark_starts(tmp_path, monkeypatch, capsys):
     (tmp_path / "c.yaml").write_text(
         "lake: {root: lake}\n"
         "ingest: {source: {format: csv, path: 'in/*.csv', items: {path: items.csv, id: sku}}}\n"
     )
-    done = recsys(
-        "nightly", "--config", "c.yaml", "--run-date", "2026-01-31", cwd=tmp_path, JAVA_HOME="/nowhere"
-    )
+    arguments = ("--config", "c.yaml", "--run-date", "2026-01-31")
+    done = recsys("nightly", *arguments, cwd=tmp_path, JAVA_HOME="/nowhere")
     assert done.returncode == 2
     assert done.stderr == (
         f"recsys: c.yaml: ingest.source.path: given 'in/*.csv'; allowed: an existing file, folder or glob; "
@@ -87,10 +86,11 @@ def test_missing_input_is_noticed_before_spark_starts(tmp_path):
     )
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.csv").touch()
-    done = recsys(
-        "ingest", "--config", "c.yaml", "--run-date", "2026-01-31", cwd=tmp_path, JAVA_HOME="/nowhere"
-    )
-    assert "ingest.source.items.path: given 'items.csv'" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["ingest", *arguments])
+    assert ended.value.code == 2
+    assert "ingest.source.items.path: given 'items.csv'" in capsys.readouterr().err
 
 
 def test_help_and_version_import_neither_spark_nor_models(tmp_path):
@@ -121,22 +121,15 @@ def test_every_step_is_a_command_whose_help_says_what_it_reads_and_writes():
         assert commands[name.replace("_", "-")].__doc__ == line
 
 
-def test_train_takes_the_models_to_train(tmp_path):
+def test_train_takes_the_models_to_train(tmp_path, monkeypatch, capsys):
     (tmp_path / "c.yaml").write_text("lake: {root: lake}\ningest: {source: {format: synthetic}}\n")
-    arguments = (
-        "train",
-        "--config",
-        "c.yaml",
-        "--run-date",
-        "2026-01-31",
-        "--models",
-        "als",
-        "--models",
-        "alz",
-    )
-    done = recsys(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "models: given 'alz'; allowed: als, mllib_als, pairwise, popularity, softmax" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    models = ("--models", "als", "--models", "alz")
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--config", "c.yaml", "--run-date", "2026-01-31", *models])
+    assert ended.value.code == 2
+    message = capsys.readouterr().err.replace("\n", " ")
+    assert "models: given 'alz'; allowed: als, mllib_als, pairwise, popularity, softmax" in message
 
 
 @pytest.mark.spark
@@ -164,14 +157,14 @@ def test_table_shows_markup_and_control_characters_as_text(capsys):
 
 
 @pytest.mark.parametrize(
-    ("java", "said"),
+    ("java", "message"),
     [
         (None, "Java not found: install a JDK 17, 21 or 25"),
         ("#!/bin/sh\necho 'openjdk version \"11.0.2\"' >&2\n", "Java 11 is too old for Spark 4.2"),
         ("#!/bin/sh\necho 'java version \"1.8.0_202\"' >&2\n", "Java 8 is too old for Spark 4.2"),
     ],
 )
-def test_missing_or_old_java_is_one_line(tmp_path, java, said):
+def test_missing_or_old_java_is_one_line(tmp_path, java, message):
     (tmp_path / "bin").mkdir()
     if java:
         (tmp_path / "bin/java").write_text(java)
@@ -179,7 +172,7 @@ def test_missing_or_old_java_is_one_line(tmp_path, java, said):
     (tmp_path / "c.yaml").write_text("lake: {root: lake}\ningest: {source: {format: synthetic}}\n")
     done = recsys("split", "-c", "c.yaml", "-d", "2026-01-31", cwd=tmp_path, JAVA_HOME=str(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.startswith(f"recsys: {said}")
+    assert done.stderr.startswith(f"recsys: {message}")
     assert len(done.stderr.splitlines()) == 1
 
 

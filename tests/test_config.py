@@ -1,4 +1,4 @@
-"""Configuration: what is refused, and that the error says file, key, given and allowed."""
+"""Configuration: what is rejected, and that the error says file, key, given and allowed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_every_problem_is_named_at_once(load):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("lake: [", "is not YAML"),
         ("- a\n- b", "a mapping of sections"),
@@ -85,8 +85,8 @@ def test_every_problem_is_named_at_once(load):
         ("ingest: {source: {format: synthetic}}", "lake: given 'nothing'; allowed: this key is required"),
     ],
 )
-def test_file_that_is_no_configuration(load, text, said):
-    with pytest.raises(ConfigError, match=said):
+def test_file_that_is_not_a_configuration_is_rejected(load, text, message):
+    with pytest.raises(ConfigError, match=message):
         load(text)
 
 
@@ -104,11 +104,11 @@ def test_missing_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [("split.rows_per_user", "key.path=value"), ("=3", "key.path=value"), ("seed.x=1", "given 'seed'")],
 )
-def test_malformed_override(load, override, said):
-    with pytest.raises(ConfigError, match=said):
+def test_malformed_override_is_rejected(load, override, message):
+    with pytest.raises(ConfigError, match=message):
         load(GOOD + "seed: 1", override)
 
 
@@ -137,7 +137,7 @@ def test_model_sections_become_parameters(load):
     assert load(GOOD, "als.rank=64").params == {"als": {"rank": 64}}
 
 
-def test_events_need_a_mapped_column_and_back(load):
+def test_events_and_a_mapped_column_need_each_other(load):
     assert load(CSV).ingest.events == {"view": 1}
     with pytest.raises(ConfigError, match="belong together"):
         load(CSV, "ingest.events={}")
@@ -154,7 +154,7 @@ def test_shipped_configurations_are_valid():
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"rnak": 3}, r"als\.rnak: given 3; allowed: did you mean 'rank'"),
         ({"rank": "many"}, r"als\.rank: given 'many'"),
@@ -163,11 +163,11 @@ def test_shipped_configurations_are_valid():
         ({"userCol": "u"}, r"als\.userCol: given 'u'"),
     ],
 )
-def test_model_parameters_are_checked_against_the_estimators_own(spark, params, said):
-    with pytest.raises(ConfigError, match=said):
+def test_model_parameters_are_checked_against_the_estimators_own(params, message):
+    with pytest.raises(ConfigError, match=message):
         build("als", params, 1)
 
 
-def test_params_reach_the_estimator_and_the_seed_is_the_nights(spark):
+def test_params_reach_the_estimator_with_the_seed_of_the_configuration():
     estimator = build("als", {"rank": 3}, 99)
     assert (estimator.getOrDefault("rank"), estimator.getOrDefault("seed")) == (3, 99)

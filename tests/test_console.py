@@ -10,13 +10,13 @@ from recsys_spark import console
 
 
 @pytest.fixture(autouse=True)
-def usual_console():
+def default_console():
     yield
     console.configure()
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [
         (0.4, "0 s"),
         (59.4, "59 s"),
@@ -25,8 +25,8 @@ def usual_console():
         (3_600 + 3 * 60 + 20, "1 h 3 min"),
     ],
 )
-def test_durations_as_people_say_them(seconds, said):
-    assert console.duration(seconds) == said
+def test_durations_are_readable(seconds, expected):
+    assert console.duration(seconds) == expected
 
 
 def test_lines_of_progress_carry_the_time(capsys):

@@ -16,6 +16,8 @@ from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.steps import run_night
 
+pytestmark = pytest.mark.slow
+
 FOLD = "user int, item int, rating double, timestamp long"
 
 
@@ -59,7 +61,7 @@ def test_implicit_als_beats_popularity_on_ndcg(night):
     assert night.ledger.last_done("evaluate")["details"]["champion"] == "als"
 
 
-def test_everybody_gets_ten_unseen_items(night):
+def test_every_user_gets_ten_unseen_items(night):
     lists = night.lake.read("recommendations")
     assert lists.groupBy("user").count().groupBy("count").count().collect() == [(10, 943)]
     assert lists.join(night.lake.read("ratings"), ["user", "item"]).count() == 0

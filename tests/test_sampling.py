@@ -1,4 +1,4 @@
-"""Negatives on Spark: what stands in the rows, whatever the partitioning."""
+"""Negatives on Spark: the rows of the result, whatever the partitioning."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_positives_come_back_each_with_its_negatives(positives, strategy):
 
 
 @pytest.mark.parametrize("strategy", ["uniform", "popularity", "in-batch"])
-def test_negatives_do_not_depend_on_the_partitioning_and_do_on_the_epoch(positives, strategy):
+def test_negatives_do_not_depend_on_the_partitioning_but_on_the_epoch(positives, strategy):
     sampler = NegativeSampler(strategy=strategy, ratio=2.5, seed=4, batchSize=40)
     once = sorted(sampler.transform(positives).collect())
     scattered = positives.orderBy(F.xxhash64("note")).repartition(5)
@@ -77,7 +77,7 @@ def test_history_is_not_drawn_and_counts_for_popularity(spark, positives):
         assert row.log_q == pytest.approx(np.log(1 / left), abs=1e-4)
 
 
-def test_in_batch_negatives_are_what_others_in_the_batch_took(spark):
+def test_in_batch_negatives_are_positives_of_others_in_the_batch(spark):
     rows = [(u, f"item {u}", "") for u in range(40)] + [(u, "item 0", "") for u in range(1, 21)]
     sampler = NegativeSampler(strategy="in-batch", batchSize=1000, ratio=2)
     _, negatives = split(sampler.transform(spark.createDataFrame(rows, SCHEMA)).collect())
@@ -103,7 +103,7 @@ def test_hard_negatives_are_the_best_scored_unseen_items(spark, positives):
         assert row.item == max(set(y) - taken[row.user], key=lambda item: np.dot(x[row.user], y[item]))
 
 
-def test_too_few_unseen_items_are_counted_or_refused(spark):
+def test_too_few_unseen_items_are_counted_or_rejected(spark):
     rows = [(1, f"item {i}", "") for i in range(4)] + [(2, "item 0", "")]
     frame = spark.createDataFrame(rows, SCHEMA)
     catalogue = spark.createDataFrame([(f"item {i}",) for i in range(6)], "item string")
@@ -126,7 +126,7 @@ def test_ratio_may_be_a_fraction_or_a_column(spark, positives):
     assert all(count == n for (_, n), count in Counter((row.note, row.n) for row in negatives).items())
 
 
-def test_catalogue_bounds_what_is_drawn(spark, positives):
+def test_only_items_of_the_catalogue_are_drawn(spark, positives):
     catalogue = spark.createDataFrame(
         [("item 3",), ("item 4",), ("something new",), ("something new",)], "item string"
     )
@@ -138,7 +138,7 @@ def test_catalogue_bounds_what_is_drawn(spark, positives):
 
 
 @pytest.mark.parametrize(
-    ("rows", "params", "said"),
+    ("rows", "params", "message"),
     [
         ([(None, "a", "")], {}, "'user' has null ids"),
         ([(1, None, "")], {}, "'item' has null ids"),
@@ -148,8 +148,8 @@ def test_catalogue_bounds_what_is_drawn(spark, positives):
         ([(0, "a", "")], {"ratioCol": "user"}, "number of negatives must be at least 1, found 0"),
     ],
 )
-def test_bad_input_is_refused_with_a_sentence(spark, rows, params, said):
-    with pytest.raises(Exception, match=said):
+def test_bad_input_is_rejected_with_a_message(spark, rows, params, message):
+    with pytest.raises(Exception, match=message):
         NegativeSampler(**params).transform(spark.createDataFrame(rows, SCHEMA)).collect()
 
 
@@ -158,7 +158,7 @@ def test_columns_of_the_result_must_be_free(positives):
         NegativeSampler().transform(positives.withColumn("label", F.lit(1)))
 
 
-def test_params_are_saved(tmp_path):
+def test_params_are_saved(spark, tmp_path):
     NegativeSampler(strategy="popularity", popularityExponent=0.5, ratio=4, seed=7).save(
         str(tmp_path / "sampler")
     )

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -222,10 +223,8 @@ def peers(matrix: csr_matrix, rank: int, solvers: list[str]) -> tuple[list[dict[
     with threadpool_limits(1):
         ways = {"cg": ("3 conjugate-gradient steps", True, 10), "cholesky": ("exact", False, 2)}
         for name, use_cg, iterations in (ways[solver] for solver in solvers):
-            models = []
-
-            def fit(count: int, use_cg: bool = use_cg, models: list[object] = models) -> None:
-                model = AlternatingLeastSquares(
+            first, last = (
+                AlternatingLeastSquares(
                     factors=rank,
                     regularization=REG,
                     iterations=count,
@@ -233,16 +232,21 @@ def peers(matrix: csr_matrix, rank: int, solvers: list[str]) -> tuple[list[dict[
                     random_state=1,
                     num_threads=os.cpu_count() or 1,
                 )
-                model.fit(confidence, show_progress=False)
-                models.append(model)
-
-            first, last = seconds(lambda: fit(1)), seconds(lambda: fit(iterations))  # noqa: B023
-            each = (last - first) / (iterations - 1)
+                for count in (1, iterations)
+            )
+            first_seconds, last_seconds = (
+                seconds(partial(model.fit, confidence, show_progress=False)) for model in (first, last)
+            )
+            each = (last_seconds - first_seconds) / (iterations - 1)
             rows.append(
-                {"what": f"implicit, {name}", "iteration, s": each, "10 iterations, s": first + 9 * each}
+                {
+                    "what": f"implicit, {name}",
+                    "iteration, s": each,
+                    "10 iterations, s": first_seconds + 9 * each,
+                }
             )
             if use_cg:
-                reached = objective(matrix, models[-1].user_factors, models[-1].item_factors, True, 0.0)
+                reached = objective(matrix, last.user_factors, last.item_factors, True, 0.0)
                 rows[-1]["objective"] = targets["implicit"] = reached
     return rows, targets
 
@@ -304,7 +308,7 @@ def measure(
 
 
 def main() -> None:
-    """MetricValue and publish."""
+    """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, nargs="+", default=[100_000, 1_000_000, 5_000_000, EVENTS])
     parser.add_argument("--rank", type=int, nargs="+", default=[64])

@@ -49,7 +49,7 @@ def make_data(folder: Path, users: int, train_rows: int) -> None:
 
 
 def main() -> None:
-    """MetricValue and publish."""
+    """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=138_000)
     options = parser.parse_args()

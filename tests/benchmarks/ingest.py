@@ -73,7 +73,7 @@ def one_way(way: str, folder: Path) -> list[float]:
 
 
 def main() -> None:
-    """MetricValue and publish; with ``--way``, one way only, printed as JSON."""
+    """Measure and publish; with ``--way``, one way only, printed as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ratings", type=int, default=5_200_000)
     parser.add_argument("--way")

@@ -296,7 +296,7 @@ def ranking(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """MetricValue and publish."""
+    """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--only", nargs="+", default=["errors", "ranking", "gravity", "ncf", "negatives"], help="which tables"

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.kernels.negatives import Ints, Longs, Proposal, draw_negatives
+from recsys_spark.kernels.arrays import Ints, Longs
+from recsys_spark.kernels.negatives import Proposal, draw_negatives
 from recsys_spark.kernels.randomness import mix
 from recsys_spark.sampling import NegativeSampler
 from recsys_spark.session import get_session
@@ -103,7 +104,7 @@ def sampled(sampler: NegativeSampler, positives: DataFrame) -> None:
 
 
 def main() -> None:
-    """MetricValue and publish."""
+    """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=27_000)
     parser.add_argument("--negatives", type=int, nargs="+", default=[1_000_000, 10_000_000, 100_000_000])

@@ -224,7 +224,7 @@ def _apart(part: str, number: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """MetricValue and publish."""
+    """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=["ours", "torch"], help="one row alone, as JSON")
     parser.add_argument("--number", type=int, default=1, help="tasks or threads of it")

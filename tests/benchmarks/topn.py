@@ -108,7 +108,7 @@ def kernel_seconds(
 
 
 def main() -> None:
-    """MetricValue and publish."""
+    """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=138_000)
     parser.add_argument("--repeats", type=int, default=3)

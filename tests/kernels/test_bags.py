@@ -1,4 +1,4 @@
-"""Bags of embeddings: held-out items, sums and their way back, and Adam by hand."""
+"""Bags of embeddings: held-out items, sums and their gradients, and Adam by hand."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ INDPTR, ITEMS = np.array([0, 3, 4, 6]), np.array([0, 2, 4, 1, 2, 3], np.int32)
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.floats(0, 0.999), st.integers(0, 2**63))
 @settings(deadline=None)
-def test_held_out_items_are_distinct_and_never_the_whole_history(lengths, share, key):
+def test_held_out_items_are_distinct_and_never_the_whole_history(lengths, fraction, key):
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     rows = np.arange(len(lengths), dtype=np.int32)
-    slots, places = hold_out(np.full(len(lengths), key, np.uint64), indptr, rows, share)
-    assert len(np.unique(places)) == len(places)
-    assert ((places >= indptr[slots]) & (places < indptr[slots + 1])).all()
-    expected = [min(max(1, round(share * length)), length - 1) if length > 1 else 0 for length in lengths]
+    slots, positions = hold_out(np.full(len(lengths), key, np.uint64), indptr, rows, fraction)
+    assert len(np.unique(positions)) == len(positions)
+    assert ((positions >= indptr[slots]) & (positions < indptr[slots + 1])).all()
+    expected = [min(max(1, round(fraction * length)), length - 1) if length > 1 else 0 for length in lengths]
     assert np.bincount(slots, minlength=len(lengths)).tolist() == expected
 
 
 def test_every_item_is_held_out_as_often_as_another():
     keys = np.random.default_rng(0).integers(0, 2**63, 30_000).astype(np.uint64)
     indptr = np.arange(30_001) * 5
-    slots, places = hold_out(keys, indptr, np.arange(30_000, dtype=np.int32), 0.4)
-    counts = np.bincount(places - indptr[slots], minlength=5)
+    slots, positions = hold_out(keys, indptr, np.arange(30_000, dtype=np.int32), 0.4)
+    counts = np.bincount(positions - indptr[slots], minlength=5)
     assert counts.sum() == 60_000
     assert chisquare(counts).pvalue > 1e-3
 
 
-def test_sums_of_bags_and_their_way_back():
+def test_sums_of_bags_and_their_gradients():
     table = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     rows = np.array([2, 0], np.int32)
     members = np.array([[0, 0, 1, 1, 0], [1, 0, 1, 0, 1]], np.float32)  # of histories 2 and 0

@@ -8,11 +8,11 @@ import pytest
 from recsys_spark.kernels.losses import bpr, contrastive, logistic, squared
 
 SCORES = np.array([[1.0, 0.5, -2.0], [0.0, 3.0, 0.2]])
-THERE = np.array([[True, True, True], [True, False, True]])
+MASK = np.array([[True, True, True], [True, False, True]])
 LOSSES = {
-    "logistic": lambda scores: logistic(scores, THERE),
-    "bpr": lambda scores: bpr(scores, THERE),
-    "contrastive": lambda scores: contrastive(scores, THERE, 0.1, 3.0),
+    "logistic": lambda scores: logistic(scores, MASK),
+    "bpr": lambda scores: bpr(scores, MASK),
+    "contrastive": lambda scores: contrastive(scores, MASK, 0.1, 3.0),
     "squared": lambda scores: squared(scores[:, :1], np.array([4.0, 1.0])),
 }
 
@@ -22,7 +22,7 @@ def minus_log_sigmoid(x):
 
 
 def test_losses_worked_by_hand():
-    # logistic: a positive's -log σ(s), a negative's -log σ(-s); the second row's 3.0 is not there
+    # logistic: a positive's -log σ(s), a negative's -log σ(-s); the second row's 3.0 is masked
     first, second = (
         minus_log_sigmoid(1.0) + minus_log_sigmoid(-0.5) + minus_log_sigmoid(2.0),
         np.log(2) + minus_log_sigmoid(-0.2),
@@ -40,13 +40,13 @@ def test_losses_worked_by_hand():
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_are_those_of_central_differences(name):
     gradient = LOSSES[name](SCORES)[1]
-    for place in np.ndindex(gradient.shape):
+    for position in np.ndindex(gradient.shape):
         values = []
         for step in (1e-6, -1e-6):
             scores = SCORES.copy()
-            scores[place] += step
+            scores[position] += step
             values.append(LOSSES[name](scores)[0].sum())
-        assert gradient[place] == pytest.approx((values[0] - values[1]) / 2e-6, abs=1e-6)
+        assert gradient[position] == pytest.approx((values[0] - values[1]) / 2e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -58,7 +58,7 @@ def test_losses_and_gradients_are_finite_at_the_edges(name):
 
 
 def test_pair_without_negatives_has_no_negatives_loss():
-    scores, there = np.array([[2.0, 0.0]]), np.array([[True, False]])
-    assert bpr(scores, there)[0].tolist() == [0.0]
-    assert contrastive(scores, there, 0.5, 2.0)[0].tolist() == [-1.0]
-    assert logistic(scores, there)[0].tolist() == pytest.approx([minus_log_sigmoid(2.0)])
+    scores, mask = np.array([[2.0, 0.0]]), np.array([[True, False]])
+    assert bpr(scores, mask)[0].tolist() == [0.0]
+    assert contrastive(scores, mask, 0.5, 2.0)[0].tolist() == [-1.0]
+    assert logistic(scores, mask)[0].tolist() == pytest.approx([minus_log_sigmoid(2.0)])

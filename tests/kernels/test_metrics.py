@@ -1,4 +1,4 @@
-"""Measures worked by hand, and NDCG against scikit-learn."""
+"""Metrics worked by hand, and NDCG against scikit-learn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.metrics import ndcg_score
 
 from recsys_spark.kernels import metrics
 
-# user 0: places 1 and 3 relevant, of 3 relevant items; user 1: none of 1; user 2: only place 4, of 5
+# user 0: ranks 1 and 3 relevant, of 3 relevant items; user 1: none of 1; user 2: only rank 4, of 5
 HITS = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]], bool)
 RELEVANT = np.array([3, 1, 5])
 
@@ -51,12 +51,12 @@ def test_ndcg_equals_scikit_learn(k):
     assert metrics.ndcg(ranked, relevance.sum(axis=1), k).mean() == pytest.approx(expected)
 
 
-def test_cutoff_beyond_the_list_counts_missing_places_as_misses():
+def test_cutoff_beyond_the_list_counts_missing_ranks_as_misses():
     assert metrics.precision(HITS, RELEVANT, 10).tolist() == [0.2, 0, 0.1]
     assert metrics.ndcg(HITS, RELEVANT, 10)[0] == metrics.ndcg(HITS, RELEVANT, 4)[0]
 
 
-def test_mean_at_leaves_missing_places_out_and_is_undefined_for_an_empty_list():
+def test_mean_at_leaves_missing_ranks_out_and_is_undefined_for_an_empty_list():
     values = np.array([[1.0, 3.0, 100.0], [5.0, 5.0, 5.0]])
     present = np.array([[1, 1, 0], [0, 0, 0]], bool)
     found = metrics.mean_at(values, present, 3)

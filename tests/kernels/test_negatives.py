@@ -59,8 +59,8 @@ def test_negatives_of_a_positive_are_drawn_without_replacement(known):
     q = unseen(weights, known)
     pairs = list(permutations(np.flatnonzero(q), 2))
     expected = np.array([q[a] * q[b] / (1 - q[a]) for a, b in pairs])
-    place = {pair: k for k, pair in enumerate(pairs)}
-    counts = np.bincount([place[tuple(one)] for one in lists], minlength=len(pairs))
+    index = {pair: k for k, pair in enumerate(pairs)}
+    counts = np.bincount([index[tuple(one)] for one in lists], minlength=len(pairs))
     often = expected * 40_000 > 5
     observed = np.append(counts[often], counts[~often].sum())
     rare = expected[~often].sum()
@@ -83,13 +83,13 @@ def test_never_a_known_item_nor_one_twice_and_as_many_as_there_are(data):
         assert set(one.tolist()).isdisjoint(known)
 
 
-def test_a_users_draws_depend_on_his_key_alone():
+def test_draws_of_a_user_depend_on_their_key_alone():
     rng = np.random.default_rng(0)
     proposal = Proposal.build(rng.random(50))
     known = [np.unique(rng.integers(0, 50, 10)).astype(np.int32) for _ in range(3)]
     keys = np.array([11, 12, 11], np.uint64)
 
-    def of(users):
+    def drawn(users):
         indptr = np.concatenate([[0], np.cumsum([len(known[u]) for u in users])])
         seen = np.concatenate([known[u] for u in users])
         wanted = np.full(4 * len(users), 3, np.int32)
@@ -97,12 +97,12 @@ def test_a_users_draws_depend_on_his_key_alone():
             keys[users], (indptr, seen), np.arange(len(users) + 1) * 4, wanted, proposal
         ).items
 
-    together, last = of([0, 1, 2]), of([1])
+    together, last = drawn([0, 1, 2]), drawn([1])
     assert together[12:24].tolist() == last.tolist()
     assert together[:12].tolist() != last.tolist()
 
 
-def test_weights_that_are_no_distribution_are_refused():
+def test_weights_that_are_not_a_distribution_are_rejected():
     for weights in ([], [1.0, 0.0], [1.0, np.nan], [-1.0]):
         with pytest.raises(ValueError, match="positive finite"):
             Proposal.build(np.array(weights))

@@ -18,23 +18,23 @@ def test_one_pass_worked_by_hand():
     outputs = forward(network, np.array([[1.0, 2.0]]), "relu")
     assert [one.tolist() for one in outputs] == [[[1.0, 2.0]], [[0.0, 5.0]], [[6.0]]]
     # loss = out: its gradient goes through the second hidden unit alone
-    gradients, of_inputs = backward(network, outputs, np.array([[1.0]]), "relu")
+    gradients, grad_inputs = backward(network, outputs, np.array([[1.0]]), "relu")
     assert gradients[1][0].tolist() == [[0.0], [5.0]]
     assert gradients[0][0].tolist() == [[0.0, 2.0], [0.0, 4.0]]
     assert gradients[0][1].tolist() == [0.0, 2.0]
-    assert of_inputs.tolist() == [[4.0, 2.0]]
+    assert grad_inputs.tolist() == [[4.0, 2.0]]
 
 
 def numerical(loss, array, step=1e-6):
     """Gradient of ``loss()`` by ``array``, entry by entry."""
     gradient = np.zeros_like(array)
-    for place in np.ndindex(array.shape):
-        kept = array[place]
-        array[place] = kept + step
+    for position in np.ndindex(array.shape):
+        kept = array[position]
+        array[position] = kept + step
         up = loss()
-        array[place] = kept - step
-        gradient[place] = (up - loss()) / (2 * step)
-        array[place] = kept
+        array[position] = kept - step
+        gradient[position] = (up - loss()) / (2 * step)
+        array[position] = kept
     return gradient
 
 
@@ -51,13 +51,13 @@ def test_gradients_are_those_of_central_differences(sizes, activation, dropout):
         return softmax_loss(forward(network, inputs, activation, masks)[-1], *targets)[0].sum()
 
     outputs = forward(network, inputs, activation, masks)
-    gradients, of_inputs = backward(
+    gradients, grad_inputs = backward(
         network, outputs, softmax_loss(outputs[-1], *targets)[1], activation, masks
     )
     for (weights, biases), (grad_weights, grad_biases) in zip(network, gradients, strict=True):
         np.testing.assert_allclose(grad_weights, numerical(loss, weights), atol=1e-6)
         np.testing.assert_allclose(grad_biases, numerical(loss, biases), atol=1e-6)
-    np.testing.assert_allclose(of_inputs, numerical(loss, inputs), atol=1e-6)
+    np.testing.assert_allclose(grad_inputs, numerical(loss, inputs), atol=1e-6)
 
 
 def test_softmax_loss_is_minus_the_log_of_each_targets_probability():
@@ -74,8 +74,8 @@ def test_sampled_softmax_loss_is_the_softmax_over_a_rows_targets_and_the_sampled
     rows, weights = np.array([0, 0, 1]), np.array([2.0, 1.0, 3.0])
     losses, grad_own, grad_shared = sampled_softmax_loss(own, shared, rows, weights)
     assert losses.tolist() == pytest.approx([-2 * np.log(0.3 / 1.5), -np.log(0.5 / 1.5), -3 * np.log(0.2)])
-    for place, found in ((own, grad_own), (shared, grad_shared)):
-        expected = numerical(lambda: sampled_softmax_loss(own, shared, rows, weights)[0].sum(), place)
+    for array, found in ((own, grad_own), (shared, grad_shared)):
+        expected = numerical(lambda: sampled_softmax_loss(own, shared, rows, weights)[0].sum(), array)
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -101,7 +101,7 @@ def test_loss_and_gradient_are_finite_at_the_edges(dtype):
     np.testing.assert_allclose(gradient.sum(axis=1), 0, atol=1e-6)
 
 
-def test_starting_weights_are_bounded_and_another_seed_gives_others():
+def test_starting_weights_are_bounded_and_depend_on_the_seed():
     ((weights, biases),) = initial_network((30, 20), 1)
     assert np.abs(weights).max() <= np.sqrt(6 / 50)
     assert weights.std() == pytest.approx(np.sqrt(6 / 50 / 3), rel=0.1)

@@ -1,4 +1,4 @@
-"""Scores of pairs and their way back, against the sums written out."""
+"""Scores of pairs and their gradients, against the sums written out."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def test_scores_are_biases_and_dot_products(product):
 
 
 @pytest.mark.parametrize("product", [True, False])
-def test_way_back_is_the_gradient_of_the_scores(product):
+def test_backward_pass_is_the_gradient_of_the_scores(product):
     gradient = RNG.normal(size=CANDIDATES.shape).astype(np.float32)
     found = np.zeros_like(USERS), np.zeros_like(ITEMS)
     pair_scores_backward(USERS, ITEMS, ROWS, CANDIDATES, product, gradient, *found)
     arrays = USERS.astype(float), ITEMS.astype(float)
     for array, grad_array in zip(arrays, found, strict=True):
-        for place in np.ndindex(array.shape):
-            kept, values = array[place], []
+        for position in np.ndindex(array.shape):
+            kept, values = array[position], []
             for step in (1e-6, -1e-6):
-                array[place] = kept + step
+                array[position] = kept + step
                 values.append((written_out(*arrays, product) * gradient * (CANDIDATES >= 0)).sum())
-            array[place] = kept
-            assert grad_array[place] == pytest.approx((values[0] - values[1]) / 2e-6, abs=1e-4)
+            array[position] = kept
+            assert grad_array[position] == pytest.approx((values[0] - values[1]) / 2e-6, abs=1e-4)

@@ -64,7 +64,7 @@ def test_there_are_as_many_ratings_as_asked_for_with_given_users_and_items(ratin
 
 
 @pytest.mark.parametrize(("ratings", "users", "items"), [(1_000, 1_001, 50), (1_001, 20, 50)])
-def test_ratings_that_cannot_be_had_are_an_error(ratings, users, items):
+def test_impossible_number_of_ratings_is_an_error(ratings, users, items):
     with pytest.raises(ConfigError, match=f"{users:,} users and 50 items can have .* not {ratings:,}"):
         world_of(ratings, 1, users, items)
 
@@ -83,7 +83,7 @@ def test_how_much_users_rate_differs_widely():
     assert counts[-1] > 5 * counts.mean()
 
 
-def test_another_seed_gives_other_ratings():
+def test_another_seed_makes_other_ratings():
     other = ratings_of_users(World(300, 400, 15_000, seed=8), np.arange(50))
     made = ratings_of_users(WORLD, np.arange(50))
     assert set(zip(made.user, made.item, strict=True)) != set(zip(other.user, other.item, strict=True))
@@ -98,8 +98,8 @@ def test_head_of_the_catalogue_is_picked_far_more_often_than_the_tail():
 def test_users_pick_from_the_genres_they_like():
     made = all_ratings(WORLD)
     liked = tastes(WORLD, np.arange(300)).argmax(axis=1)
-    share = (made.item % len(GENRES) == liked[made.user]).mean()
-    assert share > 3 / len(GENRES)
+    fraction = (made.item % len(GENRES) == liked[made.user]).mean()
+    assert fraction > 3 / len(GENRES)
 
 
 def test_items_are_those_of_drawing_until_there_are_enough_different_ones():

@@ -81,7 +81,7 @@ def test_user_with_everything_seen_gets_an_empty_list():
     assert np.isneginf(scores).all()
 
 
-def test_item_with_bias_of_minus_infinity_is_denied_to_everybody():
+def test_item_with_bias_of_minus_infinity_is_denied_to_every_user():
     biases = np.array([0, -np.inf, 0], np.float32)
     found, _ = top_n(
         np.ones((1, 1), np.float32), blocks_of(np.ones((3, 1), np.float32), biases, 64), csr([[]]), 3
@@ -95,7 +95,7 @@ def test_leftmost_of_equal_values_is_chosen():
 
 
 @pytest.mark.parametrize("n", [0, -1])
-def test_length_below_one_is_refused(n):
+def test_length_below_one_is_rejected(n):
     with pytest.raises(ValueError, match="n must be at least 1"):
         top_n(
             np.ones((1, 1), np.float32),
@@ -105,6 +105,6 @@ def test_length_below_one_is_refused(n):
         )
 
 
-def test_seen_of_another_number_of_users_is_refused():
+def test_seen_of_another_number_of_users_is_rejected():
     with pytest.raises(ValueError, match="2 rows for 1 users"):
         top_n(np.ones((1, 1), np.float32), [], csr([[], []]), 1)

@@ -21,7 +21,8 @@ from recsys_spark.models import ALS, ALSModel
 from recsys_spark.testing import ModelContract, checkerboard
 
 SMALL = {"rank": 4, "maxIter": 8, "regParam": 0.01}
-TWO_COLOURS = {"rank": 2, "maxIter": 8, "regParam": 0.05}  # a larger rank learns what is lacking by heart
+TWO_COLOURS = {"rank": 2, "maxIter": 8, "regParam": 0.05}
+"""A larger rank overfits: it learns which items are missing."""
 
 
 class TestImplicit(ModelContract):
@@ -30,9 +31,7 @@ class TestImplicit(ModelContract):
 
 
 class TestBiases(ModelContract):
-    """Explicit ratings that are all 1 tell nothing of taste: what is tested here is the bookkeeping of
-    biases.
-    """
+    """Explicit ratings that are all 1 say nothing about taste: this tests how biases are handled."""
 
     learns_taste = False
 
@@ -56,7 +55,7 @@ def ratings(spark):
 
 @pytest.fixture(scope="module")
 def data_sets(spark, ratings):
-    """The same, a long tail with one item for everybody, and thumbs up and down."""
+    """The same, a long tail with one item that every user has, and thumbs up and down."""
     rng = np.random.default_rng(1)
     tail = {
         (u, i) for u in range(50) for i in [0, *(rng.pareto(0.8, 12) * 2).astype(int).clip(max=80).tolist()]
@@ -114,7 +113,7 @@ def test_reaches_sparks_objective(data_sets, data, implicit):
         assert model.summary.objectiveHistory[-1] == pytest.approx(ours, rel=1e-5)
 
 
-def test_has_every_param_setter_and_getter_of_sparks():
+def test_has_every_param_setter_and_getter_of_sparks(spark):
     theirs, ours = spark_recommendation.ALS(), ALS()
     defaults = {param.name: theirs.getOrDefault(param) for param in theirs.params if param.name != "seed"}
     assert {name: ours.getOrDefault(name) for name in defaults} == defaults
@@ -124,7 +123,7 @@ def test_has_every_param_setter_and_getter_of_sparks():
 
 
 def test_sparks_own_doctest_with_the_import_changed(spark, tmp_path):
-    """The doctest of ``pyspark.ml.recommendation.ALS``, line by line; its numbers hang on its own
+    """The doctest of ``pyspark.ml.recommendation.ALS``, line by line; its numbers depend on its own
     starting factors.
     """
     df = spark.createDataFrame(
@@ -175,10 +174,10 @@ def test_sparks_own_doctest_with_the_import_changed(spark, tmp_path):
     assert again.transform(test).take(1) == model.transform(test).take(1)
 
 
-@pytest.mark.parametrize("refused", ["true", "false"])
-def test_sparks_own_test_of_ambiguous_columns_with_the_import_changed(spark, tmp_path, refused):
+@pytest.mark.parametrize("rejected", ["true", "false"])
+def test_sparks_own_test_of_ambiguous_columns_with_the_import_changed(spark, tmp_path, rejected):
     """What ``pyspark.ml.tests.test_als`` checks: a model's two frames can be joined, whether Spark
-    refuses self-joins or not.
+    rejects self-joins or not.
     """
     data = spark.createDataFrame([[1, 15, 1], [1, 2, 2], [2, 3, 4], [2, 2, 5]], ["user", "item", "rating"])
     params = {
@@ -192,7 +191,7 @@ def test_sparks_own_test_of_ambiguous_columns_with_the_import_changed(spark, tmp
     model = ALSModel().load(str(tmp_path / "model"))
     setting = "spark.sql.analyzer.failAmbiguousSelfJoin"
     before = spark.conf.get(setting)
-    spark.conf.set(setting, refused)
+    spark.conf.set(setting, rejected)
     try:
         pairs = model.userFactors.select(F.col("id").alias("user")).crossJoin(
             model.itemFactors.select(F.col("id").alias("item"))
@@ -215,7 +214,7 @@ def test_cross_validator_finds_the_regularisation_that_generalises(spark):
     assert found.bestModel.rank == 1
 
 
-def test_jobs_of_a_few_iterations_give_what_one_job_gives(ratings):
+def test_jobs_of_a_few_iterations_return_what_one_job_returns(ratings):
     models = [
         ALS(rank=3, maxIter=5, checkpointInterval=interval, seed=1).fit(ratings) for interval in (-1, 2)
     ]
@@ -224,7 +223,7 @@ def test_jobs_of_a_few_iterations_give_what_one_job_gives(ratings):
     assert models[0].summary.objectiveHistory == models[1].summary.objectiveHistory
 
 
-def test_initial_model_is_gone_on_from(ratings):
+def test_fit_continues_from_an_initial_model(ratings):
     half = ALS(rank=3, maxIter=3, seed=1).fit(ratings)
     whole = ALS(rank=3, maxIter=6, seed=1).fit(ratings)
     on = ALS(rank=3, maxIter=3, seed=99, initialModel=half).fit(ratings)
@@ -232,7 +231,7 @@ def test_initial_model_is_gone_on_from(ratings):
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"rank": 0}, "rank must be at least 1"),
         ({"regExponent": 1.6}, r"regExponent must be from 0 to 1\.5"),
@@ -248,13 +247,13 @@ def test_initial_model_is_gone_on_from(ratings):
         ({"checkpointInterval": 0}, "checkpointInterval must be at least 1, or -1"),
     ],
 )
-def test_contradictions_are_refused_with_a_sentence(params, said):
-    with pytest.raises(ValueError, match=said):
+def test_contradictions_are_rejected_with_a_message(params, message):
+    with pytest.raises(ValueError, match=message):
         ALS(**params).check()
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ([(1, 1, 1.0), (None, 2, 1.0), (2, None, 1.0)], r"2 rows cannot be trained on, such as.*null"),
         ([(1, 1, 1.0), (1, 2, None)], '1 rows cannot be trained on.*"rating": null'),
@@ -263,17 +262,17 @@ def test_contradictions_are_refused_with_a_sentence(params, said):
         ([], "the training data has no ratings"),
     ],
 )
-def test_rows_that_cannot_be_trained_on_are_counted_and_shown(spark, rows, said):
-    with pytest.raises(ModelError, match=said):
+def test_rows_that_cannot_be_trained_on_are_counted_and_shown(spark, rows, message):
+    with pytest.raises(ModelError, match=message):
         ALS(**SMALL).fit(spark.createDataFrame(rows, "user int, item int, rating double"))
 
 
-def test_ids_of_no_known_kind_are_refused(spark):
+def test_ids_of_an_unsupported_type_are_rejected(spark):
     with pytest.raises(ModelError, match="column 'user' is boolean: ids must be integers, longs or strings"):
         ALS().fit(spark.createDataFrame([(True, 1, 1.0)], "user boolean, item int, rating double"))
 
 
-def test_whole_numbers_of_other_types_are_ids_and_fractions_are_refused(spark):
+def test_whole_numbers_of_other_types_are_ids_and_fractions_are_rejected(spark):
     data = spark.createDataFrame([(1.0, 2.0, 1.0)], "user double, item double, rating double")
     model = ALS(**SMALL).fit(data)
     assert [row["id"] for row in model.userFactors.collect()] == [1]
@@ -290,6 +289,29 @@ def test_only_allowed_items_and_never_denied_or_seen_ones(spark):
         items = {entry["item"] for entry in row["recommendations"]}
         assert items <= {2, 4}
         assert not items & {r["item"] for r in data.where(f"user = {row['user']}").collect()}
+
+
+@pytest.mark.parametrize(
+    ("params", "weight", "weight_of_density"),
+    [
+        ({"useBiases": True}, 0.0, 0.0),
+        ({"gravity": 0.1}, 0.0, 0.1),  # in proportion to how many of all pairs have a rating
+        ({"implicitPrefs": True}, 1.0, 0.0),
+        ({"implicitPrefs": True, "unobservedWeight": 0.2}, 0.2, 0.0),
+    ],
+)
+def test_fitted_values_are_attributes_and_survive_saving(
+    ratings, tmp_path, params, weight, weight_of_density
+):
+    rows = ratings.collect()
+    mean = np.mean([row.rating for row in rows]) if "useBiases" in params else 0.0
+    density = len(rows) / len({row.user for row in rows}) / len({row.item for row in rows})
+    weight += weight_of_density * density
+    model = ALS(rank=2, maxIter=1, seed=1, **params).fit(ratings)
+    model.save(str(tmp_path / "model"))
+    for one in (model, model.copy(), ALSModel.load(str(tmp_path / "model"))):
+        assert (one.globalMean, one.allPairsWeight) == (pytest.approx(mean), pytest.approx(weight))
+        assert not {"globalMean", "allPairsWeight"} & {param.name for param in one.params}
 
 
 def test_nonnegative_factors_are_not_negative(ratings):
@@ -341,7 +363,7 @@ def test_similar_items_by_any_similarity(ratings, similarity, exponent):
         model.similarItems(3, "euclid")
 
 
-def test_long_fit_says_how_far_it_is(ratings, capsys):
+def test_long_fit_reports_its_progress(ratings, capsys):
     model = ALS(rank=30, maxIter=1000, checkpointInterval=-1, seed=1).fit(ratings)
     lines = [line for line in capsys.readouterr().err.splitlines() if "ALS iteration" in line]
     shown = [int(line.split()[3]) for line in lines]
@@ -377,14 +399,14 @@ def test_worker_killed_in_mid_fit_costs_a_retry_and_no_bit(spark, ratings):
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("spark.dynamicAllocation.enabled", "spark.dynamicAllocation.enabled=false"),
         ("spark.network.crypto.enabled", "not encrypted"),
     ],
 )
-def test_session_that_allows_no_group_is_told_what_to_set(spark, ratings, monkeypatch, setting, said):
+def test_session_that_allows_no_group_is_told_what_to_set(spark, ratings, monkeypatch, setting, message):
     settings = spark.sparkContext.getConf().set(setting, "true")
     monkeypatch.setattr(spark.sparkContext, "getConf", lambda: settings)
-    with pytest.raises(GroupError, match=said):
+    with pytest.raises(GroupError, match=message):
         ALS(**SMALL).fit(ratings)

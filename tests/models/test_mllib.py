@@ -37,7 +37,7 @@ def test_cold_start_strategy(spark, strategy, rows):
     assert all(math.isnan(row["prediction"]) == (row["item"] == 555) for row in found)
 
 
-def test_ids_that_are_no_ids_are_refused(spark):
+def test_ids_of_an_unsupported_type_are_rejected(spark):
     data = spark.createDataFrame([(1.5, 1, 1.0)], "user double, item int, rating double")
     with pytest.raises(ModelError, match="'user' is double: ids must be integers, longs or strings"):
         MLlibALS().fit(data)

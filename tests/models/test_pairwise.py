@@ -36,7 +36,7 @@ class TestNetworkBesideTheDotProduct(ModelContract):
     "params",
     [{"loss": "ccl"}, {"interaction": "mlp", "hiddenDims": [16], "activation": "tanh", "maxIter": 100}],
 )
-def test_other_models_recommend_the_one_lacking_item_first(spark, params):
+def test_other_models_recommend_the_one_missing_item_first(spark, params):
     data = checkerboard(spark)
     model = PairwiseRecommender(**{**SMALL, **params}).fit(data)
     rows = model.recommend(data.select("user").distinct(), 1, data).collect()
@@ -80,7 +80,7 @@ def test_unknown_users_and_items_count_as_average_ones_and_are_never_nan(spark):
         (99, 99): score(*average),
         (None, None): score(*average),
     }
-    model._set(coldStartStrategy="drop")
+    model.setColdStartStrategy("drop")
     assert model.transform(pairs.unionAll(data.select("user", "item"))).count() == data.count()
 
 
@@ -99,6 +99,33 @@ def featured(spark):
     return PairwiseRecommender(**SMALL, **frames, **columns, regParam=0.003).fit(checkerboard(spark))
 
 
+def test_fitted_values_are_attributes_and_survive_saving(spark, featured, tmp_path):
+    own = {"users": [], "items": []}
+    for row in featured.tables.collect():
+        if row["name"] in own:
+            own[row["name"]].append(row["values"])
+    numbers = np.array([*range(USERS), 100, 101], float)
+    featured.save(str(tmp_path / "featured"))
+    for model in (featured, featured.copy(), PairwiseModel.load(str(tmp_path / "featured"))):
+        assert model.globalMean == 0.0
+        assert model.featureScales["user"] == {
+            "number": pytest.approx([numbers.mean(), numbers.std()], rel=1e-9)
+        }
+        for side, table in (("user", "users"), ("item", "items")):
+            assert model.averages[side] == pytest.approx(np.mean(own[table], axis=0).tolist(), abs=1e-6)
+        names = {param.name for param in model.params}
+        assert not {"globalMean", "averages", "featureScales"} & names
+
+
+def test_mean_of_the_ratings_survives_saving(spark, tmp_path):
+    data, _ = additive(spark)
+    fitted = PairwiseRecommender(loss="squared", **{**SMALL, "maxIter": 1}).fit(data)
+    fitted.save(str(tmp_path / "model"))
+    mean = np.mean([row.rating for row in data.collect()])
+    for model in (fitted, PairwiseModel.load(str(tmp_path / "model"))):
+        assert model.globalMean == pytest.approx(mean, rel=1e-6)
+
+
 def test_users_and_items_without_events_are_served_by_their_features(spark, featured, tmp_path):
     featured.save(str(tmp_path / "model"))
     for model in (featured, PairwiseModel.load(str(tmp_path / "model"))):
@@ -111,7 +138,7 @@ def test_users_and_items_without_events_are_served_by_their_features(spark, feat
             assert best == {user % 2}  # items of the same colour, the one without events among them
 
 
-def test_vector_of_a_featured_user_is_his_own_and_the_weighted_sum_of_his_features(featured):
+def test_vector_of_a_featured_user_is_their_own_and_the_weighted_sum_of_their_features(featured):
     tables = {
         (row["name"], row["user"], row["feature"]): np.array(row["values"])
         for row in featured.tables.collect()
@@ -125,15 +152,15 @@ def test_vector_of_a_featured_user_is_his_own_and_the_weighted_sum_of_his_featur
         assert [*row.features, row.bias] == pytest.approx(whole.tolist(), abs=1e-5)
 
 
-def test_fold_in_serves_others_by_their_features(spark, featured):
+def test_fold_in_serves_new_users_by_their_features(spark, featured):
     more = spark.createDataFrame(
-        [(555, "odd", 3.0), (556, "unheard of", None), (1, "even", 0.0)],
+        [(555, "odd", 3.0), (556, "unknown", None), (1, "even", 0.0)],
         "user int, colour string, number double",
     )
     model = featured.foldIn(userFeatures=more)
     found = {row.id: row for row in model.userFactors.collect()}
     known = {row.id: row for row in featured.userFactors.collect()}
-    assert set(found) == {*known, 555}  # nothing is known of 556
+    assert set(found) == {*known, 555}  # nothing is known about 556
     assert found[1] == known[1]  # known users stay as they are
     tables = {
         (row["name"], row["user"], row["feature"]): np.array(row["values"])
@@ -152,7 +179,7 @@ def test_fold_in_serves_others_by_their_features(spark, featured):
     assert listed.item % 2 == 1
 
 
-def test_network_ranks_the_candidates_that_popularity_gives(spark):
+def test_network_ranks_the_most_popular_items(spark):
     data = checkerboard(spark).unionAll(
         spark.createDataFrame([(u, 3, 1.0) for u in range(0, USERS, 2)], "user int, item int, rating double")
     )
@@ -165,7 +192,7 @@ def test_network_ranks_the_candidates_that_popularity_gives(spark):
         model.recommendForAllItems(1)
 
 
-def test_jobs_of_a_few_epochs_give_what_one_job_gives(spark, featured):
+def test_jobs_of_a_few_epochs_return_what_one_job_returns(spark, featured):
     data = checkerboard(spark)
     params = {**SMALL, "maxIter": 5, "interaction": "dot+mlp", "hiddenDims": [5], "dropout": 0.2}
     one = PairwiseRecommender(**params).fit(data)
@@ -174,7 +201,7 @@ def test_jobs_of_a_few_epochs_give_what_one_job_gives(spark, featured):
     assert sorted(some.userFactors.collect()) == sorted(one.userFactors.collect())
 
 
-def test_initial_model_goes_on_where_it_was(spark):
+def test_fit_continues_from_an_initial_model(spark):
     data = checkerboard(spark)
     first = PairwiseRecommender(**SMALL).fit(data)
     again = PairwiseRecommender(**{**SMALL, "maxIter": 1, "stepSize": 0.0}, initialModel=first).fit(data)
@@ -184,20 +211,20 @@ def test_initial_model_goes_on_where_it_was(spark):
     assert again.summary.objectiveHistory[0] < 0.8 * first.summary.objectiveHistory[0]
 
 
-def test_initial_model_of_another_kind_is_refused(spark):
+def test_initial_model_of_another_kind_is_rejected(spark):
     first = PairwiseRecommender(**{**SMALL, "maxIter": 0}).fit(checkerboard(spark))
-    for params, said in (
+    for params, message in (
         ({"loss": "ccl"}, "initialModel has loss 'logistic', not 'ccl'"),
         ({"embeddingDim": 3}, "initialModel has embeddingDim 8, not 3"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             PairwiseRecommender(**{**SMALL, **params}, initialModel=first).check()
     with pytest.raises(ValueError, match="must be a SoftmaxModel, got a PairwiseModel"):
         SoftmaxRecommender(initialModel=first).check()
 
 
 def test_initial_model_is_found_whatever_the_type_of_the_ids(spark):
-    """In a fit of two tasks; strings and integers have other owners."""
+    """In a fit of two tasks; strings and integers are owned by different tasks."""
     data = checkerboard(spark)
     first = PairwiseRecommender(**{**SMALL, "maxIter": 3}).fit(data)
     texts = data.select(F.col("user").cast("string"), F.col("item").cast("string"), "rating")
@@ -207,33 +234,33 @@ def test_initial_model_is_found_whatever_the_type_of_the_ids(spark):
     }
 
 
-def test_missing_ratings_are_refused_where_they_are_learnt_or_named(spark):
+def test_missing_ratings_are_rejected_where_they_are_learnt_or_named(spark):
     data = checkerboard(spark).drop("rating")
     for params in ({"loss": "squared"}, {"ratingCol": "ratng"}):
         with pytest.raises(ModelError, match=r"ratingCol 'rat(i)?ng' is not among the columns user, item"):
             PairwiseRecommender(**SMALL, **params).fit(data)
 
 
-def test_features_that_no_column_is_taken_of_are_refused(spark):
+def test_features_without_a_named_column_are_rejected(spark):
     users = spark.createDataFrame([(1, "a")], "user int, colour string")
     with pytest.raises(ModelError, match="userFeatureCols names none of its columns"):
         PairwiseRecommender(**SMALL, userFeatures=users).fit(checkerboard(spark))
 
 
-def test_fit_that_diverges_says_so(spark):
+def test_diverging_fit_is_an_error(spark):
     data, _ = additive(spark)
     with pytest.raises(ModelError, match="lower stepSize"):
         PairwiseRecommender(**{**SMALL, "maxIter": 3, "stepSize": 1e30}, loss="squared").fit(data)
 
 
-def test_nothing_above_zero_is_refused(spark):
+def test_ratings_of_which_none_is_above_zero_are_rejected(spark):
     data = checkerboard(spark).withColumn("rating", F.lit(0.0))
     with pytest.raises(ModelError, match="the training data has no ratings above 0"):
         PairwiseRecommender(**SMALL).fit(data)
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"interaction": "outer"}, "interaction must be one of dot, mlp, dot"),
         ({"loss": "hinge"}, "loss must be one of squared"),
@@ -243,15 +270,15 @@ def test_nothing_above_zero_is_refused(spark):
         ({"coldStartStrategy": "nan"}, "coldStartStrategy must be one of average, drop"),
     ],
 )
-def test_params_out_of_range_are_refused_with_a_sentence(params, said):
-    with pytest.raises(ValueError, match=said):
+def test_params_out_of_range_are_rejected_with_a_message(params, message):
+    with pytest.raises(ValueError, match=message):
         PairwiseRecommender(**params).check()
 
 
-def test_features_that_cannot_be_are_named(spark):
+def test_features_that_cannot_be_used_are_named(spark):
     data = checkerboard(spark)
     users = spark.createDataFrame([(1, {"a": 1})], "user int, words map<string,int>")
-    for frames, columns, said in (
+    for frames, columns, message in (
         ({}, ["colour"], "userFeatures is missing"),
         ({"userFeatures": users}, ["colour"], "feature column 'colour' is not among the columns user, words"),
         ({"userFeatures": users}, ["words"], "'words' is map<string,int>"),
@@ -262,5 +289,5 @@ def test_features_that_cannot_be_are_named(spark):
             "user 1 has 2 rows of features",
         ),
     ):
-        with pytest.raises(ModelError, match=said):
+        with pytest.raises(ModelError, match=message):
             PairwiseRecommender(**SMALL, **frames, userFeatureCols=columns).fit(data)

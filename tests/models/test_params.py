@@ -30,7 +30,7 @@ def method(name, param):
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_signature_has_every_param_with_its_default(spark, kind):
+def test_signature_has_every_param_with_its_default(kind):
     instance, arguments = kind(), signature(kind)
     assert set(arguments) == {param.name for param in instance.params}
     for name, argument in arguments.items():
@@ -47,16 +47,16 @@ def test_documentation_has_every_argument_with_its_default(kind):
     for name, argument in inspect.signature(kind).parameters.items():
         line = re.search(rf"^(\w+, )*{name}(, \w+)* : (.*)$", section, re.MULTILINE)
         assert line, name
-        said = line[3]
+        text = line[3]
         if argument.default is None:
-            assert said.endswith("optional"), name
+            assert text.endswith("optional"), name
         else:
             shown = f'"{argument.default}"' if isinstance(argument.default, str) else str(argument.default)
-            assert shown in said.replace("1e-6", "1e-06"), name
+            assert shown in text.replace("1e-6", "1e-06"), name
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_param_has_a_setter_and_a_getter(spark, kind):
+def test_every_param_has_a_setter_and_a_getter(kind):
     values = {int: 7, float: 0.5, bool: True, str: "x"}
     for param in kind().params:
         instance = kind()
@@ -82,16 +82,29 @@ def test_every_param_has_a_setter_and_a_getter(spark, kind):
         (NegativeSampler, "strateggy", "strategy"),
     ],
 )
-def test_misspelt_param_is_a_type_error_that_names_the_nearest(spark, kind, given, near):
+def test_misspelt_param_is_a_type_error_that_names_the_nearest(kind, given, near):
     with pytest.raises(TypeError, match=f"{kind.__name__} has no argument '{given}': did you mean '{near}'"):
         kind(**{given: 1})
     with pytest.raises(TypeError, match=f"{kind.__name__} has no Param '{given}': did you mean '{near}'"):
         kind().setParams(**{given: 1})
 
 
-def test_positional_arguments_and_values_of_another_type_are_type_errors(spark):
-    with pytest.raises(TypeError, match="ALS takes keyword arguments only, got 1 positional"):
-        ALS(10)
+@pytest.mark.parametrize("kind", CLASSES)
+def test_positional_arguments_are_a_type_error(kind):
+    with pytest.raises(TypeError, match=f"{kind.__name__} takes keyword arguments only, got 2 positional"):
+        kind(10, "user")
+    with pytest.raises(TypeError, match="positional argument"):
+        kind().setParams("user")
+
+
+def test_value_of_another_type_is_a_type_error():
     with pytest.raises(TypeError, match="rank"):
         ALS(rank="ten")
-    assert ALS().setParams(rank=3).getRank() == 3
+    with pytest.raises(TypeError, match="rank"):
+        ALS().setParams(rank="ten")
+
+
+def test_setParams_sets_what_it_is_given_and_nothing_else():
+    estimator = ALS(maxIter=7)
+    assert estimator.setParams(rank=3) is estimator
+    assert (estimator.getRank(), estimator.getMaxIter()) == (3, 7)

@@ -58,6 +58,6 @@ def test_item_nobody_has_scores_zero(spark):
     assert model.transform(events(spark, ("new", "never", 0))).first()["prediction"] == 0.0
 
 
-def test_negative_half_life_is_refused(spark):
+def test_negative_half_life_is_rejected(spark):
     with pytest.raises(ValueError, match="halfLife must be at least 0, got -1"):
         PopularityRecommender(halfLife=-1.0).fit(events(spark, ("a", "x", 0)))

@@ -76,14 +76,14 @@ def test_users_vectors_follow_from_their_histories_alone(spark, model):
     }
 
 
-def test_sql_function_gives_the_best_of_a_history(spark, model):
+def test_sql_function_returns_the_best_items_for_a_history(spark, model):
     model.register(spark, "softmax_top_n")
     data = checkerboard(spark)
     data.groupBy("user").agg(F.collect_list("item").alias("history")).createOrReplaceTempView("visitors")
     query = "SELECT user, softmax_top_n(history, 2) AS best FROM visitors "
     query += "UNION ALL SELECT -1, softmax_top_n(array(77), 2)"
     found = {row.user: row.best for row in spark.sql(query).collect()}
-    assert found.pop(-1) is None  # no item of it is known
+    assert found.pop(-1) is None  # none of its items is known
     listed = {}
     for row in sorted(
         model.recommend(data.select("user").distinct(), 2, data).collect(),
@@ -102,7 +102,7 @@ def test_sql_function_gives_the_best_of_a_history(spark, model):
         )
 
 
-def test_sql_function_takes_ids_of_other_types_and_gives_null_for_no_number(spark, model):
+def test_sql_function_takes_ids_of_other_types_and_returns_null_for_no_number(spark, model):
     model.register(spark, "softmax_top_n")
     query = """
         SELECT softmax_top_n(array(0, 2), 1) AS best
@@ -117,7 +117,7 @@ def test_sql_function_takes_ids_of_other_types_and_gives_null_for_no_number(spar
     assert found[3:] == [None, None, None]
 
 
-def test_lists_from_no_items_are_empty(spark, model):
+def test_lists_are_empty_where_no_item_is_allowed(spark, model):
     nothing = spark.createDataFrame([(999,)], "item int")
     rows = model.recommendForAllUsers(2, allowedItems=nothing).collect()
     assert {len(row.recommendations) for row in rows} == {0}
@@ -137,15 +137,28 @@ def test_features_of_users_join_their_bags(spark):
     fitted = SoftmaxRecommender(**SMALL, userFeatures=colours, userFeatureCols=["colour"]).fit(data)
     tables = fitted.tables.collect()
     inputs = {row["item"]: np.array(row["values"]) for row in tables if row["name"] == "inputs"}
-    of_colour = {row["feature"]: np.array(row["values"]) for row in tables if row["name"] == "user features"}
+    by_feature = {row["feature"]: np.array(row["values"]) for row in tables if row["name"] == "user features"}
     visitor = spark.createDataFrame([(0, 2), (0, 4), (1, 2)], "user int, item int")
     with_features = vectors(fitted.foldIn(visitor, userFeatures=colours).userFactors)
-    assert with_features[0] == pytest.approx((inputs[2] + inputs[4]) / 2 + of_colour["colour=even"], abs=1e-5)
-    assert with_features[1] == pytest.approx(inputs[2] + of_colour["colour=odd"], abs=1e-5)
+    assert with_features[0] == pytest.approx(
+        (inputs[2] + inputs[4]) / 2 + by_feature["colour=even"], abs=1e-5
+    )
+    assert with_features[1] == pytest.approx(inputs[2] + by_feature["colour=odd"], abs=1e-5)
     assert vectors(fitted.foldIn(visitor).userFactors)[1] == pytest.approx(inputs[2], abs=1e-5)
 
 
-def test_jobs_of_a_few_epochs_give_what_one_job_gives(spark):
+def test_fitted_values_are_attributes_and_survive_saving(spark, tmp_path):
+    ages = [20.0 + user**2 for user in range(12)]
+    users = spark.createDataFrame(list(enumerate(ages)), "user int, age double")
+    params = {**SMALL, "maxIter": 1, "userFeatureCols": ["age"]}
+    fitted = SoftmaxRecommender(**params, userFeatures=users).fit(checkerboard(spark))
+    fitted.save(str(tmp_path / "model"))
+    for model in (fitted, fitted.copy(), SoftmaxModel.load(str(tmp_path / "model"))):
+        assert model.featureScales["user"] == {"age": pytest.approx([np.mean(ages), np.std(ages)], rel=1e-9)}
+        assert not {"featureScales", "globalMean"} & {param.name for param in model.params}
+
+
+def test_jobs_of_a_few_epochs_return_what_one_job_returns(spark):
     data = checkerboard(spark)
     params = {**SMALL, "maxIter": 5, "hiddenDims": [7, 5], "dropout": 0.2}
     one = SoftmaxRecommender(**params).fit(data)
@@ -154,7 +167,7 @@ def test_jobs_of_a_few_epochs_give_what_one_job_gives(spark):
     assert sorted(some.userFactors.collect()) == sorted(one.userFactors.collect())
 
 
-def test_initial_model_goes_on_where_it_was(spark):
+def test_fit_continues_from_an_initial_model(spark):
     data = checkerboard(spark)
     first = SoftmaxRecommender(**SMALL).fit(data)
     more = {**SMALL, "maxIter": 1, "stepSize": 0.0}
@@ -166,7 +179,7 @@ def test_initial_model_goes_on_where_it_was(spark):
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "message"),
     [
         ({"embeddingDim": 0}, "embeddingDim must be at least 1"),
         ({"activation": "sigmoid"}, "activation must be one of relu, tanh"),
@@ -177,8 +190,8 @@ def test_initial_model_goes_on_where_it_was(spark):
         ({"temperature": 0.0}, "temperature must be above 0"),
     ],
 )
-def test_params_out_of_range_are_refused_with_a_sentence(params, said):
-    with pytest.raises(ValueError, match=said):
+def test_params_out_of_range_are_rejected_with_a_message(params, message):
+    with pytest.raises(ValueError, match=message):
         SoftmaxRecommender(**params).check()
 
 

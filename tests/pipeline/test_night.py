@@ -103,6 +103,7 @@ def twice(spark, tmp_path_factory):
     return shop
 
 
+@pytest.mark.slow
 def test_first_night_lists_every_user(twice):
     _, _, lists = twice.snapshots[0]
     assert {row[1] for row in lists} == {f"user {u}" for u in range(16)}
@@ -111,12 +112,14 @@ def test_first_night_lists_every_user(twice):
     assert not seen & {(row[1], row[3]) for row in lists}
 
 
+@pytest.mark.slow
 def test_same_night_twice_changes_no_rows(twice):
     (_, version, lists), (_, again, relisted), _ = twice.snapshots
     assert (again, relisted) == (version, lists)
 
 
-def test_ledger_says_what_each_run_did(twice):
+@pytest.mark.slow
+def test_ledger_records_what_each_run_did(twice):
     rows = twice.night().lake.read("runs").orderBy("started").collect()
     assert [row["step"] for row in rows] == steps_of(twice.night().config) * 3
     assert {row["state"] for row in rows} == {"done"}
@@ -129,6 +132,7 @@ def test_ledger_says_what_each_run_did(twice):
     assert json.loads(recommended["config"])["params"]["als"]["rank"] == 4
 
 
+@pytest.mark.slow
 def test_next_night_leaves_the_last_alone(twice):
     before = twice.snapshots[1][2]
     after = twice.snapshots[2][2]
@@ -136,12 +140,14 @@ def test_next_night_leaves_the_last_alone(twice):
     assert len([row for row in after if row[0] == NEXT]) == len(before)
 
 
+@pytest.mark.slow
 def test_rejected_rows_are_kept_once_per_date(twice):
     rows = twice.rows("rejected_ratings", "run_date", "input", "reason", "raw")
     expected = ("ratings", "rating_out_of_scale", "user 1,item 00,9,1600000000")
     assert rows == [(DAY, *expected), (NEXT, *expected)]
 
 
+@pytest.mark.slow
 def test_metrics_name_run_model_and_cutoff(twice):
     rows = twice.night().lake.read("metrics").where(F.col("run_id") == twice.snapshots[0][0]).collect()
     assert {row["model"] for row in rows} == {"popularity", "als"}
@@ -149,6 +155,7 @@ def test_metrics_name_run_model_and_cutoff(twice):
     assert {row["split"] for row in rows} == {"leave_last"}
 
 
+@pytest.mark.slow
 def test_published_is_the_latest_date_and_any_asked_for(twice):
     lake = twice.night().lake
     assert published(lake)[0] == NEXT
@@ -159,6 +166,7 @@ def test_published_is_the_latest_date_and_any_asked_for(twice):
         published(lake, date(1999, 1, 1))
 
 
+@pytest.mark.slow
 def test_show_prints_history_and_list(twice, capsys):
     lake = twice.night().lake
     users = sample_users(lake, 3)
@@ -210,7 +218,7 @@ def test_negatives_are_written_where_they_are_configured(shop):
     ("step", "needs"),
     [("train", "split"), ("evaluate", "split"), ("recommend", "split"), ("publish", "recommend")],
 )
-def test_step_before_its_time_says_what_to_run(shop, step, needs):
+def test_step_before_the_one_it_needs_says_what_to_run(shop, step, needs):
     shop.receive(*CHECKERBOARD)
     ingest(shop.night())
     with pytest.raises(
@@ -242,7 +250,7 @@ def test_conflicting_rows_of_one_file(shop):
     assert shop.rows("ratings", "user", "item", "rating") == [("a", "x", 3.0)]
 
 
-def test_too_many_refused_rows_stop_the_step_before_ratings(shop):
+def test_too_many_rejected_rows_stop_the_step_before_ratings(shop):
     shop.ingested("a,x,3,1000")
     version = shop.night().lake.version("ratings")
     shop.receive("b,x,3,1000", "c,x,9,1000", "d,,3,1000", "e,x,10,1000")
@@ -289,7 +297,7 @@ def test_holdout_users_needs_models_that_score_new_users(shop):
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ([("u", 1, "a"), ("u", 3, "b")], "gaps in their ranks"),
         ([("u", 1, "a"), ("u", 1, "b")], "gaps in their ranks"),
@@ -298,10 +306,10 @@ def test_holdout_users_needs_models_that_score_new_users(shop):
         ([], "no lists to publish"),
     ],
 )
-def test_lists_that_break_an_invariant_are_not_written(spark, rows, said):
+def test_lists_that_break_an_invariant_are_not_written(spark, rows, message):
     frame = spark.createDataFrame(rows, "user string, rank int, item string")
     ratings = spark.createDataFrame([("u", "seen"), ("v", "a")], "user string, item string")
-    with pytest.raises(PublishError, match=said):
+    with pytest.raises(PublishError, match=message):
         check_lists(frame, ratings)
 
 
@@ -328,7 +336,8 @@ def test_header_lines_are_counted_apart(shop):
     assert (counts["read"], counts["header_lines"]) == (2, 2)
 
 
-def test_old_date_run_again_gives_its_own_rows_again(shop):
+@pytest.mark.slow
+def test_old_date_run_again_writes_its_own_rows_again(shop):
     shop.tree["models"] = ["popularity"]
     shop.receive(*CHECKERBOARD)
     run_night(shop.night(DAY))
@@ -361,19 +370,19 @@ def test_secrets_are_not_kept_in_the_ledger(shop):
     assert "open" in kept
 
 
-def test_no_relevant_row_is_an_error_with_a_sentence(shop):
+def test_test_part_without_a_relevant_row_is_an_error(shop):
     shop.receive(*CHECKERBOARD)
     with pytest.raises(ModelError, match=r"no held-out row counts as relevant.*evaluate\.min_rating"):
         run_night(shop.night(evaluate={"cutoffs": [3], "champion_metric": "ndcg@3", "min_rating": 99.0}))
 
 
-def test_input_without_a_row_is_no_success(shop):
+def test_empty_input_is_an_error(shop):
     shop.receive()
     with pytest.raises(SourceError, match="the ratings input is empty"):
         ingest(shop.night())
 
 
-def test_models_trained_apart_are_measured_together(shop):
+def test_models_trained_separately_are_evaluated_together(shop):
     shop.ingested(*CHECKERBOARD)
     STEPS["split"](shop.night())
     STEPS["train"](shop.night(models=["popularity"]))
@@ -386,6 +395,7 @@ def test_models_trained_apart_are_measured_together(shop):
     assert {row[0] for row in shop.rows("metrics", "model")} == {"popularity", "als"}
 
 
+@pytest.mark.slow
 def test_models_take_features_from_the_tables_of_users_and_items(shop):
     colours = ["i,title,genres", *(f"item {i:02d},Item {i},{('dark', 'light')[i % 2]}" for i in range(13))]
     (shop.folder / "items.csv").write_text("\n".join(colours) + "\n")
@@ -408,7 +418,7 @@ def test_models_take_features_from_the_tables_of_users_and_items(shop):
         if row[1:] == ("pairwise", "candidate")
     }
     model = PairwiseModel.load(path)
-    # item 12 has no rating at all, 10 and 11 are everybody's held-out last ones; but all have genres
+    # item 12 has no rating at all, 10 and 11 are the last ones of all users and held out; but all have genres
     assert {row.id for row in model.itemFactors.where("count = 0").collect()} == {
         "item 10",
         "item 11",

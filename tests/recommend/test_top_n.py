@@ -96,13 +96,13 @@ def test_explode_gives_rows_with_ranks_from_one(spark):
 
 
 @pytest.mark.parametrize(
-    ("features", "said"),
+    ("features", "message"),
     [([[1.0], [1.0, 2.0]], "must all have one length"), ([[1.0], [float("nan")]], "must be finite")],
 )
-def test_features_that_cannot_be_scored_are_rejected(spark, features, said):
+def test_features_that_cannot_be_scored_are_rejected(spark, features, message):
     users = spark.createDataFrame([(1, [1.0])], "id int, features array<float>")
     items = spark.createDataFrame(list(enumerate(features)), "id int, features array<float>")
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         recommend_lists(users, items, ListRequest(2))
 
 

@@ -1,5 +1,5 @@
-"""Program of test_cluster: fits a model twice on the master it is given, and says whether both came to
-the same.
+"""Program of test_cluster: fits a model twice on the master it is given, and says whether both have the same
+result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fits on a cluster of two machines' making: a standalone master and two workers of one core, the package
+"""Fits on a small cluster: a standalone master and two workers of one core, the package
 shipped as a zip.
 """
 
@@ -20,7 +20,7 @@ import pytest
 
 import recsys_spark
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 SPARK_CLASS = str(Path(pyspark.__file__).parent / "bin" / "spark-class")
 
@@ -97,16 +97,16 @@ def kill_an_executor(folder):
 
 
 @pytest.mark.parametrize(
-    ("model", "line", "kill_after", "first_iterations"),
+    ("model", "step", "kill_after", "first_iterations"),
     [
-        # one job: the killed fit begins again
+        # one job: the killed fit starts again
         ("als", "ALS iteration", 1, 3),
         # jobs of 20 epochs: what the first one learnt is kept
         ("softmax", "softmax epoch", 20, 2),
     ],
 )
 def test_executor_killed_in_mid_fit_costs_one_job_and_no_bit(
-    cluster, tmp_path, model, line, kill_after, first_iterations
+    cluster, tmp_path, model, step, kill_after, first_iterations
 ):
     package = Path(recsys_spark.__file__).parent
     archive = shutil.make_archive(str(tmp_path / "shipped"), "zip", package.parent, package.name)
@@ -115,9 +115,9 @@ def test_executor_killed_in_mid_fit_costs_one_job_and_no_bit(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     ) as program:
         lines, killed = [], False
-        for said in program.stderr:
-            lines.append(said)
-            reported = re.search(rf"{line} (\d+) of", said)
+        for line in program.stderr:
+            lines.append(line)
+            reported = re.search(rf"{step} (\d+) of", line)
             if not killed and "and again\n" in lines and reported and int(reported[1]) > kill_after:
                 kill_an_executor(tmp_path)
                 killed = True
@@ -125,7 +125,7 @@ def test_executor_killed_in_mid_fit_costs_one_job_and_no_bit(
     assert program.returncode == 0, "".join(lines)
     answered = json.loads(answer.splitlines()[-1])
     assert killed
-    assert sum(f"{line} 1 of" in said for said in lines) == first_iterations
+    assert sum(f"{step} 1 of" in line for line in lines) == first_iterations
     assert answered["same factors"]
     assert answered["same objectives"]
     assert "shipped.zip" in answered["module"]

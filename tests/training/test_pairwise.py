@@ -74,13 +74,13 @@ def entries(ids, names):
     return pa.table([pa.array(ids), lists, weights], ["id", "names", "weights"])
 
 
-def laid_out(group, table, problem):
+def laid_out(group, table, config):
     """One task's histories, with features of users and items that arrive in any task."""
     parts = [part for task, part in split_by_task(table, group.size) if task == group.rank]
     nothing = pa.table(
         [pa.array([], pa.int64()).dictionary_encode()] * 2 + [pa.array([], pa.float32())], table.column_names
     )
-    data = build_histories(group, pa.concat_tables([nothing, *parts]), problem.explicit)
+    data = build_histories(group, pa.concat_tables([nothing, *parts]), config.explicit)
     users = [entries(range(group.rank, 40, group.size), ("even", "odd"))]
     items = [entries(range(group.rank, 18, group.size), ("light", "dark"))]
     return replace(
@@ -90,14 +90,14 @@ def laid_out(group, table, problem):
     )
 
 
-def fit(size, problem, table=None):
+def fit(size, config, table=None):
     """State, epochs and data of a fit, of each task."""
 
     def program(group):
-        data = laid_out(group, rated() if table is None else table, problem)
-        program = PairwiseProgram(problem, ID_TYPES)
+        data = laid_out(group, rated() if table is None else table, config)
+        program = PairwiseProgram(config, ID_TYPES)
         state = program.initial_state(data)
-        return state, program.train(group, data, state, problem.max_epochs), data
+        return state, program.train(group, data, state, config.max_epochs), data
 
     return run_group(size, program)
 
@@ -105,19 +105,17 @@ def fit(size, problem, table=None):
 def learnt(done):
     """Everything that was learnt, by table and id."""
     state, _, data = done[0]
-    of = {
+    row_ids = {
         "items": data.catalogue,
         "user features": data.user_features.names,
         "item features": data.item_features.names,
     }
-    found = {
-        (name, key): row
-        for name, ids in of.items()
-        for key, row in zip(ids.to_pylist(), state.tables[name], strict=True)
-    }
-    found |= {
-        (name, 0): table.ravel() for name, table in state.tables.items() if name not in of and name != "users"
-    }
+    found = {}
+    for name, table in state.tables.items():
+        if name in row_ids:
+            found |= {(name, key): row for key, row in zip(row_ids[name].to_pylist(), table, strict=True)}
+        elif name != "users":
+            found[name, 0] = table.ravel()
     for state, _, data in done:
         found |= {
             ("users", key): row for key, row in zip(data.ids.to_pylist(), state.tables["users"], strict=True)
@@ -147,17 +145,17 @@ def test_any_number_of_tasks_learns_the_same(mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_are_those_of_central_differences(mode):
     # without the kinks of relu and of the margin, over which differences are not gradients
-    problem = replace(MODES[mode], dropout=0.0, activation="tanh", margin=-2.0)
+    config = replace(MODES[mode], dropout=0.0, activation="tanh", margin=-2.0)
     group = Group(0, {})
-    data = laid_out(group, rated(users=4), problem)
-    program = PairwiseProgram(problem, ID_TYPES)
+    data = laid_out(group, rated(users=4), config)
+    program = PairwiseProgram(config, ID_TYPES)
     state = program.initial_state(data)
     state.tables = {name: table.astype(np.float64) for name, table in state.tables.items()}
-    events = TrainingPairs.build(data, problem)
+    events = TrainingPairs.build(data, config)
     negatives = events.negatives(0)
     chosen = np.arange(len(data.items))
     candidates = np.column_stack([data.items, negatives])
-    batch = MiniBatch.build(group, data, problem, events.rows, candidates)
+    batch = MiniBatch.build(group, data, config, events.rows, candidates)
     mean = program.global_mean(group, data)
 
     def loss():
@@ -174,7 +172,7 @@ def test_gradients_are_those_of_central_differences(mode):
     for name, gradient in gradients.items():
         for row, sums in list(zip(gradient.rows, gradient.sums, strict=True))[:4]:
             for column in range(len(sums)):
-                if column == problem.embedding_dim and not problem.biases:
+                if column == config.embedding_dim and not config.biases:
                     continue
                 kept, values = state.tables[name][row, column], []
                 for step in (1e-2, -1e-2):
@@ -193,10 +191,10 @@ def replace_tables(state, tables):
 
 
 def test_negatives_rotate_are_not_known_and_are_the_same_on_any_number_of_tasks():
-    def drawn(size, epoch, problem=PLAIN):
+    def drawn(size, epoch, config=PLAIN):
         def program(group):
-            data = laid_out(group, rated(), problem)
-            events = TrainingPairs.build(data, problem)
+            data = laid_out(group, rated(), config)
+            events = TrainingPairs.build(data, config)
             names = np.array(data.catalogue.to_pylist())
             found = {}
             for row, item, others in zip(events.rows, data.items, events.negatives(epoch), strict=True):
@@ -221,20 +219,16 @@ def test_negatives_rotate_are_not_known_and_are_the_same_on_any_number_of_tasks(
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if "squared" not in mode])
 def test_learns_which_users_like_which_items(mode):
-    problem = replace(MODES[mode], max_epochs=60, weight_decay=0.0, dropout=0.0)
-    state, epochs, data = fit(1, problem)[0]
+    config = replace(MODES[mode], max_epochs=60, weight_decay=0.0, dropout=0.0)
+    state, epochs, data = fit(1, config)[0]
     assert epochs[-1].loss < 0.8 * epochs[0].loss
-    users = combined_vectors(
-        state.tables["users"], data.user_features, state.tables["user features"], problem
-    )
-    items = combined_vectors(
-        state.tables["items"], data.item_features, state.tables["item features"], problem
-    )
+    users = combined_vectors(state.tables["users"], data.user_features, state.tables["user features"], config)
+    items = combined_vectors(state.tables["items"], data.item_features, state.tables["item features"], config)
     pairs = np.stack(np.meshgrid(range(len(users)), range(len(items)), indexing="ij"), -1).reshape(-1, 2)
     x, y = users[pairs[:, 0]], items[pairs[:, 1]]
-    scores = x[:, -1] + y[:, -1] + ((x[:, :-1] * y[:, :-1]).sum(axis=1) if problem.product else 0)
-    if problem.network:
-        scores = scores + network_scores(x[:, :-1], y[:, :-1], state.tables, problem)
+    scores = x[:, -1] + y[:, -1] + ((x[:, :-1] * y[:, :-1]).sum(axis=1) if config.product else 0)
+    if config.network:
+        scores = scores + network_scores(x[:, :-1], y[:, :-1], state.tables, config)
     colours = [np.array(ids.to_pylist()) % 2 for ids in (data.ids, data.catalogue)]
     same = colours[0][pairs[:, 0]] == colours[1][pairs[:, 1]]
     for user in range(len(users)):
@@ -247,11 +241,11 @@ def test_squared_loss_counts_every_rating_and_others_only_what_was_liked():
         {"user": [1, 1, 1, 2], "item": [5, 5, 6, 5], "rating": pa.array([1, 2, -3, 4], pa.float32())}
     )
     for loss, expected in (("squared", [1, 2, -3, 4]), ("logistic", [1, 1])):
-        problem = replace(PLAIN, loss=loss)
+        config = replace(PLAIN, loss=loss)
         group = Group(0, {})
-        data = laid_out(group, table, problem)
+        data = laid_out(group, table, config)
         assert sorted(data.ratings.tolist()) == sorted(expected)
-        assert PairwiseProgram(problem, ID_TYPES).global_mean(group, data) == (
+        assert PairwiseProgram(config, ID_TYPES).global_mean(group, data) == (
             1.0 if loss == "squared" else 0.0
         )
     assert PairwiseProgram(replace(PLAIN, mean=7.0), ID_TYPES).global_mean(group, data) == 7.0

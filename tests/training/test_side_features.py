@@ -41,7 +41,7 @@ def test_a_column_of_one_number_is_zero_everywhere(spark):
 
 
 def entries():
-    lists = [["a", "b"], ["b"], ["unheard of"]], [[0.5, 2.0], [1.0], [9.0]]
+    lists = [["a", "b"], ["b"], ["unknown"]], [[0.5, 2.0], [1.0], [9.0]]
     columns = [pa.array([30, 10, 20]), pa.array(lists[0]), pa.array(lists[1], pa.list_(pa.float32()))]
     return pa.table(columns, names=["id", "names", "weights"])
 

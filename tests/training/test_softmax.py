@@ -63,7 +63,7 @@ def taste(users=60, items=24, seed=0):
     return pa.table([*columns, pa.array(np.ones(len(rows), np.float32))], names=["user", "item", "rating"])
 
 
-def fit(table, size, problem, until=None):
+def fit(table, size, config, until=None):
     """State, epochs and histories of a fit on ``size`` tasks."""
     nothing = pa.table(
         [pa.array([], table["user"].type).dictionary_encode()] * 2 + [pa.array([], pa.float32())],
@@ -76,9 +76,9 @@ def fit(table, size, problem, until=None):
 
     def program(group):
         data = build_histories(group, pa.concat_tables(shares[group.rank]))
-        program = SoftmaxProgram(problem, ID_TYPES)
+        program = SoftmaxProgram(config, ID_TYPES)
         state = program.initial_state(data)
-        return state, program.train(group, data, state, problem.max_epochs if until is None else until), data
+        return state, program.train(group, data, state, config.max_epochs if until is None else until), data
 
     return run_group(size, program)
 
@@ -111,44 +111,44 @@ def test_any_number_of_tasks_learns_the_same(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_gradients_of_scores_are_those_of_central_differences(mode):
-    problem, rng = MODES[mode], np.random.default_rng(3)
-    psi, vectors = rng.normal(size=(4, problem.width)), rng.normal(size=(9, problem.width))
+    config, rng = MODES[mode], np.random.default_rng(3)
+    psi, vectors = rng.normal(size=(4, config.width)), rng.normal(size=(9, config.width))
     slots, targets = np.array([0, 0, 1, 3]), np.array([0, 3, 3, 8])  # the third user has none
     weights = np.array([0.5, 0.5, 1.0, 2.0])
-    asked = MiniBatch(psi, np.ones(4), slots, targets, weights, np.array([0, 2, 3, 3, 4]))
+    batch = MiniBatch(psi, np.ones(4), slots, targets, weights, np.array([0, 2, 3, 3, 4]))
     drawn = None
-    if problem.n_negatives:
+    if config.n_negatives:
         items = np.array([1, 3, 5, 5])
         drawn = SampledItems(items, Proposal.build(np.arange(1.0, 10.0)).log_q[items] + np.log(4))
-    _, grad_psi, grad_scored = score_gradients(psi, vectors, asked, drawn, problem)
+    _, grad_psi, grad_scored = score_gradients(psi, vectors, batch, drawn, config)
     scored = np.arange(9) if drawn is None else np.concatenate([targets, drawn.items])
     grad_vectors = np.zeros_like(vectors)
     np.add.at(grad_vectors, scored, grad_scored)
     for array, found in ((psi, grad_psi), (vectors, grad_vectors)):
-        for place in np.ndindex(array.shape):
-            kept, values = array[place], []
+        for position in np.ndindex(array.shape):
+            kept, values = array[position], []
             for step in (1e-5, -1e-5):
-                array[place] = kept + step
-                values.append(score_gradients(psi, vectors, asked, drawn, problem)[0].sum())
-            array[place] = kept
-            assert found[place] == pytest.approx((values[0] - values[1]) / 2e-5, abs=2e-4)
+                array[position] = kept + step
+                values.append(score_gradients(psi, vectors, batch, drawn, config)[0].sum())
+            array[position] = kept
+            assert found[position] == pytest.approx((values[0] - values[1]) / 2e-5, abs=2e-4)
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "gravity"])
 def test_learns_which_items_go_together(mode):
-    problem = replace(MODES[mode], max_epochs=60)
-    done = fit(taste(), 2, problem)
+    config = replace(MODES[mode], max_epochs=60)
+    done = fit(taste(), 1, config)
     state, epochs, data = done[0]
     assert epochs[-1].loss < epochs[0].loss
-    psi = user_vectors(data.indptr, data.items, data.user_features, state.tables, problem)
-    scores = psi @ item_vectors(state.tables, problem).T
+    psi = user_vectors(data.indptr, data.items, data.user_features, state.tables, config)
+    scores = psi @ item_vectors(state.tables, config).T
     colours, users = np.array(data.catalogue.to_pylist()) % 2, np.array(data.ids.to_pylist()) % 2
     same = np.where(colours == users[:, None], scores, np.nan)
     other = np.where(colours != users[:, None], scores, np.nan)
     assert (np.nanmean(same, axis=1) > np.nanmean(other, axis=1)).mean() > 0.95
 
 
-def test_going_on_gives_what_one_go_gives():
+def test_training_in_parts_returns_what_training_at_once_returns():
     whole = fit(taste(), 2, PLAIN)
 
     def program(group):
@@ -166,20 +166,20 @@ def test_going_on_gives_what_one_go_gives():
 
 
 def test_training_stops_when_the_validation_stalls():
-    problem = replace(PLAIN, max_epochs=400, validation_fraction=0.3, patience=4, learning_rate=0.3)
-    state, epochs, _ = fit(taste(), 2, problem)[0]
+    config = replace(PLAIN, max_epochs=400, validation_fraction=0.3, patience=4, learning_rate=0.3)
+    state, epochs, _ = fit(taste(), 2, config)[0]
     losses = [epoch.validation for epoch in epochs]
     assert len(losses) < 400
-    assert SoftmaxProgram(problem, ID_TYPES).stalled(state)
+    assert SoftmaxProgram(config, ID_TYPES).stalled(state)
     assert min(losses) == losses[-5]
 
 
-@pytest.mark.parametrize("power", [0.0, 1.0])
-def test_mean_of_the_sampled_normalisers_is_that_of_the_whole_catalogue(power):
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_mean_of_the_sampled_normalisers_is_that_of_the_whole_catalogue(exponent):
     """With very many draws the sampled loss is the full one, however often an item is among them."""
-    problem, rng = replace(PLAIN, n_negatives=200_000, popularity_exponent=power), np.random.default_rng(3)
+    config, rng = replace(PLAIN, n_negatives=200_000, popularity_exponent=exponent), np.random.default_rng(3)
     psi, vectors = rng.normal(size=(2, 6)), rng.normal(size=(9, 6))
-    asked = MiniBatch(
+    batch = MiniBatch(
         psi,
         np.ones(2),
         np.array([0, 0, 1]),
@@ -187,11 +187,11 @@ def test_mean_of_the_sampled_normalisers_is_that_of_the_whole_catalogue(power):
         np.array([0.5, 0.5, 1.0]),
         np.array([0, 2, 3]),
     )
-    full = score_gradients(psi, vectors, asked, None, problem)
-    proposal = Proposal.build(np.arange(1.0, 10.0) ** power)
-    program = SoftmaxProgram(problem, ID_TYPES)
+    full = score_gradients(psi, vectors, batch, None, config)
+    proposal = Proposal.build(np.arange(1.0, 10.0) ** exponent)
+    program = SoftmaxProgram(config, ID_TYPES)
     state = program.initial_state(histories_of(taste()))
-    sampled = score_gradients(psi, vectors, asked, program.sample_items(state, proposal), problem)
+    sampled = score_gradients(psi, vectors, batch, program.sample_items(state, proposal), config)
     assert sampled[0] == pytest.approx(full[0], abs=0.02)
     assert sampled[1] == pytest.approx(full[1], abs=0.02)
 
@@ -226,7 +226,7 @@ def test_histories_are_what_was_liked_once():
     assert found == {1: {5, 6}, 2: {5}}
 
 
-def test_validation_without_anybody_to_validate_on_is_refused():
+def test_validation_without_a_user_to_validate_on_is_rejected():
     with pytest.raises(ModelError, match="validation has no user with two items"):
         fit(taste(), 1, replace(PLAIN, validation_fraction=1e-9, patience=2))
 
