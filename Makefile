@@ -18,7 +18,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not spark and not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not spark and not slow" $(PYTEST_ARGS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ INDEX = ["usearch>=2.16"]  # approximate nearest neighbours, for lists from very
 TEST = [
     "pytest>=8",
     "pytest-cov>=5",
+    "pytest-xdist>=3.6",  # the fast tests on two cores
     "hypothesis>=6",  # property tests of kernels and cleaning
     "scikit-learn>=1.5",  # an independent ndcg_score to compare ours with
     "sybil>=9",  # runs the code blocks of the documents

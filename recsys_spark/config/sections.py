@@ -141,7 +141,7 @@ class SyntheticSource(Section):
     format: Literal["synthetic"]
     """The built-in data set."""
     ratings: Annotated[int, Field(ge=1_000, le=1_000_000_000)] = 100_000
-    """About how many ratings; users and items follow from it as in MovieLens."""
+    """How many ratings, about so many beyond 131,072 users; users and items follow from it."""
     users: Count | None = None
     """Number of users; as in MovieLens when absent."""
     items: Annotated[int, Field(ge=18)] | None = None
