@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,44 @@ def test_model_parameters_are_checked_against_the_estimators_own(params, message
 def test_params_reach_the_estimator_with_the_seed_of_the_configuration():
     estimator = build("als", {"rank": 3}, 99)
     assert (estimator.getOrDefault("rank"), estimator.getOrDefault("seed")) == (3, 99)
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("1E5", 1e5),
+        ("-.5e+1", -5.0),
+        (".inf", float("inf")),
+        ("017", 17),
+        ("0x1F", 31),
+        ("0o17", 15),
+        ("100_000", 100_000),
+        ("1:30", "1:30"),
+        ("no", "no"),
+        ("on", "on"),
+        ("Y", "Y"),
+        ("true", True),
+        ("~", None),
+        ("", None),
+        ("1e", "1e"),
+        ("2024-01-31", date(2024, 1, 31)),
+        ("2024-01-31 10:00", "2024-01-31 10:00"),
+        ("'7'", "7"),
+    ],
+)
+@pytest.mark.parametrize("where", ["file", "override", "environment"])
+def test_scalars_are_those_of_yaml_1_2(load, where, written, value):
+    if where == "file":
+        config = load(f"{GOOD}\nals: {{regParam: {written}}}")
+    elif where == "override":
+        config = load(GOOD, f"als.regParam={written}")
+    else:
+        config = load(GOOD, environment={"RECSYS__ALS__REG_PARAM": written})
+    read = config.params["als"]["regParam"]
+    assert (type(read), read) == (type(value), value)
+
+
+def test_columns_may_be_called_no_and_on(load):
+    config = load(CSV.replace("user: u, item: i", "user: no, item: on"))
+    assert (config.ingest.source.columns.user, config.ingest.source.columns.item) == ("no", "on")

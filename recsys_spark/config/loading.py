@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import ValidationError
@@ -148,8 +149,12 @@ def _known(location: tuple[Any, ...], given: str, sections: Collection[str]) -> 
     return (f"did you mean {near[0]!r}? Known keys: " if near else "one of ") + ", ".join(names)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which a key given twice is an error; in PyYAML the later one wins."""
+class _Loader(yaml.SafeLoader):
+    """YAML with the numbers and booleans of version 1.2, where ``1e-4`` is a number, ``017`` is 17, and
+    ``1:30``, ``no`` and ``on`` are texts. A key given twice is an error; in PyYAML the later one wins.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -164,6 +169,29 @@ class _UniqueKeyLoader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        digits = node.value.replace("_", "")
+        return int(digits, 0 if digits.lstrip("+-")[:2] in ("0x", "0o") else 10)
+
+
+_SCALARS = {
+    "null": (r"~|null|Null|NULL|", "~nN"),
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?\d[\d_]*|0x[\da-fA-F_]+|0o[0-7_]+", "-+0123456789"),
+    "float": (
+        r"[-+]?(\.\d+|\d[\d_]*(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    "timestamp": (r"\d{4}-\d\d-\d\d", "0123456789"),
+    "merge": (r"<<", "<"),
+}
+"""Tag → the texts it stands for, as YAML 1.2 has them (and with ``_`` between digits), and how they begin."""
+
+for _tag, (_pattern, _beginnings) in _SCALARS.items():
+    _starts = [*_beginnings, ""] if _tag == "null" else [*_beginnings]
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _starts)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
+
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
@@ -171,7 +199,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     try:
-        tree = yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        tree = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except UNREADABLE as error:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
@@ -181,7 +209,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _set(tree: dict[str, Any], keys: list[str], text: str, origin: str) -> None:
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except UNREADABLE:
         raise ConfigError(f"{origin}: given {text!r}; allowed: a YAML value") from None
     node = tree
