@@ -41,6 +41,8 @@ NEEDED = {
     # with any smaller limit Spark sums up the batch's size at each row, which costs more than the row
     "spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1),
     "spark.sql.adaptive.enabled": "true",
+    # larger methods are never compiled by Java, and run ten times slower than without generated code
+    "spark.sql.codegen.hugeMethodLimit": "8000",
     # one BLAS and numba thread per Python worker: Spark owns the parallelism
     **{f"spark.executorEnv.{name}": "1" for name in THREAD_VARIABLES},
 }

@@ -65,7 +65,7 @@ class Columns(Section):
     """Names, in the source, of the columns of a rating."""
 
     user: str = "user"
-    """Column of user ids."""
+    """Column of user ids; outside text files, ``user.id`` may be the field ``id`` of the column ``user``."""
     item: str = "item"
     """Column of item ids."""
     rating: str | None = None
@@ -96,19 +96,28 @@ class Delimited(Section):
     """One or more characters between fields."""
     quote: str = Field('"', max_length=1)
     """Quoting character, doubled inside a quoted field; empty for none."""
+    escape: str = Field("", max_length=1)
+    """Character before a quote inside a quoted field, and before itself, as the backslash is in files that
+    Spark writes; with an empty ``quote``, before delimiters too, as in exports of databases. Empty for none:
+    quotes are doubled.
+    """
+    decimal: Literal[".", ","] = "."
+    """What divides a number's fraction."""
     header: bool = True
     """Whether each file begins with a line of column names; without it give ``names``."""
     names: list[str] | None = None
     """Column names in file order, when there is no header line."""
     encoding: Literal["utf-8", "latin-1"] = "utf-8"
-    """Encoding of the files."""
+    """Encoding of the files; latin-1 is read as Windows' superset of it, cp1252."""
 
     @model_validator(mode="after")
     def _named(self) -> Self:
         if self.quote in self.delimiter and self.quote:
             raise ValueError("delimiter and quote must differ")
-        if "\\" in (self.delimiter, self.quote):
-            raise ValueError("a backslash can neither delimit nor quote")
+        if self.quote == "\\" or "\\" in self.delimiter:
+            raise ValueError('a backslash can neither delimit nor quote; a tab is "\\t" in double quotes')
+        if self.escape and (self.escape in self.delimiter or self.escape == self.quote):
+            raise ValueError("escape must differ from delimiter and quote; doubled quotes need no escape")
         if self.header == (self.names is not None):
             raise ValueError("give names exactly when header is false")
         if self.names is not None and len(set(self.names)) < len(self.names):
@@ -119,8 +128,8 @@ class Delimited(Section):
 class SideTable(Section):
     """Features of users or items in a file or table of their own."""
 
-    path: str
-    """File, folder or glob."""
+    path: str = Field(min_length=1)
+    """File, folder or glob; files in sub-folders are read too."""
     format: Literal["csv", "json", "parquet", "delta"] = "csv"
     """Format of the files or the table."""
     text: Delimited = Delimited()
@@ -153,7 +162,7 @@ class MovieLensSource(Section):
 
     format: Literal["movielens"]
     """A MovieLens release."""
-    path: str
+    path: str = Field(min_length=1)
     """The folder, a folder that holds it, or the zip."""
 
 
@@ -162,8 +171,8 @@ class FileSource(Section):
 
     format: Literal["csv", "json", "parquet", "delta"]
     """Format of the files or the table; json has one object a line."""
-    path: str
-    """File, folder or glob."""
+    path: str = Field(min_length=1)
+    """File, folder or glob; files in sub-folders are read too."""
     columns: Columns = Columns()
     """Role: name of the column in the source."""
     text: Delimited = Delimited()
@@ -191,16 +200,21 @@ class Ingest(Section):
 
     source: Annotated[SyntheticSource | MovieLensSource | FileSource, Field(discriminator="format")]
     """Where the interactions come from."""
-    timestamps: Literal["auto", "seconds", "milliseconds", "iso8601"] = "auto"
-    """``auto`` takes numbers from 1e11 on as milliseconds, smaller ones as seconds, anything else as ISO
-    8601.
+    timestamps: Literal[
+        "auto", "seconds", "milliseconds", "microseconds", "nanoseconds", "excel", "iso8601"
+    ] = "auto"
+    """``auto`` tells the unit of numbers since 1970 by their size, and reads ``20240131``, ``20240131101500``
+    and ISO 8601; numbers from 30,000 to 80,000, which may be Excel's days, are rejected. Times without a zone
+    are UTC.
     """
     events: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
-    """Event type → weight; rows of any other type are rejected as unparsable. Needs ``columns.event``."""
+    """Event type → weight; rows of any other type are rejected. Needs ``columns.event``."""
     scale: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(None, min_length=2, max_length=2)
     """``[smallest, largest]`` allowed rating."""
     earliest: date | None = None
-    """Ratings before this day are rejected; those after the run date always are."""
+    """Ratings before this day (UTC) are rejected, by default numbers before 1970; those after the run date
+    always are.
+    """
     max_rejected_fraction: Fraction = 0.05
     """Above this fraction of rejected rows the step fails before it writes ``ratings``."""
 

@@ -9,30 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
-from functools import reduce
-from operator import or_
-from typing import Literal
+from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from recsys_spark.data.cells import TimestampFormat, has_controls, moment, number, typed_id, untyped_id
 from recsys_spark.errors import SourceError
-from recsys_spark.schema import ID_SQL_TYPES, ITEM, MAX_ID_LENGTH, RATING, TIMESTAMP, USER, IdType
+from recsys_spark.schema import ITEM, MAX_ID_LENGTH, RATING, TIMESTAMP, USER, IdType
 
 REASONS: dict[str, str] = {
     "undecodable_bytes": "the bytes are not text in the declared encoding",
     "different_header": "a file begins with another header than the first file",
     "wrong_column_count": "more or fewer fields than the header or the declared names; also a blank line",
-    "unparsable": "not JSON, an id of another type, an invalid rating or timestamp, an unknown event",
+    "malformed_line": "a quoted field with text after its end, or a line that is not one JSON object",
+    "control_characters": "a mapped field has control characters, such as NUL",
     "missing_user": "no user id",
     "missing_item": "no item id",
     "id_too_long": f"an id of more than {MAX_ID_LENGTH} characters",
+    "unparsable_user": "the user id is a number with a fraction, or no number where one is declared",
+    "unparsable_item": "the item id is a number with a fraction, or no number where one is declared",
+    "unparsable_event": "the event is none of those declared",
+    "unparsable_rating": "the rating is missing or not a number",
+    "unparsable_timestamp": "the timestamp is missing, not a time, or may be Excel's days",
     "not_finite_rating": "the rating is NaN or infinite",
     "rating_out_of_scale": "the rating is outside the declared scale",
     "timestamp_in_future": "the timestamp is after the run date",
-    "timestamp_before_start": "the timestamp is before the declared earliest day",
+    "timestamp_before_start": "the timestamp is before the declared earliest day; a number, before 1970",
 }
 """Reason code → what it means. Where several apply, a row gets the first, in this order."""
 
@@ -41,11 +45,8 @@ HEADER_LINE = "header_line"
 
 FAULT, REASON, RAW, SOURCE_FILE = "fault", "reason", "raw", "source_file"
 
-MAX_EPOCH_SECONDS = 253_402_300_799  # the end of the year 9999
-MILLISECONDS_FROM = 1e11
-"""From this number on, epoch timestamps of format ``auto`` are milliseconds; as seconds: the year 5138."""
-
-TimestampFormat = Literal["auto", "seconds", "milliseconds", "iso8601"]
+UNTYPED = "untyped"
+"""Key of the metadata of a text file's columns, whose cells have no type: ``17.0`` may be the integer 17."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Rules:
     timestamps : how timestamp cells are written
     events : event type → weight, where the source has an event column
     scale : smallest and largest allowed rating
-    earliest : rows before this day (UTC) are rejected
+    earliest : rows before this day (UTC) are rejected; without it, numbers before 1970
     """
 
     run_date: date
@@ -96,20 +97,27 @@ def clean_ratings(raw: DataFrame, rules: Rules) -> DataFrame:
     """
     kinds = {field.name: field.dataType for field in raw.schema.fields}
     # a step of its own, or the optimizer repeats the parsing in every use
-    numbers = _with_numbers(raw, kinds)
-    timestamp = _timestamp(kinds[TIMESTAMP], rules.timestamps) if TIMESTAMP in kinds else F.lit(None)
-    typed = numbers.select(
+    raw = raw.select(
+        "*", _number(raw, RATING).alias("rating_number"), _number(raw, TIMESTAMP).alias("timestamp_number")
+    )
+    counted = F.col("timestamp_number")
+    timestamp = F.lit(None).cast("timestamp")
+    if TIMESTAMP in kinds:
+        timestamp = moment(F.col(TIMESTAMP), kinds[TIMESTAMP], counted, rules.timestamps)
+    typed = raw.select(
         F.col(USER).cast("string").alias("user_cell"),
         F.col(ITEM).cast("string").alias("item_cell"),
-        _id(USER, kinds[USER], rules.user_type).alias(USER),
-        _id(ITEM, kinds[ITEM], rules.item_type).alias(ITEM),
-        _rating(kinds, rules).alias(RATING),
-        timestamp.cast("timestamp").alias(TIMESTAMP),
+        _id(raw.schema[USER], rules.user_type).alias(USER),
+        _id(raw.schema[ITEM], rules.item_type).alias(ITEM),
+        _rating(raw, rules).alias(RATING),
+        timestamp.alias(TIMESTAMP),
+        counted.isNotNull().alias("counted"),
+        _has_controls(raw).alias("controls"),
         FAULT,
         RAW,
         SOURCE_FILE,
     )
-    checks = _checks(rules, TIMESTAMP in kinds)
+    checks = _checks(rules, TIMESTAMP in kinds, "event" in kinds)
     reason = F.coalesce(F.col(FAULT), *(F.when(applies, F.lit(code)) for code, applies in checks))
     return typed.select(USER, ITEM, RATING, TIMESTAMP, reason.alias(REASON), RAW, SOURCE_FILE)
 
@@ -169,13 +177,14 @@ def clean_side_table(raw: DataFrame, key: str, id_type: IdType, types: Mapping[s
     """
     kinds = {field.name: field.dataType for field in raw.schema.fields}
     cell = F.col(key).cast("string")
-    typed = _id(key, kinds[key], id_type)
+    typed = _id(raw.schema[key], id_type)
     missing = f"missing_{key}"
     reason = F.coalesce(
         F.col(FAULT),
+        F.when(_has_controls(raw), F.lit("control_characters")),
         F.when(_blank(cell), F.lit(missing)),
         F.when(F.length(cell) > MAX_ID_LENGTH, F.lit("id_too_long")),
-        F.when(typed.isNull(), F.lit("unparsable")),
+        F.when(typed.isNull(), F.lit(f"unparsable_{key}")),
     )
     features = [
         (_feature(name, kind) if name in kinds else F.lit(None).cast(kind)).alias(name)
@@ -206,23 +215,31 @@ def _blank(cell: Column) -> Column:
     return cell.isNull() | (F.trim(cell) == "")
 
 
-def _id(name: str, kind: T.DataType, wanted: IdType) -> Column:
-    if not isinstance(kind, T.StringType | T.IntegralType | T.DecimalType):
+def _id(field: T.StructField, wanted: IdType) -> Column:
+    if not isinstance(field.dataType, T.StringType | T.NumericType):
         raise SourceError(
-            f"the {name} column is {kind.simpleString()}: ids must be integers, longs or strings, so cast it"
+            f"the {field.name} column is {field.dataType.simpleString()}: ids must be whole numbers or texts"
         )
-    sql_type = ID_SQL_TYPES[wanted]
-    return F.col(name) if kind.simpleString() == sql_type else F.col(name).cast("string").try_cast(sql_type)
+    cell = F.col(field.name)
+    return typed_id(untyped_id(cell) if UNTYPED in field.metadata else cell, field.dataType, wanted)
 
 
-def _with_numbers(raw: DataFrame, kinds: Mapping[str, T.DataType]) -> DataFrame:
-    """Add ``rating_number`` and ``timestamp_number``: cells as double, null where they are not numbers."""
-    numbers = [
-        _number(F.col(name), kinds[name]).alias(f"{name}_number")
-        for name in (RATING, TIMESTAMP)
-        if name in kinds and isinstance(kinds[name], T.StringType | T.NumericType)
+def _has_controls(raw: DataFrame) -> Column:
+    """Whether a mapped text has control characters."""
+    texts = [
+        F.col(field.name)
+        for field in raw.schema
+        if field.name not in (FAULT, RAW, SOURCE_FILE) and isinstance(field.dataType, T.StringType)
     ]
-    return raw.select("*", *numbers)
+    return has_controls(RAW, texts)
+
+
+def _number(raw: DataFrame, name: str) -> Column:
+    """A column as double; null where there is none, and where its cells are not numbers."""
+    kind = raw.schema[name].dataType if name in raw.columns else None
+    if not isinstance(kind, T.StringType | T.NumericType):
+        return F.lit(None).cast("double")
+    return number(F.col(name), kind)
 
 
 def _feature(name: str, kind: str) -> Column:
@@ -233,69 +250,40 @@ def _feature(name: str, kind: str) -> Column:
     return F.coalesce(cell.try_cast(kind), cell.try_cast("double").try_cast(kind))
 
 
-def _number(cell: Column, kind: T.DataType) -> Column:
-    if not isinstance(kind, T.StringType):
-        return cell.cast("double")
-    # Java would also read "4d", "4f" and "0x1p3" as numbers. The regular expression is slow: letters first
-    suspect = reduce(or_, (F.contains(cell, F.lit(letter)) for letter in "dDfFxX"))
-    java_literal = suspect & cell.rlike(r"(?i)(?<!in)[df]\s*$|x")
-    return F.when(~java_literal, cell.try_cast("double"))
-
-
-def _rating(kinds: Mapping[str, T.DataType], rules: Rules) -> Column:
-    if "event" in kinds:
+def _rating(raw: DataFrame, rules: Rules) -> Column:
+    if "event" in raw.columns:
         weight = F.lit(None).cast("double")
         for event, value in rules.events.items():
             weight = F.when(F.col("event").cast("string") == event, F.lit(float(value))).otherwise(weight)
         return weight
-    if RATING not in kinds:
-        return F.lit(1.0)
-    is_number = isinstance(kinds[RATING], T.StringType | T.NumericType)
-    return F.col("rating_number") if is_number else F.lit(None).cast("double")
+    return F.col("rating_number") if RATING in raw.columns else F.lit(1.0)
 
 
-def _timestamp(kind: T.DataType, form: TimestampFormat) -> Column:
-    cell, number = F.col(TIMESTAMP), F.col("timestamp_number")
-    if isinstance(kind, T.TimestampType | T.TimestampNTZType | T.DateType):
-        return cell.cast("timestamp")
-    if not isinstance(kind, T.StringType | T.NumericType):
-        return F.lit(None)
-    # Spark would also read a time without a date, as today's
-    text = cell.cast("string")
-    iso8601 = F.when(text.rlike(r"^\s*\d{4,}-"), text.try_cast("timestamp"))
-    if form == "iso8601":
-        return iso8601
-    # outside these bounds Spark's conversions overflow
-    seconds = F.when(F.abs(number) <= MAX_EPOCH_SECONDS, F.timestamp_seconds(number))
-    milliseconds = F.when(F.abs(number) <= MAX_EPOCH_SECONDS * 1000, F.timestamp_millis(number.cast("long")))
-    if form == "seconds":
-        return seconds
-    if form == "milliseconds":
-        return milliseconds
-    epoch = F.when(F.abs(number) < MILLISECONDS_FROM, seconds).otherwise(milliseconds)
-    if isinstance(kind, T.StringType):
-        return F.when(number.isNull(), iso8601).otherwise(epoch)
-    return epoch
-
-
-def _checks(rules: Rules, timed: bool) -> list[tuple[str, Column]]:
+def _checks(rules: Rules, timed: bool, has_events: bool) -> list[tuple[str, Column]]:
     """(code, condition) in the order of :data:`REASONS`; the first that applies is the row's reason."""
     user, item, rating, timestamp = F.col("user_cell"), F.col("item_cell"), F.col(RATING), F.col(TIMESTAMP)
-    unparsable = F.col(USER).isNull() | F.col(ITEM).isNull() | rating.isNull()
     checks = [
+        ("control_characters", F.col("controls")),
         ("missing_user", _blank(user)),
         ("missing_item", _blank(item)),
         ("id_too_long", (F.length(user) > MAX_ID_LENGTH) | (F.length(item) > MAX_ID_LENGTH)),
-        ("unparsable", unparsable | timestamp.isNull() if timed else unparsable),
-        # NaN is larger than any number in Spark
-        ("not_finite_rating", F.abs(rating) >= float("inf")),
+        ("unparsable_user", F.col(USER).isNull()),
+        ("unparsable_item", F.col(ITEM).isNull()),
+        ("unparsable_event" if has_events else "unparsable_rating", rating.isNull()),
     ]
+    if timed:
+        checks.append(("unparsable_timestamp", timestamp.isNull()))
+    # NaN is larger than any number in Spark
+    checks.append(("not_finite_rating", F.abs(rating) >= float("inf")))
     if rules.scale is not None:
         checks.append(("rating_out_of_scale", ~rating.between(float(rules.scale[0]), float(rules.scale[1]))))
     if timed:
-        end = rules.run_date + timedelta(days=1)
-        checks.append(("timestamp_in_future", timestamp >= F.lit(end.isoformat()).cast("timestamp")))
-        if rules.earliest is not None:
-            start = F.lit(rules.earliest.isoformat()).cast("timestamp")
-            checks.append(("timestamp_before_start", timestamp < start))
+        end = _midnight(rules.run_date + timedelta(days=1))
+        checks.append(("timestamp_in_future", timestamp >= F.lit(end)))
+        before = timestamp < F.lit(_midnight(rules.earliest or date(1970, 1, 1)))
+        checks.append(("timestamp_before_start", before if rules.earliest else before & F.col("counted")))
     return checks
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

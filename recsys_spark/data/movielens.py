@@ -66,7 +66,7 @@ OCCUPATIONS_1M = (
 )
 """Occupation codes 0 to 20 of ``users.dat``, in the words of the release's README."""
 
-_COLONS = {"delimiter": "::", "quote": "", "header": False, "encoding": "latin-1"}
+_COLONS = {"delimiter": "::", "quote": "", "header": False}
 
 
 @dataclass(frozen=True)
@@ -192,10 +192,19 @@ def _find(path: str, shown: str) -> tuple[str, Layout]:
             f"{shown}: a MovieLens release must be a local or mounted folder or zip; "
             "elsewhere, set ingest.source.format to csv and map its columns"
         )
-    for layout in LAYOUTS:
-        for ratings in sorted(Path(path).glob(f"**/{layout.ratings}")):
-            if (ratings.parent / layout.items).exists():
-                return str(ratings.parent), layout
+    found = [
+        (str(ratings.parent), layout)
+        for layout in LAYOUTS
+        for ratings in sorted(Path(path).glob(f"**/{layout.ratings}"))
+        if (ratings.parent / layout.items).exists()
+    ]
+    if len(found) > 1:
+        folders = ", ".join(sorted(folder for folder, _ in found))
+        raise SourceError(
+            f"{shown}: contains {len(found)} MovieLens releases: set ingest.source.path to one of {folders}"
+        )
+    if found:
+        return found[0]
     expected = " or ".join(f"{layout.ratings} with {layout.items}" for layout in LAYOUTS)
     raise SourceError(f"{shown}: contains no MovieLens release: expected {expected}")
 
@@ -209,9 +218,12 @@ def _named(raw: DataFrame, shown: str, file: str | None) -> DataFrame:
 
 def _items(spark: SparkSession, folder: str, layout: Layout) -> DataFrame:
     path = f"{folder}/{layout.items}"
+    text = layout.item_text
+    if not text.header:
+        text = text.model_copy(update={"encoding": _encoding(Path(path))})
     if layout.items == "u.item":
         names = ["item", "title", *_FLAGS]
-        raw = read_cells(spark, "csv", path, {name: name for name in names}, layout.item_text)
+        raw = read_cells(spark, "csv", path, {name: name for name in names}, text)
         flagged = [
             F.when(F.col(flag) == "1", F.lit(genre)) for flag, genre in zip(_FLAGS, GENRES_100K, strict=True)
         ]
@@ -219,9 +231,20 @@ def _items(spark: SparkSession, folder: str, layout: Layout) -> DataFrame:
     else:
         item = "movieId" if layout.item_text.header else "item"
         columns = {"item": item, "title": "title", "genres": "genres"}
-        raw = read_cells(spark, "csv", path, columns, layout.item_text)
+        raw = read_cells(spark, "csv", path, columns, text)
         raw = raw.withColumn("genres", split_list("genres", "|"))
     return raw.withColumn("year", year_of("title"))
+
+
+def _encoding(file: Path) -> str:
+    """The 100K and 1M releases are in Latin-1, the 10M release, which is laid out as 1M, in UTF-8; accented
+    Latin-1 is not valid UTF-8.
+    """
+    try:
+        file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8"
 
 
 def _users(spark: SparkSession, folder: str, layout: Layout) -> DataFrame | None:

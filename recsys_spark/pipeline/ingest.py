@@ -136,7 +136,8 @@ def require_inputs(config: Config) -> None:
         paths |= {f"{name}.path": table.path for name, table in tables.items() if table is not None}
     for key, path in paths.items():
         local = re.sub(r"^file:(//)?(?=/)", "", path)
-        if "://" not in local and not glob.glob(local):  # noqa: PTH207
+        alternatives = "{" in local  # which Hadoop's globs have and Python's do not
+        if "://" not in local and not alternatives and not Path(local).exists() and not glob.glob(local):  # noqa: PTH207
             allowed = f"an existing file, folder or glob; looked for in {Path.cwd()}"
             raise ConfigError(config_problem(config.origin, f"ingest.source.{key}", path, allowed))
 

@@ -76,7 +76,7 @@ def test_every_key_is_in_the_reference_with_what_it_does(keys):
         ("seed", "integer", "at least 0, below 2,147,483,648", "`42`"),
         ("lake", "section", "", "required"),
         ("session.cores", "integer", "at least 1", "–"),
-        ("ingest.timestamps", "string", "`auto`, `seconds`, `milliseconds`, `iso8601`", "`auto`"),
+        ("ingest.source.text.decimal", "string", "`.`, `,`", "`.`"),
         ("ingest.scale", "list of numbers", "exactly 2", "–"),
         ("ingest.events", "mapping to numbers", "each above 0", "`{}`"),
         ("ingest.earliest", "date", "", "–"),

@@ -1,0 +1,245 @@
+"""One cell as the value its writer meant: ids, numbers, moments. Spark expressions, null where there is none.
+
+A cell of a text file has no type: there ``17.0`` is how pandas writes the integer 17 beside a missing value.
+In JSON, Parquet and Delta a text is a text.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from recsys_spark.ids import whole_number
+from recsys_spark.schema import ID_SQL_TYPES, IdType
+
+TimestampFormat = Literal[
+    "auto", "seconds", "milliseconds", "microseconds", "nanoseconds", "excel", "iso8601"
+]
+"""How timestamps are written: ``ingest.timestamps``."""
+
+_CONTROLS = sorted({*range(0x20), *range(0x7F, 0xA0)} - {0x09, 0x0A, 0x0D})
+# one by one, as Java looks single characters up in a table, and tries ranges one after the other
+CONTROL_CHARACTERS = "[" + "".join(f"\\x{code:02x}" for code in _CONTROLS) + "]"
+"""Regular expression of what no id or title has: control characters but tab and line ends."""
+
+MAX_EPOCH_SECONDS = 253_402_300_799  # the end of the year 9999
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_WHOLE = r"^\s*[+-]?\d+\.0*\s*$"
+_FRACTION = r"^\s*[+-]?\d*\.\d+\s*$"
+_WITH_EXPONENT = r"^\s*[+-]?\d+\.\d*[eE][+-]?\d+\s*$"
+_MAX_DOUBLE_DIGITS = 17
+_MAX_EXACT = 2**53
+_UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+_FIRST_PLAUSIBLE_SECONDS = -2_300_000_000  # 1897
+_LAST_PLAUSIBLE_SECONDS = 100_000_000_000  # the year 5138
+_EXCEL_DAYS = (30_000, 80_000)  # 1982 to 2119
+_EXCEL_DAY_OF_EPOCH = 25_569
+_COMPACT = (
+    (8, 19000101, 21001231),
+    (12, 197001010000, 209912312359),
+    (14, 19000101000000, 21001231235959),
+)
+"""Digits of a compact date or time, the first and the last that is taken for one."""
+
+
+def untyped_id(cell: Column) -> Column:
+    """A text file's cell as the text of an id: ``17``, ``17.0`` and ``1.7000000E1`` are one.
+
+    Parameters
+    ----------
+    cell : Column
+        Of type string.
+
+    Returns
+    -------
+    Column
+        Of type string: the integer's digits where the cell is a whole number written with a point; null where
+        it is a number with a fraction, or beyond 2**53 with an exponent, whose last digits are lost; else the
+        cell as it is. A text with a point and more than 17 digits was no floating-point number (Google
+        Analytics' client ids look so) and is a text.
+    """
+    digits = F.substring_index(F.trim(cell), ".", 1).try_cast("decimal(38,0)")
+    double = cell.try_cast("double")
+    whole = (double == F.floor(double)) & (F.abs(double) <= _MAX_EXACT)
+    no_double = F.length(F.trim(cell)) > _MAX_DOUBLE_DIGITS + 2
+    told = (
+        F.when(cell.rlike(_WHOLE), digits.cast("string"))
+        .when(cell.rlike(_WITH_EXPONENT), F.when(whole, double.cast("long").cast("string")))
+        .when(no_double | ~cell.rlike(_FRACTION), cell)
+    )
+    return F.when(F.contains(cell, F.lit(".")), told).otherwise(cell)
+
+
+def has_controls(raw: str, texts: list[Column]) -> Column:
+    """Whether a text has control characters; one look at the whole row tells that of most.
+
+    Parameters
+    ----------
+    raw : str
+        Name of the column of raw texts, in which control characters are themselves or escaped by a backslash.
+    texts : list of Column
+        Of type string.
+
+    Returns
+    -------
+    Column
+        Of type boolean.
+    """
+    anywhere = F.contains(F.col(raw), F.lit("\\")) | F.col(raw).rlike(CONTROL_CHARACTERS)
+    held = F.exists(F.array(*texts), lambda text: F.coalesce(text.rlike(CONTROL_CHARACTERS), F.lit(False)))
+    return anywhere & held if texts else F.lit(False)
+
+
+def typed_id(cell: Column, kind: T.DataType, wanted: IdType) -> Column:
+    """An id of the declared type.
+
+    Parameters
+    ----------
+    cell : Column
+        The id as it was read.
+    kind : DataType
+        Its type: numbers or text.
+    wanted : str
+        ``integer``, ``long`` or ``string``.
+
+    Returns
+    -------
+    Column
+        Of the declared type. A whole number is that number, whatever its type, and one text; null where the
+        cell is no whole number (or, for numeric ids, no text of one) of that type.
+    """
+    sql_type = ID_SQL_TYPES[wanted]
+    if kind.simpleString() == sql_type:
+        return cell
+    if not isinstance(kind, T.StringType):
+        return whole_number(cell, kind).try_cast(sql_type)
+    double = number(cell, kind)
+    exact = (double == F.floor(double)) & (F.abs(double) <= _MAX_EXACT)
+    before_point = F.when(cell.rlike(_WHOLE), F.substring_index(F.trim(cell), ".", 1).try_cast(sql_type))
+    return F.coalesce(cell.try_cast(sql_type), before_point, F.when(exact, double.try_cast(sql_type)))
+
+
+def number(cell: Column, kind: T.DataType) -> Column:
+    """A cell as a number.
+
+    Parameters
+    ----------
+    cell : Column
+        Text or a number.
+    kind : DataType
+        Its type.
+
+    Returns
+    -------
+    Column
+        Of type double; null where the cell is not a number.
+    """
+    if not isinstance(kind, T.StringType):
+        return cell.cast("double")
+    # Java would also read "4d", "4f" and "0x1p3" as numbers. Regular expressions are slow: other looks first
+    suspect = ~F.right(cell, F.lit(1)).between("0", "9") | F.contains(F.upper(cell), F.lit("X"))
+    java_literal = suspect & cell.rlike(r"(?i)(?<!in)[df]\s*$|x")
+    return F.when(~java_literal, cell.try_cast("double"))
+
+
+def moment(cell: Column, kind: T.DataType, counted: Column, form: TimestampFormat) -> Column:
+    """A cell as an instant. Times without a zone are UTC, whatever the session's zone.
+
+    Parameters
+    ----------
+    cell : Column
+        The timestamp as it was read.
+    kind : DataType
+        Its type.
+    counted : Column
+        The cell as a number, or null.
+    form : str
+        How numbers and texts are written. ``auto`` tells seconds, milliseconds, microseconds and nanoseconds
+        by their size, and reads ``20240131``, ``20240131101500`` and ISO 8601, basic or extended. Numbers
+        from 30,000 to 80,000 may be days since 1900, as Excel counts them, and are none of these.
+
+    Returns
+    -------
+    Column
+        Of type timestamp; null where the cell is none.
+    """
+    if isinstance(kind, T.TimestampType):
+        return cell
+    if isinstance(kind, T.TimestampNTZType):
+        return F.concat(cell.cast("string"), F.lit("Z")).try_cast("timestamp")
+    if isinstance(kind, T.DateType):
+        return F.timestamp_seconds(F.unix_date(cell).cast("long") * 86_400)
+    if not isinstance(kind, T.StringType | T.NumericType):
+        return F.lit(None).cast("timestamp")
+    if form == "iso8601":
+        return _iso8601(cell.cast("string"))
+    if form == "excel":
+        # to the millisecond, which is what the digits of a fraction of a day say
+        return _since_epoch(F.round((counted - _EXCEL_DAY_OF_EPOCH) * 86_400, 3), 1)
+    if form != "auto":
+        return _since_epoch(counted, _UNITS[form])
+    told = _by_size(counted)
+    return (
+        F.when(counted.isNull(), _iso8601(cell)).otherwise(told) if isinstance(kind, T.StringType) else told
+    )
+
+
+def _since_epoch(number: Column, per_second: int) -> Column:
+    # outside these bounds Spark's conversions overflow
+    inside = F.abs(number) <= float(MAX_EPOCH_SECONDS * per_second)
+    if per_second == 1:
+        return F.when(inside, F.timestamp_seconds(number))
+    if per_second == 1_000:
+        return F.when(inside, F.timestamp_micros(F.round(number * 1_000).cast("long")))
+    return F.when(inside, F.timestamp_micros(F.floor(number / (per_second // 1_000_000)).cast("long")))
+
+
+def _by_size(number: Column) -> Column:
+    """The instant of a number in the largest unit in which it is of a year from 1897 to 5138."""
+    told = _since_epoch(number, _UNITS["nanoseconds"])
+    for unit in ("microseconds", "milliseconds", "seconds"):
+        size = _UNITS[unit]
+        inside = (number >= float(_FIRST_PLAUSIBLE_SECONDS * size)) & (
+            number < float(_LAST_PLAUSIBLE_SECONDS * size)
+        )
+        told = F.when(inside, _since_epoch(number, size)).otherwise(told)
+    told = F.when(number.between(*map(float, _EXCEL_DAYS)), F.lit(None)).otherwise(told)
+    for digits, lowest, highest in _COMPACT:
+        inside = number.between(float(lowest), float(highest))
+        told = F.when(inside, F.coalesce(_compact(number, digits), told)).otherwise(told)
+    return told
+
+
+def _compact(number: Column, digits: int) -> Column:
+    """``20240131``, ``202401311015`` or ``20240131101500`` as an instant; null where it is none."""
+    text = F.rpad(number.cast("long").cast("string"), 14, "0")
+    extended = F.regexp_replace(text, r"^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)$", "$1-$2-$3T$4:$5:$6Z")
+    whole = number == F.floor(number)
+    return F.when(
+        whole & (F.length(number.cast("long").cast("string")) == digits), extended.try_cast("timestamp")
+    )
+
+
+def _iso8601(cell: Column) -> Column:
+    """ISO 8601, where ``T`` may be a blank; without a zone UTC."""
+    text = F.trim(cell)
+    extended = F.regexp_replace(
+        text,
+        r"^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)?(\.\d+)?(Z|[+-]\d\d(?::?\d\d)?)?$",
+        "$1-$2-$3T$4:$5:$6$7$8",
+    )
+    date = F.regexp_replace(text, r"^(\d{4})(\d\d)(\d\d)$", "$1-$2-$3")
+    whole = F.when(text.rlike(r"^\d{8}T\d{4}"), extended).when(text.rlike(r"^\d{8}$"), date).otherwise(text)
+    no_seconds = r"([T ]\d\d?:\d\d)(?=\s*(?:$|[A-Za-z]|[+-]))"
+    whole = F.when(whole.rlike(no_seconds), F.regexp_replace(whole, no_seconds, "$1:00")).otherwise(whole)
+    date_only = ~F.contains(whole, F.lit(":"))
+    in_utc = F.concat(whole, F.when(date_only, F.lit("T00:00:00Z")).otherwise(F.lit("Z")))
+    zoned = whole.rlike(r":\d\d(\.\d+)?\s*([A-Za-z]|[+-]\d)")
+    instant = F.coalesce(in_utc.try_cast("timestamp"), F.when(zoned, whole.try_cast("timestamp")))
+    # Spark would also read a time without a date, as today's
+    return F.when(whole.rlike(r"^\d{4,}-\d"), instant)

@@ -1,0 +1,277 @@
+"""What a path names: the files behind it, what is left out, and their first bytes."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from py4j.protocol import Py4JError
+from pyspark.sql import SparkSession
+
+from recsys_spark.errors import SourceError, summary
+
+HEAD_BYTES = 2**20
+"""Bytes of a file's beginning that tell what it is."""
+
+MANY_FILES = 10_000
+"""From this number on a folder's files are too small for Spark to read them well."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files behind a path.
+
+    Attributes
+    ----------
+    files : paths or URIs of those that are read, sorted
+    ignored : local files whose names begin with ``_`` or ``.``, which Spark does not read
+    bytes : size of all files together
+    """
+
+    files: tuple[str, ...]
+    ignored: tuple[str, ...]
+    bytes: int
+
+
+def literal(path: str) -> str:
+    """``path`` with the wildcards of globs escaped, where a file or folder of exactly this name exists.
+
+    Parameters
+    ----------
+    path : str
+        File, folder or glob.
+    """
+    local = local_path(path)
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", path) if local is not None and local.exists() else path
+
+
+def local_path(path: str) -> Path | None:
+    """``path`` on this machine's disk, or None where its scheme says that it is elsewhere.
+
+    Parameters
+    ----------
+    path : str
+        Path or URI.
+    """
+    bare = re.sub(r"^file:(//)?(?=/)", "", path)  # neither Hadoop nor Spark decode what follows
+    return None if re.match(r"^\w[\w+.-]*:/", bare) else Path(bare)
+
+
+def list_files(spark: SparkSession, path: str) -> Listing:
+    """All files that ``path`` names, those in sub-folders included.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that resolves globs and other file systems.
+    path : str
+        File, folder or glob.
+
+    Returns
+    -------
+    Listing
+
+    Raises
+    ------
+    SourceError
+        ``path`` names nothing, is a glob with an open bracket, or leads to a link whose target is missing or
+        to a folder that must not be read.
+    """
+    exact = literal(path)
+    if exact == path:
+        _require_closed(path)
+    roots = _resolved(spark, path, exact)
+    found = [entry for root in roots for entry in _walk(spark, root)]
+    if not found:
+        raise SourceError(f"{path}: names no file")
+    shown = {name: size for name, size, hidden in found if not hidden}
+    ignored = tuple(sorted(name for name, _, hidden in found if hidden and not _bookkeeping(name)))
+    return Listing(tuple(sorted(shown)), ignored, sum(shown.values()))
+
+
+def head(spark: SparkSession, path: str, size: int = HEAD_BYTES) -> bytes:
+    """The first bytes of a file, decompressed where its name says gzip or bzip2.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that opens files of other file systems.
+    path : str
+        Path or URI.
+    size : int
+        How many bytes.
+
+    Raises
+    ------
+    SourceError
+        The file cannot be opened, or is not compressed as its name says.
+    """
+    try:
+        with open_file(spark, path) as file:
+            return decompressed(file, path, size)
+    except (OSError, EOFError, Py4JError) as error:
+        raise SourceError(f"{path}: cannot be read: {summary(error)}") from None
+
+
+def decompressed(file: BinaryIO, name: str, size: int) -> bytes:
+    """The first bytes of an open file.
+
+    Parameters
+    ----------
+    file : binary file
+        At its beginning.
+    name : str
+        Its name, which says how it is compressed.
+    size : int
+        How many bytes.
+    """
+    opened: Any = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File}.get(Path(name).suffix)
+    if opened is None:
+        return file.read(size)
+    reader = opened(fileobj=file) if opened is gzip.GzipFile else opened(file)
+    return bytes(reader.read(size))
+
+
+def open_file(spark: SparkSession, path: str) -> BinaryIO:
+    """A file for reading, wherever it is.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that opens files of other file systems.
+    path : str
+        Path or URI.
+    """
+    local = local_path(path)
+    return local.open("rb") if local is not None else io.BufferedReader(_HadoopFile(spark, path), 2**16)
+
+
+class _HadoopFile(io.RawIOBase):
+    """A file of any file system that Spark knows."""
+
+    def __init__(self, spark: SparkSession, path: str) -> None:
+        jvm: Any = spark._jvm
+        hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
+        system = hadoop_path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf())
+        self._size = system.getFileStatus(hadoop_path).getLen()
+        self._stream = system.open(hadoop_path)
+        self._copy = jvm.org.apache.commons.io.IOUtils.toByteArray
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self._size - self._at)
+        if wanted <= 0:
+            return 0
+        self._stream.seek(self._at)
+        buffer[:wanted] = self._copy(self._stream, wanted)
+        self._at += wanted
+        return wanted
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+        super().close()
+
+
+def _require_closed(path: str) -> None:
+    text = re.sub(r"\\.", "", path)
+    for opening, closing in ("[]", "{}"):
+        if text.count(opening) != text.count(closing):
+            lacking = opening if text.count(closing) > text.count(opening) else closing
+            raise SourceError(
+                f"{path}: does not exist, and as a glob lacks {lacking!r}: add it, or write a backslash "
+                "before a character that stands for itself"
+            )
+
+
+def _resolved(spark: SparkSession, path: str, exact: str) -> list[str]:
+    """Files and folders that a path or glob names."""
+    jvm: Any = spark._jvm
+    try:
+        hadoop_path = jvm.org.apache.hadoop.fs.Path(exact)
+        system = hadoop_path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf())
+        statuses = system.globStatus(hadoop_path)
+    except Py4JError as error:
+        raise SourceError(f"{path}: cannot be read: {summary(error)}") from None
+    names = [] if statuses is None else [status.getPath().toString() for status in statuses]
+    local = local_path(path)
+    if not names and local is not None and local.is_symlink():
+        raise SourceError(f"{path}: is a link to {local.readlink()}, which does not exist")
+    if not names:
+        raise SourceError(f"{path}: does not exist")
+    return names
+
+
+def _walk(spark: SparkSession, root: str) -> Iterator[tuple[str, int, bool]]:
+    """Path, size, and whether Spark ignores it, of each file at or below ``root``."""
+    local = local_path(root)
+    if local is None:
+        yield from _walk_elsewhere(spark, root)
+    elif not local.is_dir():
+        yield _entry(local, False)
+    else:
+        yield from _walk_here(local)
+
+
+def _walk_here(folder: Path) -> Iterator[tuple[str, int, bool]]:
+    def refuse(error: OSError) -> None:
+        raise SourceError(f"{error.filename}: cannot be listed: {error.strerror}")
+
+    for parent, _, names in os.walk(folder, onerror=refuse, followlinks=True):
+        below = Path(parent).relative_to(folder).parts
+        hidden = any(map(_is_hidden, below))
+        for name in names:
+            yield _entry(Path(parent) / name, hidden or _is_hidden(name))
+
+
+def _entry(path: Path, hidden: bool) -> tuple[str, int, bool]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        if path.is_symlink():
+            target = path.readlink()
+            raise SourceError(
+                f"{path}: is a link to {target}, which does not exist: remove or mend it"
+            ) from None
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise SourceError(f"{path}: is not a regular file")
+    return str(path), found.st_size, hidden
+
+
+def _walk_elsewhere(spark: SparkSession, root: str) -> Iterator[tuple[str, int, bool]]:
+    # the names and sizes only: contents are not read unless they are asked for
+    files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(literal(root))
+    for row in files.select("path", "length").collect():
+        yield row["path"], row["length"], False
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+
+
+def _bookkeeping(path: str) -> bool:
+    """Whether a file is a writer's own note and no data."""
+    name = Path(path).name
+    return name.endswith(".crc") or name in ("_SUCCESS", ".DS_Store", "_metadata", "_common_metadata")
