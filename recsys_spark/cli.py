@@ -7,8 +7,10 @@ immediate.
 from __future__ import annotations
 
 import ast
+import logging
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from datetime import date
 from importlib.util import find_spec
@@ -19,7 +21,7 @@ import typer
 
 from recsys_spark import __version__
 from recsys_spark.console import configure, duration, error_line, out, table
-from recsys_spark.errors import ConfigError, RecsysError, summary
+from recsys_spark.errors import NO_ANSWER, ConfigError, RecsysError, summary
 from recsys_spark.schema import SEEDED
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ Models = Annotated[
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # what it logs of a dead JVM is in the error too
     try:
         app(args=arguments, prog_name="recsys")
     except ConfigError as error:
@@ -86,7 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
 
         log = keep_log()
         where = f" (Spark's log: {log})" if log else ""
-        _fail(f"Spark: {summary(error)}{where}", 1)
+        line = summary(error)
+        _fail(f"{line if line == NO_ANSWER else f'Spark: {line}'}{where}", 1)
 
 
 def _print_version(wanted: bool) -> None:
@@ -294,6 +298,8 @@ def _lake(config: Config) -> Lakehouse:
 
 def _is_spark_error(error: Exception) -> bool:
     """Whether Spark or its gateway raised it; neither is imported unless something else has."""
+    if isinstance(error, ConnectionError):
+        return any("py4j" in frame.filename for frame in traceback.extract_tb(error.__traceback__))
     return type(error).__module__.split(".")[0] in ("pyspark", "py4j")
 
 

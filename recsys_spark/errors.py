@@ -49,6 +49,13 @@ class GroupError(RecsysError):
     """The tasks of a training stage cannot form a group, or one of them was lost."""
 
 
+NO_ANSWER = (
+    "Spark's Java process no longer answers: most likely it ran out of memory, so give it more "
+    "(session.memory, or --driver-memory under spark-submit), or make the blocks smaller "
+    "(recommend.block_sizes)"
+)
+
+
 def summary(error: BaseException) -> str:
     """One line that says what went wrong, without what Java and Python workers wrap around the cause.
 
@@ -60,14 +67,31 @@ def summary(error: BaseException) -> str:
     Returns
     -------
     str
-        The cause where it is further down in the message; else the first line, or the error's type.
+        The error's first line, or its type, and in brackets the innermost of its Java causes; of a Python
+        worker's error the cause only; :data:`NO_ANSWER` when Java cannot be asked any more.
     """
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if isinstance(error, ConnectionError) or type(error).__name__ == "Py4JNetworkError":
+        return NO_ANSWER
+    try:
+        lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+        cause = _java_cause(error, lines)
+    except Exception:  # the text is asked of Java
+        return NO_ANSWER
     if not lines:
         return type(error).__name__
     raised = [line for line in lines if re.match(r"^(\w+\.)*\w*(Error|Exception|Problem): ", line)]
     if "Python worker" in lines[0] and raised:
         return raised[-1]
-    if lines[0].startswith("An error occurred while calling") and len(lines) > 1:
-        return lines[1].removeprefix(": ")
-    return lines[0]
+    wrapped = lines[0].startswith("An error occurred while calling") and len(lines) > 1
+    first = lines[1].removeprefix(": ") if wrapped else lines[0]
+    return f"{first} ({cause})" if cause and cause not in first else first
+
+
+def _java_cause(error: BaseException, lines: list[str]) -> str | None:
+    """The innermost cause, as the error's stack or its Java original has it."""
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    cause = getattr(error, "_origin", None)
+    while cause is not None and cause.getCause() is not None:
+        cause = cause.getCause()
+        causes.append(" ".join(str(cause.toString()).split("\n")[0].split()))
+    return causes[-1] if causes else None

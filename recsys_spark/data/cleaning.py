@@ -49,6 +49,10 @@ UNTYPED = "untyped"
 """Key of the metadata of a text file's columns, whose cells have no type: ``17.0`` may be the integer 17."""
 
 
+MAX_RAW_LENGTH = 100_000
+"""Characters, or bytes, of a rejected row that are kept."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """What a rating may be.
@@ -134,17 +138,24 @@ def rejected_rows(rows: DataFrame) -> DataFrame:
     -------
     DataFrame
         ``source_file``, ``reason``, ``raw`` (undecodable bytes shown as U+FFFD), ``raw_bytes`` (binary, only
-        where the raw text is not valid UTF-8, so that nothing is lost). One row per rejected input row.
+        where the raw text is not valid UTF-8, so that nothing is lost); of both the first
+        :data:`MAX_RAW_LENGTH`. One row per rejected input row.
     """
     valid = F.is_valid_utf8(RAW)
+    text, start = F.make_valid_utf8(RAW), F.lit(1)
+    ends = F.concat(
+        F.substr(text, start, F.lit(MAX_RAW_LENGTH)), F.lit(" … of "), F.length(text), F.lit(" characters")
+    )
     return (
         computed_once(rows)
         .where(F.col(REASON).isNotNull() & (F.col(REASON) != HEADER_LINE))
         .select(
             SOURCE_FILE,
             REASON,
-            F.make_valid_utf8(RAW).alias(RAW),
-            F.when(~valid, F.col(RAW).cast("binary")).alias("raw_bytes"),
+            F.when(F.length(text) > MAX_RAW_LENGTH, ends).otherwise(text).alias(RAW),
+            F.when(~valid, F.substr(F.col(RAW).cast("binary"), start, F.lit(MAX_RAW_LENGTH))).alias(
+                "raw_bytes"
+            ),
         )
     )
 

@@ -10,8 +10,10 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
@@ -20,6 +22,9 @@ from recsys_spark.errors import SourceError, summary
 
 HEAD_BYTES = 2**20
 """Bytes of a file's beginning that tell what it is."""
+
+COUNTED_LINES = 1_000_000
+"""Lines of a file among which the number of a rejected one is looked for."""
 
 MANY_FILES = 10_000
 """From this number on a folder's files are too small for Spark to read them well."""
@@ -133,11 +138,12 @@ def decompressed(file: BinaryIO, name: str, size: int) -> bytes:
     size : int
         How many bytes.
     """
-    opened: Any = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File}.get(Path(name).suffix)
-    if opened is None:
-        return file.read(size)
-    reader = opened(fileobj=file) if opened is gzip.GzipFile else opened(file)
-    return bytes(reader.read(size))
+    return _unpacked(file, name).read(size)
+
+
+def _unpacked(file: BinaryIO, name: str) -> BinaryIO:
+    reader: Any = {".gz": gzip.open, ".bz2": bz2.open}.get(Path(name).suffix)
+    return file if reader is None else reader(file)
 
 
 def open_file(spark: SparkSession, path: str) -> BinaryIO:
@@ -152,6 +158,37 @@ def open_file(spark: SparkSession, path: str) -> BinaryIO:
     """
     local = local_path(path)
     return local.open("rb") if local is not None else io.BufferedReader(_HadoopFile(spark, path), 2**16)
+
+
+def line_number(spark: SparkSession, uri: str, line: str, encoding: str) -> int | None:
+    """The first line of a text file that reads ``line``.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that opens files of other file systems.
+    uri : str
+        The file, as Spark names it.
+    line : str
+        The line, without its end.
+    encoding : str
+        ``utf-8`` or ``latin-1``.
+
+    Returns
+    -------
+    int or None
+        From 1; None where the file cannot be opened, or the line is not among its first
+        :data:`COUNTED_LINES`.
+    """
+    path = unquote(uri)
+    python_encoding = "cp1252" if encoding == "latin-1" else "utf-8-sig"
+    try:
+        with open_file(spark, path) as file, _unpacked(file, path) as unpacked:
+            lines = io.TextIOWrapper(unpacked, python_encoding, errors="replace")
+            counted = islice(enumerate(lines, 1), COUNTED_LINES)
+            return next((number for number, text in counted if text.rstrip("\n") == line), None)
+    except (OSError, EOFError, Py4JError):
+        return None
 
 
 class _HadoopFile(io.RawIOBase):

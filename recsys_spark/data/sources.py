@@ -264,9 +264,14 @@ def _delimited(spark: SparkSession, path: str, columns: Mapping[str, str], text:
         F.when(F.size("fields") != len(names), F.lit("wrong_column_count")),
     ]
     if header is not None:
-        parts = (F.get("fields", F.lit(at)) for at in positions.values())
-        bare = (F.replace(part, F.lit(text.quote), F.lit("")) if text.quote else part for part in parts)
-        another_header = reduce(and_, (part.isin(*names) for part in bare))
+        # as a field of a plain line, and with quotes or after its delimiter as one of a quoted line
+        written = [
+            *names,
+            *(f"{text.delimiter}{mark}{name}{mark}" for name in names for mark in ("", text.quote)),
+        ]
+        another_header = reduce(
+            and_, (F.get("fields", F.lit(at)).isin(*written) for at in positions.values())
+        )
         faults.insert(0, F.when(another_header, F.lit("different_header")))
         faults.insert(0, F.when(F.col(RAW) == header, F.lit(HEADER_LINE)))
     return with_fields(lines, text).select(

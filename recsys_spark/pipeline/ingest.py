@@ -12,15 +12,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from urllib.parse import unquote
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Config, FileSource, Ingest, MovieLensSource, SyntheticSource, config_problem
+from recsys_spark.config import (
+    Config,
+    FileSource,
+    Ingest,
+    MovieLensSource,
+    SideTable,
+    SyntheticSource,
+    config_problem,
+)
 from recsys_spark.console import progress_line
 from recsys_spark.data.cleaning import (
     HEADER_LINE,
+    RAW,
     REASON,
     SOURCE_FILE,
     Rules,
@@ -29,6 +39,7 @@ from recsys_spark.data.cleaning import (
     rejected_rows,
 )
 from recsys_spark.data.deduplication import latest_per_pair, settle
+from recsys_spark.data.files import line_number
 from recsys_spark.data.movielens import movielens_inputs
 from recsys_spark.data.sources import RawTables, read_source
 from recsys_spark.data.synthetic import synthetic_inputs, world_of
@@ -44,6 +55,10 @@ NEWER = """
     OR (new.timestamp <=> old.timestamp AND new.rating > old.rating)
 """
 """Whether a rating supersedes the one in the table: later, or as late and larger."""
+
+
+EXAMPLES, MAX_SHOWN = 3, 120
+"""How many rejected rows an error shows, and how many characters of each."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +117,14 @@ def ingest(night: Night) -> None:
             _keep_rejected(night, record, present)
             _require_one_header(ratings)
             for name, table in present.items():
-                _require_few_rejected(name, table, settings.max_rejected_fraction)
+                _require_few_rejected(night, name, table)
             for name, table in present.items():
                 night.lake.create(name, user_type, item_type)
                 _account(record, name, table, _upsert(night, name, table.latest))
         finally:
             for table in present.values():
                 table.persisted.unpersist()  # or a later night of this process would read old rows
-        _say(record.counts)
+        _say(record.counts, ratings.rejected)
 
 
 def require_inputs(config: Config) -> None:
@@ -250,18 +265,40 @@ def _require_one_header(ratings: _Cleaned) -> None:
         raise SourceError(f"these files begin with another header than the first, ingest them apart: {files}")
 
 
-def _require_few_rejected(name: str, cleaned: _Cleaned, allowed: float) -> None:
+def _require_few_rejected(night: Night, name: str, cleaned: _Cleaned) -> None:
     if not cleaned.read:
         raise SourceError(f"the {name} input is empty: nothing was written")
+    allowed = night.config.ingest.max_rejected_fraction
     rejected = sum(cleaned.rejected.values())
     if rejected > allowed * cleaned.read:
-        leading = sorted(cleaned.rejected.items(), key=lambda pair: -pair[1])[:3]
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in leading)
         raise RejectedFractionError(
             f"{rejected:,} of {cleaned.read:,} rows of {name} were rejected "
-            f"({rejected / cleaned.read:.1%}; allowed is {allowed:.1%}): {reasons}. Nothing was "
+            f"({rejected / cleaned.read:.1%}; allowed is {allowed:.1%}): {_reasons(cleaned.rejected)}. "
+            f"For example {_examples(night, name, cleaned)}. Nothing was "
             "written to ratings; the rows are in rejected_ratings"
         )
+
+
+def _reasons(rejected: Mapping[str, int]) -> str:
+    leading = sorted(rejected.items(), key=lambda pair: -pair[1])[:3]
+    return ", ".join(f"{reason} {count:,}" for reason, count in leading)
+
+
+def _examples(night: Night, name: str, cleaned: _Cleaned) -> str:
+    """Three rejected rows, with their reasons, files and, of text files, lines."""
+    source = night.config.ingest.source
+    side = getattr(source, name, None) if isinstance(source, FileSource) else None
+    table = side if isinstance(side, SideTable) else source
+    encoding = None
+    if isinstance(table, FileSource | SideTable) and table.format in ("csv", "json"):
+        encoding = table.text.encoding if table.format == "csv" else "utf-8"
+    shown = []
+    for row in rejected_rows(cleaned.rows).limit(EXAMPLES).collect():
+        line = line_number(night.spark, row[SOURCE_FILE], row[RAW], encoding) if encoding else None
+        file = unquote(row[SOURCE_FILE].rpartition("/")[2])
+        raw = row[RAW] if len(row[RAW]) <= MAX_SHOWN else row[RAW][:MAX_SHOWN] + "…"
+        shown.append(f"{file}{f':{line:,}' if line else ''} ({row[REASON]}): {raw!r}")
+    return "; ".join(shown)
 
 
 def _upsert(night: Night, name: str, latest: DataFrame) -> Upserted:
@@ -298,8 +335,11 @@ def _account(record: StepRecord, name: str, cleaned: _Cleaned, upserted: Upserte
     record.versions_written[name] = upserted.version
 
 
-def _say(counts: Mapping[str, int]) -> None:
+def _say(counts: Mapping[str, int], rejected: Mapping[str, int]) -> None:
     parts = ("inserted", "updated", "duplicates", "unchanged", "rejected")
+    reasons = f" ({_reasons(rejected)})" if rejected else ""
     progress_line(
-        f"  {counts['read']:,} ratings read: " + ", ".join(f"{counts[part]:,} {part}" for part in parts)
+        f"  {counts['read']:,} ratings read: "
+        + ", ".join(f"{counts[part]:,} {part}" for part in parts)
+        + reasons
     )

@@ -18,6 +18,7 @@ import mmap
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -76,9 +77,11 @@ class ListRequest:
     block_sizes: BlockSizes = DEFAULT_BLOCK_SIZES
 
     def __post_init__(self) -> None:
-        """Check the length."""
-        if not isinstance(self.n, int) or self.n < 1:
-            raise ModelError(f"the length of the lists must be a whole number of at least 1, got {self.n}")
+        """Check the length; numpy's integers are integers too."""
+        whole = isinstance(self.n, Integral) and not isinstance(self.n, bool)
+        if not whole or self.n < 1:
+            raise ModelError(f"the length of the lists must be a whole number of at least 1, got {self.n!r}")
+        object.__setattr__(self, "n", int(self.n))
 
 
 def recommend_lists(

@@ -177,6 +177,14 @@ def test_no_row_is_lost(mangled):
     assert len(good) == len(KEPT)
 
 
+def test_of_an_endless_row_the_beginning_is_kept(spark, tmp_path):
+    lines = [b"u,i,3," + b"x" * 150_000, b"\xff,i,3," + b"x" * 150_000]
+    stored = rejected_rows(cleaned(spark, write(tmp_path, *lines))).orderBy("reason").collect()
+    undecodable, unparsable = stored
+    assert unparsable["raw"] == "u,i,3," + "x" * 99_994 + " … of 150006 characters"
+    assert bytes(undecodable["raw_bytes"]) == b"\xff,i,3," + b"x" * 99_994
+
+
 def test_every_reason_is_exercised():
     assert {*REJECTED, "different_header", "unparsable_event"} == set(REASONS)
 
@@ -240,8 +248,9 @@ def test_without_rating_or_event_every_row_counts_one(spark, tmp_path):
 def test_file_with_another_header_is_found(spark, tmp_path):
     write(tmp_path, b"u,i,3,1000000000", name="a.csv")
     write(tmp_path, b"i,u,3,1000000000", name="b.csv", header=b"item,user,rating,timestamp")
+    write(tmp_path, b"i,u,3,1000000000", name="c.csv", header=b'"item",user,"rating",timestamp')
     reasons = [row["reason"] for row in cleaned(spark, str(tmp_path)).collect()]
-    assert reasons.count("different_header") == 1
+    assert reasons.count("different_header") == 2
 
 
 def test_several_files_each_with_its_header(spark, tmp_path):

@@ -250,6 +250,16 @@ def test_conflicting_rows_of_one_file(shop):
     assert shop.rows("ratings", "user", "item", "rating") == [("a", "x", 3.0)]
 
 
+def test_error_shows_three_rejected_rows_with_file_and_line(shop):
+    shop.receive("a,x,3,1000", 'b,"x, y",4;5,1000', "c,x,three,1000", "d,x,1.5.2,1000", "e,x,,1000")
+    with pytest.raises(RejectedFractionError) as caught:
+        ingest(shop.night())
+    message = str(caught.value)
+    for line, raw in ((3, 'b,"x, y",4;5,1000'), (4, "c,x,three,1000"), (5, "d,x,1.5.2,1000")):
+        assert f"ratings.csv:{line} (unparsable_rating): {raw!r}" in message
+    assert "e,x" not in message
+
+
 def test_too_many_rejected_rows_stop_the_step_before_ratings(shop):
     shop.ingested("a,x,3,1000")
     version = shop.night().lake.version("ratings")

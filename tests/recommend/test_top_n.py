@@ -106,7 +106,11 @@ def test_features_that_cannot_be_scored_are_rejected(spark, features, message):
         recommend_lists(users, items, ListRequest(2))
 
 
-@pytest.mark.parametrize("n", [0, -1, 2.5])
+def test_numpy_integer_is_a_length():
+    assert ListRequest(np.int64(3)).n == 3
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, True, "3"])
 def test_length_that_is_no_number_of_items_is_rejected(n):
-    with pytest.raises(ModelError, match=f"whole number of at least 1, got {n}"):
+    with pytest.raises(ModelError, match=f"whole number of at least 1, got {n!r}"):
         ListRequest(n)

@@ -1,0 +1,82 @@
+"""One line for every failure of Spark's: what failed, where, and why."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys_spark.errors import summary
+
+CONFIGURATION = """
+lake: {root: lake}
+ingest: {source: {format: synthetic, ratings: 20_000}}
+models: [popularity]
+session: {cores: 1, memory: 1g}
+"""
+
+
+def cut_short(path):
+    lines = b"".join(f"{number},{number * 7919}\n".encode() for number in range(300_000))
+    path.write_bytes(gzip.compress(lines)[:-1_000])
+
+
+def damaged_in_the_middle(path):
+    pq.write_table(pa.table({"n": list(range(100_000))}), path)
+    data = bytearray(path.read_bytes())
+    data[500:2_500] = b"\xff" * 2_000
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "name", "kind", "cause"),
+    [
+        (cut_short, "a.csv.gz", "text", "Unexpected end of input stream"),
+        (damaged_in_the_middle, "a.parquet", "parquet", "FAILED_TO_UNCOMPRESS"),
+    ],
+)
+def test_unreadable_file_is_named_with_the_innermost_cause(spark, tmp_path, damage, name, kind, cause):
+    damage(tmp_path / name)
+    frame = spark.read.format(kind).load(str(tmp_path / name))
+    with pytest.raises(Exception, match="FAILED_READ_FILE") as caught:
+        frame.groupBy(*frame.columns).count().collect()
+    line = summary(caught.value)
+    assert "\n" not in line
+    assert name in line
+    assert cause in line
+
+
+@pytest.mark.slow
+def test_killed_java_is_one_sentence_with_the_log(tmp_path):
+    (tmp_path / "conf.yaml").write_text(CONFIGURATION)
+    command = [
+        Path(sys.executable).with_name("recsys"),
+        "ingest",
+        "--config",
+        "conf.yaml",
+        "--run-date",
+        "2026-01-31",
+    ]
+    with (tmp_path / "shown").open("w") as shown:
+        run = subprocess.Popen(command, cwd=tmp_path, stdout=shown, stderr=subprocess.STDOUT)
+        while "ingest ..." not in (tmp_path / "shown").read_text():
+            assert run.poll() is None
+            time.sleep(0.1)
+        below = psutil.Process(run.pid).children(recursive=True)
+        os.kill(next(process.pid for process in below if process.name() == "java"), signal.SIGKILL)
+        assert run.wait(timeout=120) == 1
+    lines = (tmp_path / "shown").read_text().splitlines()
+    assert re.fullmatch(
+        r"recsys: Spark's Java process no longer answers: .* \(Spark's log: /.*\.log\)", lines[-1]
+    )
+    assert len(lines) == 2
