@@ -6,7 +6,6 @@ In JSON, Parquet and Delta a text is a text.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Literal
 
 from pyspark.sql import Column
@@ -27,7 +26,6 @@ CONTROL_CHARACTERS = "[" + "".join(f"\\x{code:02x}" for code in _CONTROLS) + "]"
 """Regular expression of what no id or title has: control characters but tab and line ends."""
 
 MAX_EPOCH_SECONDS = 253_402_300_799  # the end of the year 9999
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _WHOLE = r"^\s*[+-]?\d+\.0*\s*$"
 _FRACTION = r"^\s*[+-]?\d*\.\d+\s*$"

@@ -68,9 +68,7 @@ def with_fields(lines: DataFrame, text: Delimited) -> DataFrame:
     plain = F.split(RAW, re.escape(text.delimiter), -1)
     special = [mark for mark in (text.quote, text.escape) if mark]
     if not special:
-        return lines.select(
-            "*", plain.alias("fields"), F.lit(False).alias("quoted"), F.lit(True).alias("whole")
-        )
+        return lines.select("*", plain.alias("fields"), F.lit(False).alias("quoted"))
     quoted = reduce(or_, (F.contains(F.col(RAW), F.lit(mark)) for mark in special))
     # each match begins with a delimiter: Java skips a character after an empty match
     line = F.concat(F.lit(text.delimiter), F.col(RAW))

@@ -102,30 +102,6 @@ def list_files(spark: SparkSession, path: str) -> Listing:
     return Listing(tuple(sorted(shown)), ignored, sum(shown.values()))
 
 
-def head(spark: SparkSession, path: str, size: int = HEAD_BYTES) -> bytes:
-    """The first bytes of a file, decompressed where its name says gzip or bzip2.
-
-    Parameters
-    ----------
-    spark : SparkSession
-        Session that opens files of other file systems.
-    path : str
-        Path or URI.
-    size : int
-        How many bytes.
-
-    Raises
-    ------
-    SourceError
-        The file cannot be opened, or is not compressed as its name says.
-    """
-    try:
-        with open_file(spark, path) as file:
-            return decompressed(file, path, size)
-    except (OSError, EOFError, Py4JError) as error:
-        raise SourceError(f"{path}: cannot be read: {summary(error)}") from None
-
-
 def decompressed(file: BinaryIO, name: str, size: int) -> bytes:
     """The first bytes of an open file.
 

@@ -12,8 +12,7 @@ SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls)", "export its sheet as CSV UTF-8"),
     (b"SQLite format 3", "an SQLite database", "export its table as CSV"),
     (b"\x89HDF", "an HDF5 file", "write it as Parquet"),
-    (b"ARROW1", "an Arrow file (Feather)", "write it as Parquet"),
-    (b"ORC", "an ORC file", "write it as Parquet"),
+    (b"ARROW1\x00\x00", "an Arrow file (Feather)", "write it as Parquet"),
     (b"Obj\x01", "an Avro file", "write it as Parquet"),
     (b"PAR1", "a Parquet file", "set format: parquet"),
 )

@@ -517,6 +517,11 @@ def test_file_of_another_kind_is_named_with_the_mend(spark, tmp_path, name, data
     assert name in str(caught.value)
 
 
+def test_header_that_begins_like_a_binary_file_is_a_header(spark, tmp_path):
+    path = write(tmp_path / "a.csv", "ORCID,item\n7,i\n")
+    assert read(spark, path, user="ORCID")[0]["user"] == "7"
+
+
 def test_json_array_is_named(spark, tmp_path):
     with pytest.raises(SourceError, match="is one JSON array: write one object a line"):
         read(spark, write(tmp_path / "a.json", '\n[{"user": 1, "item": 2}]'), "json")
