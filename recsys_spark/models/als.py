@@ -82,8 +82,8 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
     useBiases : bool, default False
         Fit a global mean and a bias for each user and item. Explicit feedback only.
     solver : str, default "cholesky"
-        ``cholesky`` solves every row exactly; ``cg`` takes a few conjugate-gradient steps from the last
-        solution, which is faster.
+        ``cholesky`` solves every row exactly, in float64 where large weights ask for it; ``cg`` takes a few
+        conjugate-gradient steps from the last solution in float32, which is faster.
     cgSteps : int, default 3
         Steps of ``cg`` for each row in each iteration, at least 1.
     tol : float, default 0.0

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from recsys_spark.kernels import least_squares
-from recsys_spark.kernels.least_squares import Weights, solve
+from recsys_spark.kernels import conjugate_gradient, normal_equations
+from recsys_spark.kernels.least_squares import Weights, equation, solve, solve_equation
 
 NONE = np.zeros(0, np.float32)
 EXPLICIT = Weights(False, np.float32(1), np.float32(0.25))
@@ -28,7 +28,7 @@ def case(rank, lengths=(3, 0, 17, 1, 60), n_columns=40, seed=0):
     factors = rng.normal(size=(n_columns, rank)).astype(np.float32)
     spread = rng.normal(size=(rank, rank)).astype(np.float32)
     row_reg = (0.5 + np.array(lengths)).astype(np.float32)
-    return indptr, columns, ratings, offsets, factors, (spread @ spread.T / rank).astype(np.float32), row_reg
+    return indptr, columns, ratings, offsets, factors, (spread @ spread.T / rank).astype(float), row_reg
 
 
 def twin(indptr, columns, ratings, offsets, factors, gram, row_reg, weights):
@@ -84,6 +84,37 @@ def test_rows_solve_their_normal_equations(solver, rank, weights):
     assert loss == pytest.approx(value(equations, solution), rel=1e-3, abs=1e-2)
 
 
+@pytest.mark.parametrize("solver", ["cholesky", "nonnegative"])
+@pytest.mark.parametrize(
+    ("usual", "largest"),
+    [(1.0, 1.0), (1.0, 1e5), (1.0, 1e6), (1.0, 1e8), (1e3, 1e3), (1e-3, 1e8), (1e8, 1e8), (1e-3, 1e-3)],
+)
+def test_exact_rows_solve_their_normal_equations_whatever_the_weights(solver, usual, largest):
+    indptr, columns, ratings, _, factors, gram, _ = case(7, (20, 20, 20, 3, 60))
+    ratings = (np.abs(ratings) * usual).astype(np.float32)
+    ratings[indptr[:-1]] = largest
+    row_reg = np.full(5, 0.1, np.float32)
+    weights = Weights(True, np.float32(40), np.float32(0))
+    equations = twin(indptr, columns, ratings, NONE, factors, gram, row_reg, weights)
+    solution = np.zeros((5, 7), np.float32)
+    loss = solve(solver, indptr, columns, ratings, NONE, factors, gram, row_reg, weights, 0, solution)
+    shared = np.zeros((5, 7), np.float32)
+    expected = np.zeros((5, 7))
+    for row, (A, b, _) in enumerate(equations):
+        part = slice(indptr[row], indptr[row + 1])
+        summed = equation(columns[part], ratings[part], NONE, factors, weights)
+        whole = summed[:49].reshape(7, 7) + gram + 0.1 * np.eye(7)
+        solve_equation(solver, whole, summed[49:-1], shared[row])
+        root = np.linalg.cholesky(A).T
+        expected[row] = (
+            nnls(root, np.linalg.solve(root.T, b))[0] if solver == "nonnegative" else np.linalg.solve(A, b)
+        )
+    size = np.linalg.norm(expected, axis=1)
+    assert (np.linalg.norm(solution - expected, axis=1) <= 1e-4 * size).all()
+    assert (np.linalg.norm(shared - expected, axis=1) <= 1e-4 * size).all()
+    assert loss == pytest.approx(value(equations, expected), rel=1e-4)
+
+
 def test_a_few_steps_lower_the_objective_from_where_the_solution_is():
     indptr, columns, ratings, offsets, factors, gram, row_reg = case(7)
     equations = twin(indptr, columns, ratings, offsets, factors, gram, row_reg, EXPLICIT)
@@ -111,7 +142,7 @@ def test_singular_equation_gives_a_finite_solution():
     factors = np.ones((2, 7), np.float32)  # every row of A is the same
     solution = np.zeros((1, 7), np.float32)
     events = (np.array([0, 2]), np.array([0, 1], np.int32), np.array([3.0, 3.0], np.float32))
-    nothing = np.zeros((7, 7), np.float32)
+    nothing = np.zeros((7, 7))
     weights = Weights(False, np.float32(1), np.float32(0))
     solve("cholesky", *events, NONE, factors, nothing, np.zeros(1, np.float32), weights, 0, solution)
     assert np.isfinite(solution).all()
@@ -121,8 +152,10 @@ def test_singular_equation_gives_a_finite_solution():
 @pytest.mark.parametrize(("solver", "rank"), [("cholesky", 7), ("cg", 64)])
 def test_rows_larger_than_the_buffers_solve_their_normal_equations(solver, rank):
     n = 9_000
-    assert n > max(least_squares.BUFFER_BYTES // (4 * 64), least_squares.BUFFER_EVENTS)  # of cg at rank 64
-    assert n > least_squares.CHUNK_BYTES // (4 * 7)  # of cholesky at rank 7
+    assert n > max(
+        conjugate_gradient.BUFFER_BYTES // (4 * 64), conjugate_gradient.BUFFER_EVENTS
+    )  # of cg at rank 64
+    assert n > normal_equations.CHUNK_BYTES // (4 * 7)  # of cholesky at rank 7
     indptr, columns, ratings, offsets, factors, gram, row_reg = case(rank, (n, 2, n // 2, 5, n + 1), 2 * n)
     equations = twin(indptr, columns, ratings, offsets, factors, gram, row_reg, EXPLICIT)
     solution = np.zeros((len(row_reg), rank), np.float32)

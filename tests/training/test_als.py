@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from recsys_spark.errors import ModelError
 from recsys_spark.training.als.config import ALSConfig
 from recsys_spark.training.als.program import train
 from recsys_spark.training.interactions import HEAVY_EVENTS, prepare
@@ -290,3 +291,11 @@ def test_item_with_almost_all_events_and_tasks_with_none():
     results = [fit(table, size, MLLIB) for size in (1, 7)]
     assert bits(results[0][1]) == bits(results[1][1])
     assert set(results[0][1]) == {0, 7}
+
+
+def test_ratings_beyond_the_solver_stop_the_fit():
+    table = events().set_column(2, "rating", pa.array([3e38] * 600, pa.float32()))
+    with pytest.raises(
+        ModelError, match=r'^the objective .* in iteration 1: .* use solver="cholesky", or scale'
+    ):
+        fit(table, 2, MODES["implicit by conjugate gradients"])

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from recsys_spark.kernels.arrays import Doubles, Floats, Integers
+from recsys_spark.kernels.arrays import Doubles, Floats, Integers, Reals
 from recsys_spark.kernels.least_squares import Weights, equation, solve, solve_equation
 from recsys_spark.training.als.config import ALSConfig
 from recsys_spark.training.group import Group
@@ -113,19 +113,20 @@ class HalfStep:
         sums = np.array([[weighted[a:b].sum()] for a, b in pairwise(self.side.bucket_rows)]).reshape(-1, 1)
         return float(self.group.ordered_sum(sums)[0])
 
-    def _gram(self, vectors: Floats) -> Floats:
+    def _gram(self, vectors: Floats) -> Doubles:
         """w₀ · VᵀV over all rows of the other side, without biases, shape (width, width)."""
         rank, width = self.config.rank, self.config.width
-        gram = np.zeros((width, width), np.float32)
+        gram = np.zeros((width, width))
         if self.all_pairs_weight:
-            factors = vectors[:, :rank]
-            parts = np.empty((len(self.other.bucket_rows) - 1, rank * rank), np.float32)
+            precision = np.float32 if self.config.solver == "cg" else np.float64
+            factors: Reals = vectors[:, :rank].astype(precision)
+            parts = np.empty((len(self.other.bucket_rows) - 1, rank * rank), precision)
             for part, (begin, end) in zip(parts, pairwise(self.other.bucket_rows), strict=True):
                 part[:] = (factors[begin:end].T @ factors[begin:end]).ravel()
             gram[:rank, :rank] = self.all_pairs_weight * self.group.ordered_sum(parts).reshape(rank, rank)
         return gram
 
-    def _solve_heavy(self, other_vectors: Floats, gram: Floats) -> dict[int, tuple[Floats, float]]:
+    def _solve_heavy(self, other_vectors: Floats, gram: Doubles) -> dict[int, tuple[Floats, float]]:
         """Vector and part of the objective of each own row that all tasks share: exact, whatever the
         solver.
         """
@@ -145,16 +146,15 @@ class HalfStep:
                 solved[row] = vector, total[-1] + value
         return solved
 
-    def _equations(self, heavy_row: int, factors: Floats, offsets: Floats) -> Floats:
+    def _equations(self, heavy_row: int, factors: Floats, offsets: Floats) -> Doubles:
         """Own part of a heavy row's normal equation, one row for each own bucket of the other side."""
         heavy, width, bucket_rows = self.side.heavy, self.config.width, self.other.bucket_rows
         begin, end = heavy.indptr[heavy_row : heavy_row + 2]
         cuts = begin + np.searchsorted(heavy.columns[begin:end], bucket_rows)
-        parts = np.empty((len(bucket_rows) - 1, width * width + width + 1), np.float32)
+        parts = np.empty((len(bucket_rows) - 1, width * width + width + 1))
         for part, (low, high) in zip(parts, pairwise(cuts), strict=True):
-            part[:] = equation(
-                heavy.columns[low:high], heavy.ratings[low:high], offsets, factors, self.weights
-            )
+            events = heavy.columns[low:high], heavy.ratings[low:high]
+            part[:] = equation(*events, offsets, factors, self.weights)
         return parts
 
     def _with_offsets(self, vectors: Floats) -> tuple[Floats, Floats]:

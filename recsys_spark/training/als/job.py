@@ -148,7 +148,7 @@ def fold_in(
         items' factors pass through the driver and are broadcast.
     """
     ids, factors, biases = collect_factors(items)
-    gram = np.zeros((config.width, config.width), np.float32)
+    gram = np.zeros((config.width, config.width))
     gram[: config.rank, : config.rank] = all_pairs_weight * (factors.T.astype(np.float64) @ factors)
     columns, offsets = factors, np.zeros(0, np.float32)
     if config.biases:

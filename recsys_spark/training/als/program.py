@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats
 from recsys_spark.kernels.least_squares import Weights
 from recsys_spark.kernels.randomness import normal
@@ -177,6 +178,11 @@ def train(
     -------
     TrainedFactors
 
+    Raises
+    ------
+    ModelError
+        The objective rises, or falls below what it can be: the weights are too large for the solver.
+
     Notes
     -----
     Memory of a task, in bytes: ``16 * own events + 4 * width * (own users + own items + users its items need
@@ -191,6 +197,7 @@ def train(
         _place(group, users, start[0], x)
         _place(group, items, start[1], y)
     solve_users, solve_items = _half_steps(group, config, interactions, users, items)
+    bounds = _Bounds.of(group, users, solve_users.weights)
     iterations: list[Iteration] = []
     converged = False
     while len(iterations) < config.max_iterations and not converged:
@@ -199,6 +206,7 @@ def train(
         _balance(solve_users, x[:, : config.rank], solve_items, y[:, : config.rank])
         losses = solve_users(y, x)
         objective = float(group.ordered_sum(losses)[0]) + solve_items.penalty(y)
+        bounds.require(objective, iterations, config)
         iterations.append(Iteration(objective, time.perf_counter() - started))
         if report is not None:
             report(np.array([len(iterations), objective, iterations[-1].seconds]))
@@ -238,6 +246,57 @@ def factor_rows(
             else pa.nulls(len(part_ids), pa.float32())
         )
         yield pa.RecordBatch.from_arrays([users, items, biases, features], names=[USER, ITEM, BIAS, FEATURES])
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """What the objective can be.
+
+    Attributes
+    ----------
+    at_zero : where every vector is zero
+    lowest : bound from below
+    largest_weight : of an event
+    """
+
+    at_zero: float
+    lowest: float
+    largest_weight: float
+
+    @classmethod
+    def of(cls, group: Group, users: Side, weights: Weights) -> _Bounds:
+        """Bounds for the events of all tasks."""
+        at_zero = lowest = largest = 0.0
+        for ratings in (users.ratings, users.heavy.ratings):
+            if weights.implicit:
+                confidence = weights.alpha * ratings[ratings > 0]
+                at_zero += len(confidence) + confidence.sum(dtype=np.float64)
+                with np.errstate(divide="ignore"):  # alpha may be 0
+                    lowest -= len(confidence) + (1 / confidence).sum(dtype=np.float64)
+                largest = max(largest, float(weights.alpha) * float(np.abs(ratings).max(initial=0)))
+            else:
+                at_zero += np.square(ratings - weights.mean).sum(dtype=np.float64)
+        every = np.array(group.all_gather(np.array([at_zero, lowest, largest])))
+        at_zero, lowest = every[:, :2].sum(axis=0).tolist()
+        return cls(at_zero, lowest, 1 + float(every[:, 2].max()))
+
+    def require(self, objective: float, before: list[Iteration], config: ALSConfig) -> None:
+        """Raise ModelError for an objective that is higher than ``before``, or below the bound."""
+        allowed = 1e-3 * abs(objective) + 1e-6 * self.at_zero
+        risen = bool(before) and not objective <= before[-1].objective + allowed
+        if not risen and objective >= self.lowest - allowed:
+            return
+        problem = f"rose from {before[-1].objective:.6g} to" if risen else "fell below what it can be, to"
+        mend = (
+            'solver="cg" computes in float32: use solver="cholesky", or'
+            if config.solver == "cg"
+            else "raise regParam, or"
+        )
+        raise ModelError(
+            f"the objective {problem} {objective:.6g} in iteration {len(before) + 1}: rounding errors are "
+            f"larger than what is fitted, with weights of up to {self.largest_weight:.3g}. {mend} scale the "
+            "ratings or alpha down"
+        )
 
 
 def _half_steps(
