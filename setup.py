@@ -52,6 +52,7 @@ setup(
         "pyarrow>=18",
         "pydantic>=2.7",  # closed configuration models with errors that say where
         "PyYAML>=6",
+        "charset-normalizer>=3",  # names the encoding of a text that is no UTF-8, for `recsys preview`
         "typer>=0.15",  # the command line
         "rich>=13",  # tables and progress on a terminal
         "psutil>=6",  # free memory and cores, for `recsys doctor` and the local session's heap

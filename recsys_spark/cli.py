@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recsys_spark import __version__
-from recsys_spark.console import configure, duration, error_line, out, table
+from recsys_spark.console import configure, duration, error_line, result_line, table
 from recsys_spark.errors import NO_ANSWER, ConfigError, RecsysError, summary
 from recsys_spark.schema import SEEDED
 
@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        out.print(f"recsys-spark {__version__}")
+        result_line(f"recsys-spark {__version__}")
         raise typer.Exit
 
 
@@ -130,11 +130,11 @@ def nightly(
     for user in sample_users(night.lake, show, run_date):
         show_user(night.lake, user, run_date)
     lake = night.config.lake
-    out.print(
+    result_line(
         f"\nDone in {duration(time.monotonic() - started)}. Tables: {lake.root or lake.catalog} (Delta)"
     )
     for command in (f"show --config {config} --user <id>", f"runs --config {config}"):
-        out.print(f"Next: recsys {command}", markup=False, soft_wrap=True)
+        result_line(f"Next: recsys {command}")
 
 
 def _step_command(name: str) -> Callable[..., None]:
@@ -214,6 +214,14 @@ def runs(config: ConfigFile, run_date: AnyDate = None, overrides: Overrides = No
 
 
 @app.command()
+def preview(path: Annotated[str, typer.Argument(help="Local file, folder or glob.")]) -> None:
+    """Say what a file is, which rows would be rejected, and how to configure it; without Spark."""
+    from recsys_spark.preview.report import preview
+
+    preview(path)
+
+
+@app.command()
 def doctor(
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Also look at its lake.")] = None,
 ) -> None:
@@ -240,7 +248,7 @@ def datasets_download(
 
     if name not in RELEASES:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(RELEASES)}")
-    out.print(str(download(name, to, mirror or MIRROR)), markup=False, soft_wrap=True)
+    result_line(str(download(name, to, mirror or MIRROR)))
 
 
 @datasets.command("synthesize")
@@ -259,7 +267,7 @@ def datasets_synthesize(
     for name, frame in (("ratings", inputs.ratings), ("users", inputs.users), ("items", inputs.items)):
         if frame is not None:
             frame.drop("fault", "raw", "source_file").write.mode("error").parquet(f"{to}/{name}")
-    out.print(to, markup=False, soft_wrap=True)
+    result_line(to)
 
 
 def _load(config: Path, overrides: list[str] | None) -> Config:

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_UNSAFE = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+_OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 PLAIN_WIDTH = 160
 """Columns of tables that do not go to a terminal."""
@@ -78,7 +79,7 @@ def progress_line(line: str) -> None:
     line : str
         What to print.
     """
-    now = datetime.now(UTC)
+    now, line = datetime.now(UTC), printable(line)
     if not _quiet:
         err.print(f"{now:%H:%M:%S} {line}", markup=False, soft_wrap=True)
     _log(now, line)
@@ -92,8 +93,22 @@ def error_line(line: str) -> None:
     line : str
         What to print.
     """
+    line = printable(line)
     err.print(line, markup=False, style="red", soft_wrap=True)
     _log(datetime.now(UTC), line)
+
+
+def result_line(line: str, style: str | None = None) -> None:
+    """A line of the result, on standard output.
+
+    Parameters
+    ----------
+    line : str
+        What to print.
+    style : str, optional
+        Of rich, such as ``bold``.
+    """
+    out.print(printable(line), markup=False, style=style, soft_wrap=True)
 
 
 def table(title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
@@ -109,11 +124,13 @@ def table(title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[st
         Columns to print, in order.
     """
     rows = list(rows)
-    out.print(f"\n{title}", markup=False, style="bold", soft_wrap=True)
+    result_line(f"\n{title}", "bold")
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         numeric = all(isinstance(row.get(column), int | float) or row.get(column) is None for row in rows)
-        shown.add_column(column, justify="right" if numeric and rows else "left", overflow="fold")
+        shown.add_column(
+            Text(printable(column)), justify="right" if numeric and rows else "left", overflow="fold"
+        )
     for row in rows:
         shown.add_row(*(_cell(row.get(column)) for column in columns))
     out.print(shown)
@@ -147,10 +164,26 @@ def _cell(value: object) -> Text:
         return Text(f"{value:,.4f}".rstrip("0").rstrip("."))
     if isinstance(value, int) and not isinstance(value, bool):
         return Text(f"{value:,}")
-    return Text(_plain(str(value)))
+    return Text(printable(str(value)).replace("\n", "\N{REPLACEMENT CHARACTER}"))
 
 
-def _plain(text: str) -> str:
-    """``text`` without control characters and bidirectional overrides, which could rewrite the terminal."""
-    unsafe = (c in _UNSAFE or unicodedata.category(c) == "Cc" for c in text)
-    return "".join("\N{REPLACEMENT CHARACTER}" if bad else c for c, bad in zip(text, unsafe, strict=True))
+def printable(text: str) -> str:
+    """What of ``text`` a terminal may get, as titles, ids and names of files may be anyone's.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+
+    Returns
+    -------
+    str
+        With U+FFFD in the place of each control character but the end of a line, of each half of a surrogate
+        pair, and of what changes the direction of writing.
+    """
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}"
+        if c in _OVERRIDES or (c != "\n" and unicodedata.category(c) in _UNPRINTABLE)
+        else c
+        for c in text
+    )

@@ -21,6 +21,15 @@ PACKED = "bucket int, kind string, payload binary"
 """Columns of packed rows: where a payload goes, what it holds, and an Arrow stream of its rows."""
 
 
+_LARGE_TO_PLAIN = {
+    pa.large_string(): pa.string(),
+    pa.large_binary(): pa.binary(),
+    pa.large_list(pa.large_string()): pa.list_(pa.string()),
+    pa.list_(pa.large_string()): pa.list_(pa.string()),
+}
+_LARGE = set(_LARGE_TO_PLAIN)
+
+
 def bucket_of(ids: Column, buckets: int) -> Column:
     """Column ``bucket``, int from 0: which of ``buckets`` an id belongs to."""
     return F.pmod(F.xxhash64(ids), F.lit(buckets)).cast("int").alias("bucket")
@@ -67,7 +76,7 @@ def in_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table
     """The batches as tables of at least ``rows`` rows, the last one smaller; nothing where there are none."""
     held: list[pa.RecordBatch] = []
     count = 0
-    for batch in batches:
+    for batch in map(plain, batches):
         held.append(batch)
         count += batch.num_rows
         if count >= rows:
@@ -75,6 +84,16 @@ def in_chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Table
             held, count = [], 0
     if count:
         yield pa.Table.from_batches(held)
+
+
+def plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with texts and bytes of Arrow's plain types, which a session may have as large ones
+    (``spark.sql.execution.arrow.useLargeVarTypes``).
+    """
+    if not _LARGE.intersection(batch.schema.types):
+        return batch
+    fields = [field.with_type(_LARGE_TO_PLAIN.get(field.type, field.type)) for field in batch.schema]
+    return batch.cast(pa.schema(fields))
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:

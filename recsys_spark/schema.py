@@ -8,6 +8,7 @@ USER: Final = "user"
 ITEM: Final = "item"
 RATING: Final = "rating"
 TIMESTAMP: Final = "timestamp"
+EVENT: Final = "event"
 SCORE: Final = "score"
 RANK: Final = "rank"
 

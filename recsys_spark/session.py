@@ -16,9 +16,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 from delta import configure_spark_with_delta_pip
+from py4j.java_gateway import JavaClass
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
@@ -32,6 +34,7 @@ _keep_log = False
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 DELTA_JAR = "io.delta:delta-spark_4.2_2.13:4.4.0"
 
+DELTA_SETTINGS = ("spark.sql.extensions", "spark.sql.catalog.spark_catalog")
 NEEDED = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -71,6 +74,31 @@ def get_session(settings: Session | None = None, app_name: str = "recsys-spark")
     if "PYSPARK_GATEWAY_PORT" in os.environ:
         return _submitted(settings, app_name)
     return _local(settings, app_name)
+
+
+def require_delta(spark: SparkSession) -> None:
+    """Check that a session can read and write Delta tables.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Any session.
+
+    Raises
+    ------
+    SetupError
+        Delta's jar is missing, or its extension or its catalog is not set.
+    """
+    jvm: Any = spark._jvm
+    has_jar = isinstance(jvm.io.delta.tables.DeltaTable, JavaClass)
+    wanted = {key: NEEDED[key] for key in DELTA_SETTINGS}
+    if has_jar and all(value in (spark.conf.get(key, "") or "") for key, value in wanted.items()):
+        return
+    options = " ".join(f"--conf {key}={value}" for key, value in wanted.items())
+    raise SetupError(
+        f"this Spark session cannot use Delta Lake: start it with --packages {DELTA_JAR} {options}, or make "
+        "it with recsys_spark.get_session()"
+    )
 
 
 def keep_log() -> Path | None:

@@ -245,6 +245,45 @@ class ModelContract:
         for row in rows.collect():
             assert row["prediction"] == pytest.approx(listed[row["user"], row["item"]], rel=1e-5)
 
+    def test_any_column_of_the_input_comes_back_as_it_was(self, spark: SparkSession, fitted: Any) -> None:
+        values = {
+            "_user": "'a'",
+            "_item": "2.5",
+            "User vector": "array(1, null)",
+            "item id": "map('a', 1)",
+            "item.price": "3",
+            "interval": "interval 3 months",
+            "calendar": "make_interval(1, 2, 3)",
+            "nothing": "array()",
+        }
+        data = checkerboard(spark).select("*", *(F.expr(value).alias(name) for name, value in values.items()))
+        rows = fitted.transform(data)
+        assert rows.dtypes == [*data.dtypes, ("prediction", "float")]
+        texts = [F.to_json(F.struct(F.col(f"`{name}`").cast("string"))) for name in data.columns]
+        assert sorted(rows.select(texts).collect()) == sorted(data.select(texts).collect())
+
+    @pytest.mark.parametrize("name", ["prediction", "Prediction"])
+    def test_a_prediction_that_is_there_already_is_refused(
+        self, spark: SparkSession, fitted: Any, name: str
+    ) -> None:
+        with pytest.raises(ModelError, match=f"^the input has a column '{name}' already"):
+            fitted.transform(checkerboard(spark).withColumn(name, F.lit(1)))
+
+    def test_a_number_with_a_fraction_is_no_id(self, spark: SparkSession, fitted: Any) -> None:
+        pairs = [(2.0, 4.0), (2.5, 4.0), (2.0, 4.5), (777.0, 4.0), (2.0, 777.0)]
+        data = spark.createDataFrame(pairs, "user double, item double")
+        found = {
+            (row["user"], row["item"]): str(row["prediction"]) for row in fitted.transform(data).collect()
+        }
+        assert found.get((2.5, 4.0)) == found.get((777.0, 4.0))
+        assert found.get((2.0, 4.5)) == found.get((2.0, 777.0))
+        whole = spark.createDataFrame([(2, 4)], "user int, item int")
+        assert [str(row["prediction"]) for row in fitted.transform(whole).collect()] == [found[2.0, 4.0]]
+        lists = {row["user"] for row in fitted.recommendForUserSubset(data, 99).collect()}
+        assert lists == ({2, 777} if fitted.scores_new_users else {2})
+        (unseen,) = fitted.recommendForUserSubset(whole, 99, excludeSeen=data).collect()
+        assert {entry["item"] for entry in unseen["recommendations"]} == set(range(ITEMS)) - {4}
+
     def test_works_in_a_pipeline_that_is_saved(self, spark: SparkSession, tmp_path: Path) -> None:
         data = checkerboard(spark)
         model = Pipeline(stages=[self.estimator()]).fit(data)

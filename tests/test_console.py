@@ -41,6 +41,23 @@ def test_lines_of_progress_carry_the_time(capsys):
     assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines)
 
 
+ESCAPES = "\x1b]0;owned\x07 \x1b[2J\x9b31m \u202e \u2028 \ud800 \r\t"
+"""Of a terminal's language, of the direction of writing, of lines, and a half of a character."""
+
+
+def test_nothing_that_is_printed_speaks_to_the_terminal(capsys, tmp_path):
+    log = tmp_path / "log"
+    console.configure(log_file=log)
+    console.progress_line(f"read {ESCAPES}")
+    console.error_line(f"{ESCAPES}: is empty\nsecond line")
+    console.result_line(ESCAPES)
+    console.table(f"title {ESCAPES}", [{ESCAPES: f"cell\n{ESCAPES}"}], [ESCAPES])
+    printed = "".join(capsys.readouterr()) + log.read_text(encoding="utf-8")
+    assert "second line" in printed
+    assert "owned" in printed
+    assert {c for c in printed if not c.isprintable()} == {"\n"}
+
+
 def test_quiet_prints_errors_only_and_the_log_file_has_everything(capsys, tmp_path):
     log = tmp_path / "logs" / "night.log"
     console.configure(quiet=True, log_file=log)

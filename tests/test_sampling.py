@@ -142,6 +142,7 @@ def test_only_items_of_the_catalogue_are_drawn(spark, positives):
     [
         ([(None, "a", "")], {}, "'user' has null ids"),
         ([(1, None, "")], {}, "'item' has null ids"),
+        ([(1, "a", "")], {"itemCol": "things"}, "column 'things' is not there"),
         ([(1, "a", "")], {"ratio": 0.5}, "ratio must be at least 1"),
         ([(1, "a", "")], {"strategy": "popular"}, "strategy must be one of uniform"),
         ([(1, "a", "")], {"strategy": "hard"}, "hard needs a model"),
@@ -153,9 +154,44 @@ def test_bad_input_is_rejected_with_a_message(spark, rows, params, message):
         NegativeSampler(**params).transform(spark.createDataFrame(rows, SCHEMA)).collect()
 
 
-def test_columns_of_the_result_must_be_free(positives):
-    with pytest.raises(ModelError, match="'label' already"):
-        NegativeSampler().transform(positives.withColumn("label", F.lit(1)))
+@pytest.mark.parametrize("name", ["label", "Label", "LOG_Q"])
+def test_columns_of_the_result_must_be_free(positives, name):
+    with pytest.raises(ModelError, match=f"'{name}' already"):
+        NegativeSampler().transform(positives.withColumn(name, F.lit(1)))
+
+
+@pytest.mark.parametrize("name", ["Bucket", "__batch", "ratio", "own 0", "user id", "item.price"])
+def test_own_columns_of_any_name_come_back(positives, name):
+    data = positives.withColumn(name, F.col("user") * 2)
+    rows = NegativeSampler(strategy="in-batch").transform(data)
+    assert rows.columns == [*data.columns, "label", "log_q", "shortfall"]
+    assert rows.where(f"`{name}` = user * 2").count() == rows.count() > data.count()
+
+
+@pytest.mark.parametrize("name", ["n", "own", "listed", "bucket", "id"])
+def test_items_may_be_called_anything(positives, name):
+    renamed = positives.withColumnRenamed("item", name)
+    sampler = NegativeSampler(itemCol=name, history=renamed, catalogue=renamed)
+    expected = NegativeSampler(history=positives, catalogue=positives).transform(positives)
+    assert sorted(map(tuple, sampler.transform(renamed).collect()), key=str) == sorted(
+        map(tuple, expected.collect()), key=str
+    )
+
+
+def test_ids_of_any_numeric_type_keep_it_and_fractions_are_rejected(spark):
+    data = spark.sql("SELECT cast(id % 4 AS double) AS user, cast(id AS decimal(9, 2)) AS item FROM range(8)")
+    rows = NegativeSampler().transform(data)
+    assert rows.dtypes[:2] == [("user", "double"), ("item", "decimal(9,2)")]
+    assert {float(row["item"]) for row in rows.where("label = 0").collect()} <= set(range(8))
+    for column in ("user", "item"):
+        with pytest.raises(ModelError, match=f"column '{column}' has null ids, or .* with a fraction"):
+            NegativeSampler().transform(data.withColumn(column, F.col(column) + 0.5))
+
+
+@pytest.mark.parametrize("value", ["interval 3 months", "make_interval(1, 2, 3)", "array()"])
+def test_columns_that_cannot_be_repeated_are_named(positives, value):
+    with pytest.raises(ModelError, match=r"column 'x' is .*, which the sampler cannot repeat"):
+        NegativeSampler().transform(positives.withColumn("x", F.expr(value)))
 
 
 def test_params_are_saved(spark, tmp_path):

@@ -291,7 +291,9 @@ class BlockSizes(Section):
     pairs_per_task: Count = 4_000_000
     """Seen pairs that a task holds on average at most, whatever the number of its users."""
     user_block: Count = 64
-    """Users that are scored at a time."""
+    """Users that are scored at a time; a task holds the lists of at least so many, about ``40 * user_block *
+    n`` bytes, and of at most as many as make two million entries, or 80 MB.
+    """
     item_block: Count = 32_768
     """Items that are scored at a time: the scores held take ``4 * user_block * item_block`` bytes; an item
     block itself takes ``4 * item_block * (rank + 1)`` bytes, in a mapped file that the system may page out.

@@ -21,6 +21,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_type
 
+from recsys_spark.columns import MAX_SHOWN, quoted, shown
 from recsys_spark.config import Delimited, FileSource, SideTable
 from recsys_spark.console import progress_line
 from recsys_spark.data.cells import untyped_id
@@ -41,9 +42,6 @@ from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER
 
 SNIFFED_FILES = 64
 """Files whose beginnings are looked at before all are read."""
-
-MAX_SHOWN_COLUMNS = 10
-"""Columns that an error lists."""
 
 IDS = (USER, ITEM)
 
@@ -336,20 +334,11 @@ def _positions(
         if name not in names:
             hint = _no_header_hint(names) if text is not None and text.header else ""
             raise SourceError(
-                f"{path}: has no column {name!r}, which columns.{role} names; {_shown(names)}{hint}"
+                f"{path}: has no column {name!r}, which columns.{role} names; it has {shown(names)}{hint}"
             )
         if names.count(name) > 1:
             raise SourceError(f"{path}: has column {name!r} twice, so that columns.{role} is ambiguous")
     return {role: names.index(name) for role, name in columns.items()}
-
-
-def _shown(names: list[str]) -> str:
-    """Which columns there are, ten at most."""
-    shown = ", ".join(
-        repr(name if len(name) <= 60 else name[:60] + "…") for name in names[:MAX_SHOWN_COLUMNS]
-    )
-    more = len(names) - MAX_SHOWN_COLUMNS
-    return f"it has {shown}" + (f" and {more:,} more" if more > 0 else "")
 
 
 def _no_header_hint(names: list[str]) -> str:
@@ -379,7 +368,7 @@ def _json_lines(spark: SparkSession, path: str, columns: Mapping[str, str]) -> D
     roots = {name.partition(".")[0] for name in columns.values()}
     names = sorted({*columns.values(), *roots})
     corrupt = "_corrupt" + "_" * max(map(len, names))  # longer than every column's name
-    fields = ", ".join([*(f"{_quoted(name)} variant" for name in names), f"{_quoted(corrupt)} string"])
+    fields = ", ".join([*(f"{quoted(name)} variant" for name in names), f"{quoted(corrupt)} string"])
     # as a list of one: Spark would ignore what follows the first object of a line
     listed = F.from_json(
         F.concat(F.lit("["), RAW, F.lit("]")),
@@ -442,10 +431,6 @@ def _json_id(role: str) -> Column:
     return F.when(kind == "STRING", F.try_variant_get(role, "$", "string")).when(is_number, digits)
 
 
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
-
-
 def _typed(spark: SparkSession, kind: str, path: str, columns: Mapping[str, str]) -> DataFrame:
     try:
         folders: set[str] = set()
@@ -491,9 +476,9 @@ def _typed_cell(
             _positions(path, table.columns, {role: name})
         kind = kind[key].dataType  # type: ignore[index]
     if role in IDS and isinstance(kind, T.StructType):
-        nested = ", ".join(f"{name}.{key}" for key in kind.names[:MAX_SHOWN_COLUMNS])
+        nested = ", ".join(f"{name}.{key}" for key in kind.names[:MAX_SHOWN])
         raise SourceError(f"{path}: column {name!r} is a structure: map columns.{role} to one of {nested}")
-    cell = F.col(".".join(map(_quoted, keys)))
+    cell = F.col(".".join(map(quoted, keys)))
     if nanoseconds:
         return F.timestamp_micros(F.floor(cell / 1000).cast("long"))
     return cell.cast("string") if isinstance(kind, T.BinaryType) else cell

@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
+from recsys_spark.errors import ModelError
 from recsys_spark.kernels import metrics as kernels
 from recsys_spark.kernels.randomness import uniform
 from recsys_spark.recommend.top_n import RECOMMENDATIONS
@@ -80,6 +82,8 @@ def ranking_metrics(
     ks: Sequence[int],
     bootstrap: int,
     seed: int,
+    *,
+    distinct: bool = False,
 ) -> list[MetricValue]:
     """Compare recommendation lists with held-out items.
 
@@ -87,11 +91,13 @@ def ranking_metrics(
     ----------
     lists : mapping of DataFrame
         Model name → ``id`` (user) and ``recommendations``, best first, at least max(ks) long where possible.
+        An item counts at its first place, and of several lists of a user one counts.
     relevant : DataFrame
         ``user``, ``item``: held-out pairs; only users with at least one count. A user without a list counts
         as a miss.
     train : DataFrame
-        ``user``, ``item``, each pair once: what the models were fitted on; its items are the catalogue.
+        ``user``, ``item``: what the models were fitted on; its items are the catalogue. Repeated pairs count
+        once.
     items : DataFrame or None
         ``item``, ``genres``, an array of text, for diversity.
     ks : sequence of int
@@ -100,6 +106,8 @@ def ranking_metrics(
         Resamplings; 0 for no intervals.
     seed : int
         Of the bootstrap.
+    distinct : bool
+        Whether each pair of ``train`` is known to occur once, which saves a shuffle of them.
 
     Returns
     -------
@@ -109,6 +117,11 @@ def ranking_metrics(
         ``diversity``, see :func:`~recsys_spark.kernels.metrics.intra_list_diversity`, where genres are given;
         ``popularity_share``, the fraction of recommended items that are among the most rated fifth of the
         catalogue; ``coverage``, the fraction of the catalogue that is in any list (Ge et al. 2010).
+
+    Raises
+    ------
+    ModelError
+        Ids are texts in one frame and numbers in another.
 
     Notes
     -----
@@ -129,12 +142,20 @@ def ranking_metrics(
     """
     spark = relevant.sparkSession
     names, ks = list(lists), sorted(set(ks))
+    kinds = {side: train.schema[side].dataType for side in (USER, ITEM)}
+    _require_kinds("relevant", kinds, {side: relevant.schema[side].dataType for side in kinds})
+    train = train if distinct else train.select(USER, ITEM).distinct()
     catalogue = _catalogue(train, items)
     shared = spark.sparkContext.broadcast(catalogue)
-    joined = relevant.groupBy(F.col(USER).alias("id")).agg(F.collect_set(ITEM).alias("relevant"))
+    wanted = F.collect_set(F.col(ITEM).try_cast(kinds[ITEM])).alias("relevant")
+    joined = relevant.groupBy(F.col(USER).alias("id")).agg(wanted)
     for index, name in enumerate(names):
-        column = lists[name].select("id", F.col(f"{RECOMMENDATIONS}.{ITEM}").alias(f"list{index}"))
-        joined = joined.join(column, "id", "left")
+        listed = lists[name].select("id", F.col(f"{RECOMMENDATIONS}.{ITEM}").alias("items"))
+        found = listed.schema["id"].dataType, listed.schema["items"].dataType.elementType  # type: ignore[attr-defined]
+        _require_kinds(f"lists of {name}", kinds, dict(zip((USER, ITEM), found, strict=True)))
+        # an item counts at its first place, and a user once
+        once = F.array_distinct(F.min("items").try_cast(T.ArrayType(kinds[ITEM])))
+        joined = joined.join(listed.groupBy("id").agg(once.alias(f"list{index}")), "id", "left")
     rows = joined.select(
         F.xxhash64("id").alias("key"), "relevant", *(f"list{index}" for index in range(len(names)))
     )
@@ -146,10 +167,22 @@ def ranking_metrics(
     return (zero if merged is None else _Totals.from_bytes(bytes(merged["totals"]), zero)).metrics(names, ks)
 
 
+def _require_kinds(what: str, kinds: Mapping[str, T.DataType], found: Mapping[str, T.DataType]) -> None:
+    """Raise ``ModelError`` for ids that are texts where those of the training data are numbers, or the other
+    way round: nothing would be found.
+    """
+    for side, kind in kinds.items():
+        if isinstance(kind, T.StringType) != isinstance(found[side], T.StringType):
+            raise ModelError(
+                f"the {side}s of {what} are {found[side].simpleString()}, and those of train "
+                f"{kind.simpleString()}: cast one of them"
+            )
+
+
 def _catalogue(train: DataFrame, items: DataFrame | None) -> _Catalogue:
     counts = train.groupBy(ITEM).agg(F.count("*").alias("users"))
     if items is not None:
-        counts = counts.join(items.select(ITEM, "genres"), ITEM, "left")
+        counts = counts.join(items.groupBy(ITEM).agg(F.min("genres").alias("genres")), ITEM, "left")
     users = train.select(F.count_distinct(USER)).first()
     total = users[0] if users is not None else 0
     table = counts.toArrow().combine_chunks().sort_by(ITEM)

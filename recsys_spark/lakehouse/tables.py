@@ -21,6 +21,7 @@ from recsys_spark.config import Lake
 from recsys_spark.errors import LakeError
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.schema import ID_SQL_TYPES, IdType
+from recsys_spark.session import require_delta
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,15 @@ class Lakehouse:
         Session with Delta.
     location : Lake
         The configuration's ``lake`` section.
+
+    Raises
+    ------
+    SetupError
+        The session has no Delta.
     """
 
     def __init__(self, spark: SparkSession, location: Lake) -> None:
+        require_delta(spark)
         self.spark = spark
         self.location = location
 

@@ -18,8 +18,9 @@ from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.columns import column_of, id_column
 from recsys_spark.models.als_params import ALSParams, ObjectiveParams
-from recsys_spark.models.base import RecommenderEstimator, id_column
+from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.factor_model import FactorModel
 from recsys_spark.params import check_interval, check_ranges, keyword_constructor
 from recsys_spark.schema import ITEM, RATING, SEEDED, USER
@@ -164,6 +165,8 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         self.initialModel = initialModel
         self._set_given()
 
+    stands_for = ("org.apache.spark.ml.recommendation.ALS", "pyspark.ml.recommendation.ALS")
+
     @property
     def predicts_ratings(self) -> bool:  # type: ignore[override]
         """True for explicit feedback."""
@@ -220,11 +223,12 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         model = self._copyValues(ALSModel(fit.users, fit.items))
         model.globalMean, model.allPairsWeight = fit.global_mean, fit.all_pairs_weight
         model.summary = ALSSummary(fit.iterations, fit.converged)
-        model._persisted = fit.persisted
+        model._store(fit.persisted)
         return model
 
     def _ratings(self, dataset: DataFrame) -> DataFrame:
-        rating = F.col(self.getRatingCol()).cast("float") if self.getRatingCol() else F.lit(1.0).cast("float")
+        name = self.getRatingCol()
+        rating = (column_of(dataset, name)[0] if name else F.lit(1.0)).cast("float")
         user, item = (id_column(dataset, name) for name in (self.getUserCol(), self.getItemCol()))
         return dataset.select(user.alias(USER), item.alias(ITEM), rating.alias(RATING))
 
@@ -350,7 +354,7 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
         ModelError
             Ids of another type. Null ids and null or non-finite ratings fail the job that uses the result.
         """
-        rating = F.col(ratingCol) if ratingCol else F.lit(1.0)
+        rating = column_of(histories, ratingCol)[0] if ratingCol else F.lit(1.0)
         user, item = (id_column(histories, self.getOrDefault(name)) for name in ("userCol", "itemCol"))
         ratings = histories.select(user.alias(USER), item.alias(ITEM), rating.cast("float").alias(RATING))
         solver = "nonnegative" if self.getNonnegative() else "cholesky"
@@ -362,5 +366,6 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
             ratings, self.itemFactors, config, self.globalMean, self.allPairsWeight, tasks
         ).persist()
         model = self.copy()
-        model.userFactors, model.summary, model._persisted = users, None, users
+        model.userFactors, model.summary = users, None
+        model._store(users)
         return model

@@ -15,10 +15,12 @@ A **model** is a :class:`RecommenderModel`:
   user, nested or as rows;
 * ``recommendForAllUsers(n)`` and ``recommendForUserSubset(df, n)`` return Spark's nested shape, seen items
   included, as Spark's do, unless ``excludeSeen`` is given;
-* ``unpersist()`` releases the cached result of the fit;
+* ``unpersist()`` releases the cached result of the fit, which otherwise goes when the model, its copies and
+  the frames that they returned are no longer in use;
 * ``write().save(path)`` and ``load(path)``: JSON and Parquet, never pickle; a loaded model returns the same
   rows;
-* ids go in and come out as they are: int, long or string;
+* ids go in and come out as they are: int, long or string; whole numbers of other types are ints, and a number
+  with a fraction is no id: ``fit`` rejects it, and everything else takes it for unknown;
 * a user the model does not know gets no row from ``recommend``, unless
   :attr:`RecommenderModel.scores_new_users`;
 * fewer than n eligible items make a shorter list; ties go to the smaller item;
@@ -35,12 +37,12 @@ from typing import Any, ClassVar, Self
 from pyspark.ml import Estimator, Model
 from pyspark.ml.param import Param, TypeConverters
 from pyspark.ml.param.shared import HasPredictionCol
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
+from recsys_spark.columns import id_column
 from recsys_spark.config import BlockSizes
-from recsys_spark.errors import ModelError
+from recsys_spark.models.persistence import ParamsReader
 from recsys_spark.params import param
 from recsys_spark.recommend.top_n import DEFAULT_BLOCK_SIZES, RECOMMENDATIONS, ListRequest, explode_lists
 from recsys_spark.schema import ITEM, RATING, SCORE, USER
@@ -98,8 +100,16 @@ class InteractionColumns(HasPredictionCol):
 class RecommenderEstimator(Estimator):  # type: ignore[type-arg]
     """An estimator of the contract."""
 
+    stands_for: ClassVar[tuple[str, ...]] = ()
+    """Other classes whose saved Params ``load`` takes."""
+
     predicts_ratings: ClassVar[bool] = False
     """Whether, with the Params as they are, ``transform`` predicts on the scale of the ratings."""
+
+    @classmethod
+    def read(cls) -> ParamsReader:
+        """A reader; ``load(path)`` uses it."""
+        return ParamsReader(cls)
 
     @abstractmethod
     def check(self) -> None:
@@ -186,9 +196,8 @@ class RecommenderModel(Model):
         ModelError
             ``n`` is below 1.
         """
-        return explode_lists(
-            self.recommend_lists(users, ListRequest(n, seen, allowedItems, deniedItems, blockSizes))
-        )
+        request = ListRequest(n, seen, allowedItems, deniedItems, blockSizes)
+        return self._held(explode_lists(self.recommend_lists(users, request)))
 
     def recommendForAllUsers(
         self,
@@ -213,9 +222,8 @@ class RecommenderModel(Model):
         DataFrame
             ``userCol`` and ``recommendations``, array<struct<itemCol, rating: float>>.
         """
-        return self._nested(
-            self.known_users(), self._request(numItems, excludeSeen, allowedItems, deniedItems)
-        )
+        request = self._request(numItems, excludeSeen, allowedItems, deniedItems)
+        return self._held(self._nested(self.known_users(), request))
 
     def recommendForUserSubset(
         self,
@@ -243,12 +251,10 @@ class RecommenderModel(Model):
         DataFrame
             As :meth:`recommendForAllUsers` returns it.
         """
-        users = (
-            dataset.select(F.col(self.getOrDefault("userCol")).alias(USER))
-            .where(F.col(USER).isNotNull())
-            .distinct()
-        )
-        return self._nested(users, self._request(numItems, excludeSeen, allowedItems, deniedItems))
+        ids = id_column(dataset, self.getOrDefault("userCol")).alias(USER)
+        users = dataset.select(ids).where(F.col(USER).isNotNull()).distinct()
+        request = self._request(numItems, excludeSeen, allowedItems, deniedItems)
+        return self._held(self._nested(users, request))
 
     def unpersist(self) -> None:
         """Release the cached result of the fit. Save and reload the model first: using it afterwards
@@ -270,14 +276,21 @@ class RecommenderModel(Model):
             Folder or URI.
         """
 
+    def _held(self, frame: DataFrame) -> DataFrame:
+        """The same frame, which keeps what the model has in Spark's storage there while it is in use."""
+        return frame
+
     def _request(
         self, n: int, seen: DataFrame | None, allowed: DataFrame | None, denied: DataFrame | None
     ) -> ListRequest:
         """A request whose frames have the columns ``userCol`` and ``itemCol``."""
         user, item = self.getOrDefault("userCol"), self.getOrDefault("itemCol")
-        pairs = None if seen is None else seen.select(F.col(user).alias(USER), F.col(item).alias(ITEM))
+        pairs = None
+        if seen is not None:
+            pairs = seen.select(id_column(seen, user).alias(USER), id_column(seen, item).alias(ITEM))
         permitted, forbidden = (
-            None if frame is None else frame.select(F.col(item).alias(ITEM)) for frame in (allowed, denied)
+            None if frame is None else frame.select(id_column(frame, item).alias(ITEM))
+            for frame in (allowed, denied)
         )
         return ListRequest(n, pairs, permitted, forbidden)
 
@@ -303,28 +316,3 @@ def spark_shape(lists: DataFrame, key: str, listed: str) -> DataFrame:
         RECOMMENDATIONS, lambda entry: F.struct(entry[ITEM].alias(listed), entry[SCORE].alias(RATING))
     )
     return lists.select(F.col("id").alias(key), renamed.alias(RECOMMENDATIONS))
-
-
-def id_column(dataset: DataFrame, name: str) -> Column:
-    """Column of ids as int, bigint or string; numbers with a fraction become null, which ``fit`` rejects.
-
-    Parameters
-    ----------
-    dataset : DataFrame
-        What the column is in.
-    name : str
-        Name of the column.
-
-    Raises
-    ------
-    ModelError
-        The column has another type.
-    """
-    kind, column = dataset.schema[name].dataType, F.col(name)
-    if isinstance(kind, T.StringType | T.IntegerType | T.LongType):
-        return column
-    if isinstance(kind, T.ByteType | T.ShortType):
-        return column.cast("int")
-    if isinstance(kind, T.FloatType | T.DoubleType | T.DecimalType):
-        return F.when(column == F.floor(column), column.try_cast("long"))
-    raise ModelError(f"column {name!r} is {kind.simpleString()}: ids must be integers, longs or strings")

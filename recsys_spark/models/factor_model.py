@@ -4,19 +4,21 @@ item's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.pandas.functions import arrow_udf
 
-from recsys_spark.kernels.arrays import Booleans, Floats
+from recsys_spark.columns import matching_id, quoted, require_new, unused
+from recsys_spark.kernels.arrays import Floats
 from recsys_spark.models.base import RecommenderModel, spark_shape
 from recsys_spark.models.persistence import FramesModel
+from recsys_spark.models.storage import Stored
 from recsys_spark.recommend.rescore import PairScorer, dot_products
 from recsys_spark.recommend.top_n import ListRequest, distinct_ids, explode_lists, recommend_lists
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
@@ -42,7 +44,7 @@ class FactorModel(FramesModel, RecommenderModel):
         self.userFactors = user_factors
         self.itemFactors = item_factors
         self.globalMean = 0.0
-        self._persisted: DataFrame | None = None
+        self._stored: Stored | None = None
 
     @property
     def rank(self) -> int:
@@ -80,7 +82,7 @@ class FactorModel(FramesModel, RecommenderModel):
         DataFrame
             ``itemCol`` and ``recommendations``, array<struct<userCol, rating: float>>.
         """
-        return self._users_for(self.itemFactors, numUsers)
+        return self._held(self._users_for(self.itemFactors, numUsers))
 
     def recommendForItemSubset(self, dataset: DataFrame, numUsers: int) -> DataFrame:
         """Top ``numUsers`` users of some items, in Spark's shape.
@@ -98,7 +100,7 @@ class FactorModel(FramesModel, RecommenderModel):
             As :meth:`recommendForAllItems` returns it.
         """
         wanted = distinct_ids(dataset, self.getOrDefault("itemCol"), self.itemFactors)
-        return self._users_for(self.itemFactors.join(wanted, "id", "left_semi"), numUsers)
+        return self._held(self._users_for(self.itemFactors.join(wanted, "id", "left_semi"), numUsers))
 
     def similarItems(self, n: int, similarity: str = "cosine", temper: float = 0.5) -> DataFrame:
         """The ``n`` most similar items of every item.
@@ -133,14 +135,28 @@ class FactorModel(FramesModel, RecommenderModel):
         items = self.itemFactors.withColumn("length", length).select("id", scaled.alias("features"))
         itself = items.select(F.col("id").alias(USER), F.col("id").alias(ITEM))
         rows = explode_lists(recommend_lists(items, items, ListRequest(n, itself)))
-        return rows.select(F.col(USER).alias(ITEM), F.col(ITEM).alias("similar_item"), SCORE, RANK)
+        return self._held(
+            rows.select(F.col(USER).alias(ITEM), F.col(ITEM).alias("similar_item"), SCORE, RANK)
+        )
 
     def unpersist(self) -> None:
         """Release the cached result of the fit. Save and reload the model first: using it afterwards
         re-runs the fit.
         """
-        if self._persisted is not None:
-            self._persisted.unpersist()
+        if self._stored is not None:
+            self._stored.unpersist()
+
+    def _store(self, frame: DataFrame | None = None) -> None:
+        """Let the model keep ``frame``, which is persisted, beside what it has from the model that it was
+        copied from.
+        """
+        if frame is not None:
+            self._stored = Stored(frame, self._stored)
+        for own in self.frames().values():
+            self._held(own)
+
+    def _held(self, frame: DataFrame) -> DataFrame:
+        return frame if self._stored is None else self._stored.hold(frame)
 
     def frames(self) -> dict[str, DataFrame]:
         """The two tables of factors."""
@@ -198,69 +214,61 @@ class FactorModel(FramesModel, RecommenderModel):
         return self.userFactors.withColumn("bias", (F.col("bias") + self.globalMean).cast("float"))
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        user, item = self.getOrDefault("userCol"), self.getOrDefault("itemCol")
-        joined = (
-            dataset.join(
-                _keyed(self._scored_users(), "_user"), _same(dataset, user, self.userFactors, "_user"), "left"
+        prediction = self.getOrDefault("predictionCol")
+        require_new(dataset, [prediction], "transform")
+        joined, helpers = dataset, []
+        for side, factors in ((USER, self._scored_users()), (ITEM, self.itemFactors)):
+            key, *values = (unused(f"{side} {part}", dataset) for part in ("id", "vector", "bias"))
+            bias = F.col("bias") if "bias" in factors.columns else F.lit(0.0)
+            vectors = (
+                F.col("id").alias(key),
+                F.col("features").alias(values[0]),
+                bias.cast("float").alias(values[1]),
             )
-            .join(_keyed(self.itemFactors, "_item"), _same(dataset, item, self.itemFactors, "_item"), "left")
-            .drop("_user", "_item")
-        )
-        prediction = T.StructField(self.getOrDefault("predictionCol"), T.FloatType())
-        schema = T.StructType([*dataset.schema.fields, prediction])
+            same = matching_id(dataset, self.getOrDefault(f"{side}Col"), factors.schema["id"].dataType)
+            joined = joined.join(factors.select(*vectors), same == F.col(key), "left").drop(key)
+            helpers += values
         strategy = self.getOrDefault("coldStartStrategy").lower()
         average = self._average_vectors() if strategy == "average" else None
         if average is not None:
             average[0][-1] += self.globalMean  # as the known users' biases hold it
-        predicted = joined.mapInArrow(_predicting(prediction.name, self._pair_scorer(), average), schema)
-        return predicted.where(~F.isnan(prediction.name)) if strategy == "drop" else predicted
+        predict = arrow_udf(_predicting(self._pair_scorer(), average), T.FloatType())  # type: ignore[call-overload]
+        # the optimizer would otherwise predict once more to filter
+        predicted = joined.withColumn(prediction, predict.asNondeterministic()(*map(F.col, helpers)))
+        predicted = predicted.drop(*helpers)
+        if strategy == "drop":
+            predicted = predicted.where(~F.isnan(quoted(prediction)))
+        return self._held(predicted)
 
 
-def _keyed(factors: DataFrame, name: str) -> DataFrame:
-    bias = F.col("bias") if "bias" in factors.columns else F.lit(0.0)
-    return factors.select(
-        F.col("id").alias(name),
-        F.col("features").alias(f"{name}_features"),
-        bias.cast("float").alias(f"{name}_bias"),
-    )
-
-
-def _same(dataset: DataFrame, column: str, factors: DataFrame, key: str) -> Column:
-    return dataset[column].try_cast(factors.schema["id"].dataType) == F.col(key)
-
-
-def _predicting(name: str, score: PairScorer, average: tuple[Floats, Floats] | None):  # type: ignore[no-untyped-def]
-    """Replace the two vectors of each row by its score, float32.
+def _predicting(score: PairScorer, average: tuple[Floats, Floats] | None):  # type: ignore[no-untyped-def]
+    """Scores, float32, from vectors and biases of users and of items.
 
     Where one is missing the score is NaN, or that of the ``average`` of users or items.
     """
 
-    def predict(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            table = pa.Table.from_batches([batch])
-            sides, known = [], np.ones(batch.num_rows, bool)
-            for number, side in enumerate(("_user", "_item")):
-                vectors, biases = table[f"{side}_features"].combine_chunks(), table[f"{side}_bias"]
-                is_known = np.asarray(vectors.is_valid())
-                known &= is_known
-                sides.append(_filled(vectors, biases, is_known, None if average is None else average[number]))
-            scored = np.flatnonzero(known) if average is None else np.arange(batch.num_rows)
-            scores = np.full(batch.num_rows, np.nan, np.float32)
-            if len(scored):
-                (x, user_bias), (y, item_bias) = sides
-                scores[scored] = score(x[scored], y[scored]) + user_bias[scored] + item_bias[scored]
-            kept = table.drop_columns(["_user_features", "_item_features", "_user_bias", "_item_bias"])
-            yield from kept.append_column(name, pa.array(scores)).to_batches()
+    def predict(
+        user_vectors: pa.Array, user_biases: pa.Array, item_vectors: pa.Array, item_biases: pa.Array
+    ) -> pa.Array:
+        known = np.asarray(user_vectors.is_valid()) & np.asarray(item_vectors.is_valid())
+        averages = (None, None) if average is None else average
+        x, user_bias = _filled(user_vectors, user_biases, averages[0])
+        y, item_bias = _filled(item_vectors, item_biases, averages[1])
+        scored = np.flatnonzero(known) if average is None else np.arange(len(known))
+        scores = np.full(len(known), np.nan, np.float32)
+        if len(scored):
+            scores[scored] = score(x[scored], y[scored]) + user_bias[scored] + item_bias[scored]
+        return pa.array(scores)
 
     return predict
 
 
-def _filled(
-    lists: pa.Array, biases: pa.ChunkedArray, known: Booleans, average: Floats | None
-) -> tuple[Floats, Floats]:
+def _filled(lists: pa.Array, biases: pa.Array, average: Floats | None) -> tuple[Floats, Floats]:
     """Vectors (n, rank) and biases (n,) with the average's where an id is not known."""
+    known = np.asarray(lists.is_valid())
     width = len(average) - 1 if average is not None else (pc.max(pc.list_value_length(lists)).as_py() or 0)
-    vectors, filled = np.zeros((len(lists), width), np.float32), biases.fill_null(0.0).to_numpy().copy()
+    vectors = np.zeros((len(lists), width), np.float32)
+    filled = biases.fill_null(0.0).to_numpy(zero_copy_only=False).copy()
     vectors[known] = np.asarray(lists.filter(pa.array(known)).flatten(), np.float32).reshape(
         int(known.sum()), width
     )

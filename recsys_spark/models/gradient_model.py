@@ -13,9 +13,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from recsys_spark.columns import column_of, id_column, matching_id, shown
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.network import ACTIVATIONS
-from recsys_spark.models.base import RecommenderEstimator, id_column
+from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.factor_model import FactorModel
 from recsys_spark.models.gradient_params import GradientParams, NetworkParams
 from recsys_spark.params import check_interval, check_ranges
@@ -117,7 +118,7 @@ class GradientEstimator(RecommenderEstimator, GradientParams):
         rating = self.getRatingCol()
         required = self.predicts_ratings or (self.isSet("ratingCol") and rating)
         if rating not in dataset.columns and required:
-            raise ModelError(f"ratingCol {rating!r} is not among the columns {', '.join(dataset.columns)}")
+            raise ModelError(f"ratingCol {rating!r} is not among the columns {shown(dataset.columns)}")
         ratings = rating_rows(dataset, self.getUserCol(), self.getItemCol(), rating)
         features, scales = {}, {}
         for side, frame in self.side_frames().items():
@@ -210,7 +211,7 @@ def rating_rows(dataset: DataFrame, user: str, item: str, rating: str | None) ->
     rating : str or None
         Name of the column of ratings; without it every row counts 1.
     """
-    value = F.col(rating) if rating and rating in dataset.columns else F.lit(1.0)
+    value = column_of(dataset, rating)[0] if rating and rating in dataset.columns else F.lit(1.0)
     ids = [id_column(dataset, name).alias(to) for name, to in ((user, USER), (item, ITEM))]
     return dataset.select(*ids, value.cast("float").alias(RATING))
 
@@ -242,9 +243,9 @@ def feature_entries(
         if is_number != (name in scales):
             fitted, found = ("text", "a number") if is_number else ("a number", "text")
             raise ModelError(f"feature column {name!r} is {found} here and was {fitted} in the fit: cast it")
-    ids = id_column(frame, id_name).try_cast(id_type)
-    counts = frame.groupBy(ids.alias(id_name)).count()
-    repeated = counts.where((F.col("count") > 1) & F.col(id_name).isNotNull()).first()
+    ids = matching_id(frame, id_name, id_type)
+    counts = frame.groupBy(ids.alias("id")).count()
+    repeated = counts.where((F.col("count") > 1) & F.col("id").isNotNull()).first()
     if repeated is not None:
         raise ModelError(
             f"{id_name} {repeated[0]!r} has {repeated[1]} rows of features: give one row for each id"

@@ -10,14 +10,14 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys_spark.errors import ModelError
+from recsys_spark.columns import column_of, id_column
 from recsys_spark.models.als_params import SparkALSParams
 from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.factor_model import FactorModel
 from recsys_spark.params import check_interval, check_ranges, keyword_constructor
-from recsys_spark.schema import SEEDED
+from recsys_spark.schema import ITEM, RATING, SEEDED, USER
 
-_CODED = {"userCol": "_user_code", "itemCol": "_item_code"}
+_CODED = {USER: "user_code", ITEM: "item_code"}
 
 
 class MLlibALS(RecommenderEstimator, SparkALSParams, DefaultParamsReadable[Any], DefaultParamsWritable):
@@ -118,13 +118,14 @@ class MLlibALS(RecommenderEstimator, SparkALSParams, DefaultParamsReadable[Any],
 
     def _fit(self, dataset: DataFrame) -> MLlibALSModel:
         self.check()
-        user, item = self.getOrDefault(self.userCol), self.getOrDefault(self.itemCol)
-        rating = self.getOrDefault(self.ratingCol)
-        ratings = dataset.select(user, item, rating) if rating else dataset.select(user, item)
-        numbered, users = _numbered(ratings, user, _CODED["userCol"])
-        numbered, items = _numbered(numbered, item, _CODED["itemCol"])
+        user, item = (id_column(dataset, self.getOrDefault(name)) for name in (self.userCol, self.itemCol))
+        name = self.getOrDefault(self.ratingCol)
+        rating = [column_of(dataset, name)[0].alias(RATING)] if name else []
+        ratings = dataset.select(user.alias(USER), item.alias(ITEM), *rating)
+        numbered, users = _numbered(ratings, USER)
+        numbered, items = _numbered(numbered, ITEM)
         inner: ALS = self._copyValues(ALS())
-        inner.setUserCol(_CODED["userCol"]).setItemCol(_CODED["itemCol"])
+        inner.setUserCol(_CODED[USER]).setItemCol(_CODED[ITEM]).setRatingCol(RATING if name else "")
         fitted = inner.fit(numbered)
         model = MLlibALSModel(_named(fitted.userFactors, users), _named(fitted.itemFactors, items))
         return self._copyValues(model)
@@ -136,17 +137,13 @@ class MLlibALSModel(FactorModel, _ALSModelParams):
     scores_new_users: ClassVar[bool] = False
 
 
-def _numbered(ratings: DataFrame, column: str, code: str) -> tuple[DataFrame, DataFrame | None]:
-    """Ratings with an int column ``code``, and the frame (``id``, ``code``), or None where ids are ints
-    already.
+def _numbered(ratings: DataFrame, column: str) -> tuple[DataFrame, DataFrame | None]:
+    """Ratings with the int that stands for each id, and the frame (``id``, ``code``), or None where ids are
+    ints already.
     """
-    kind = ratings.schema[column].dataType
-    if isinstance(kind, T.IntegerType | T.ShortType | T.ByteType):
-        return ratings.withColumn(code, F.col(column).cast("int")), None
-    if not isinstance(kind, T.LongType | T.StringType):
-        raise ModelError(
-            f"column {column!r} is {kind.simpleString()}: ids must be integers, longs or strings"
-        )
+    code = _CODED[column]
+    if isinstance(ratings.schema[column].dataType, T.IntegerType):
+        return ratings.withColumn(code, F.col(column)), None
     ids = ratings.select(F.col(column).alias("id")).distinct()
     codes = ids.select("id", (F.row_number().over(Window.orderBy("id")) - 1).alias(code)).localCheckpoint()
     return ratings.join(codes, ratings[column] == codes["id"]).drop("id"), codes

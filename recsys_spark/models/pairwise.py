@@ -224,9 +224,9 @@ class PairwiseRecommender(
         model.featureScales, model.globalMean = scales, fit.outcome.global_mean
         model.averages = {"user": fit.outcome.user_average, "item": fit.outcome.item_average}
         model.summary = TrainingSummary(fit.epochs)
-        model._persisted = fit.persisted
         for side, frame in self.side_frames().items():
             model._add_by_features(side, frame)
+        model._store(fit.persisted)
         return model
 
 
@@ -276,10 +276,11 @@ class PairwiseModel(GradientModel, PairParams):
             A copy of this model that has their vectors too.
         """
         model = self.copy()
-        model._persisted, model.summary = None, None
+        model.summary = None
         for side, frame in (("user", userFeatures), ("item", itemFeatures)):
             if frame is not None:
                 model._add_by_features(side, frame)
+        model._store()
         return model
 
     def recommend_lists(self, users: DataFrame, request: ListRequest) -> DataFrame:

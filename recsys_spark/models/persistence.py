@@ -4,7 +4,11 @@ of.
 
 from __future__ import annotations
 
-import posixpath
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Self
 
 from py4j.protocol import Py4JJavaError
@@ -20,9 +24,12 @@ from pyspark.ml.util import (
 from pyspark.sql import DataFrame, SparkSession
 
 from recsys_spark.errors import ModelError
+from recsys_spark.models.storage import Stored
 
 _FITTED = "fittedValues"
 """Key of the metadata that holds them."""
+_STAGE = re.compile(r"/stages/\d+_[^/]+/?$")
+"""How the folder of a pipeline's stage ends."""
 
 
 class FramesModel(MLWritable, MLReadable[Any]):
@@ -76,7 +83,7 @@ class FramesModel(MLWritable, MLReadable[Any]):
         Raises
         ------
         ModelError
-            The model was loaded from ``path`` and reads its frames from there.
+            Something is there, or the model was loaded from there, or from a folder in or around it.
         """
         self.write().save(path)
 
@@ -113,14 +120,19 @@ class _FramesWriter(MLWriter):
         Raises
         ------
         ModelError
-            The model reads its frames from there.
+            Something is there already, or the model reads its frames from there, from a folder in it, or from
+            one around it.
         """
-        if self.instance._read_from is not None and posixpath.normpath(path) == posixpath.normpath(
-            self.instance._read_from
-        ):
-            raise ModelError(
-                f"{path}: the model was loaded from this folder and still reads it: save it somewhere else"
-            )
+        target, source = _Place.of(self.sparkSession, path), self.instance._read_from
+        if source is not None:
+            read_from = _Place.of(self.sparkSession, source)
+            overlap = target.uri == read_from.uri or target.contains(read_from) or read_from.contains(target)
+            if overlap and read_from.exists:  # a pipeline that is saved over itself has removed it already
+                raise ModelError(
+                    f"{path}: the model was loaded from {source} and still reads it: save it somewhere else"
+                )
+        if target.exists and not self.shouldOverwrite:
+            raise ModelError(f"{path}: exists already: write().overwrite().save(path) replaces it")
         super().save(path)
 
     def saveImpl(self, path: str) -> None:
@@ -132,6 +144,84 @@ class _FramesWriter(MLWriter):
         DefaultParamsWriter.saveMetadata(self.instance, path, spark, extraMetadata=extra)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A folder in some file system: where it really is, and whether something is there."""
+
+    uri: str
+    exists: bool
+
+    @classmethod
+    def of(cls, spark: SparkSession, path: str) -> _Place:
+        jvm: Any = spark._jvm
+        written = jvm.org.apache.hadoop.fs.Path(path)
+        system = written.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf())
+        uri = system.makeQualified(written).toUri()
+        if uri.getScheme() == "file":
+            return cls(f"file:{os.path.realpath(uri.getPath())}", bool(system.exists(written)))
+        return cls(uri.toString().rstrip("/"), bool(system.exists(written)))
+
+    def contains(self, other: _Place) -> bool:
+        """Whether ``other`` is in this folder."""
+        return other.uri.startswith(self.uri.rstrip("/") + "/")
+
+
+class ParamsReader(DefaultParamsReader[Any]):
+    """Reads an estimator's Params.
+
+    Parameters
+    ----------
+    kind : type
+        Its class.
+    """
+
+    def __init__(self, kind: type[Any]) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+    def load(self, path: str) -> Any:
+        """The estimator that was saved at ``path``; of the classes that it stands for too.
+
+        Parameters
+        ----------
+        path : str
+            Folder or URI.
+
+        Raises
+        ------
+        ModelError
+            Nothing is there, it is damaged, or another class's.
+        """
+        expected = f"{self.kind.__module__}.{self.kind.__name__}"
+        with _complete(path, expected):
+            metadata = DefaultParamsReader.loadMetadata(path, SparkSession.active())
+            if metadata["class"] not in (expected, *self.kind.stands_for):
+                raise ModelError(f"{path}: holds a {metadata['class']}, not a {expected}")
+            estimator = self.kind()
+            estimator._resetUid(metadata["uid"])
+            DefaultParamsReader.getAndSetParams(estimator, metadata)
+        return estimator
+
+
+@contextmanager
+def _complete(path: str, expected: str) -> Iterator[None]:
+    """Turn what damaged files cause into ``ModelError``."""
+    try:
+        yield
+    except (
+        PySparkException,
+        Py4JJavaError,
+        AssertionError,
+        AttributeError,
+        KeyError,
+        ValueError,
+        OSError,
+        IndexError,
+    ) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"{path}: is not a complete {expected}: {lines[0]}") from None
+
+
 class _FramesReader(MLReader[Any]):
     def __init__(self, kind: type[Any]) -> None:
         super().__init__()
@@ -140,27 +230,19 @@ class _FramesReader(MLReader[Any]):
     def load(self, path: str) -> Any:
         spark = SparkSession.active()
         expected = f"{self.kind.__module__}.{self.kind.__name__}"
-        try:
+        with _complete(path, expected):
             metadata = DefaultParamsReader.loadMetadata(path, spark)
             if metadata["class"] != expected:
                 raise ModelError(f"{path}: holds a {metadata['class']}, not a {expected}")
             frames = {name: spark.read.parquet(f"{path}/{name}") for name in self.kind.frame_names()}
+            if _STAGE.search(path):
+                # a pipeline that is saved over itself removes its folder before it writes its stages
+                for frame in frames.values():
+                    Stored(frame.persist()).hold(frame).count()
             model = self.kind.from_frames(frames)
             model._resetUid(metadata["uid"])
             DefaultParamsReader.getAndSetParams(model, metadata)
             for name in model.fitted_values():
                 setattr(model, name, metadata[_FITTED][name])
             model._read_from = path
-        except (
-            PySparkException,
-            Py4JJavaError,
-            AssertionError,
-            AttributeError,
-            KeyError,
-            ValueError,
-            OSError,
-            IndexError,
-        ) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise ModelError(f"{path}: is not a complete {expected}: {lines[0]}") from None
         return model

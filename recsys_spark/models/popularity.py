@@ -11,6 +11,7 @@ from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.columns import column_of, id_column, matching_id, require_new, unused
 from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, RecommenderModel
 from recsys_spark.models.persistence import FramesModel
 from recsys_spark.params import KeywordParams, check_ranges, keyword_constructor, param
@@ -112,12 +113,12 @@ class PopularityRecommender(
 
     def _fit(self, dataset: DataFrame) -> PopularityModel:
         self.check()
-        user, item = (F.col(self.getOrDefault(name)) for name in (self.userCol, self.itemCol))
+        user, item = (id_column(dataset, self.getOrDefault(name)) for name in (self.userCol, self.itemCol))
         half_life = self.getOrDefault(self.halfLife)
         rows = dataset.select(user.alias("user"), item.alias("id"))
         score = F.count("*").cast("double")
         if half_life > 0:
-            second = F.unix_micros(F.col(self.getOrDefault(self.timestampCol))) / 1e6
+            second = F.unix_micros(column_of(dataset, self.getOrDefault(self.timestampCol))[0]) / 1e6
             rows = dataset.select(user.alias("user"), item.alias("id"), second.alias("second"))
             last = rows.agg(F.max("second")).first()
             end = last[0] if last is not None and last[0] is not None else 0.0
@@ -167,13 +168,14 @@ class PopularityModel(FramesModel, RecommenderModel, PopularityParams):
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         """Add the item's score as float; 0 for an unknown item."""
-        scores = self.scores.select(F.col("id").alias("_item"), F.col("score").alias("_score"))
-        item = dataset[self.getOrDefault(self.itemCol)]
-        joined = dataset.join(
-            F.broadcast(scores), item.try_cast(scores.schema["_item"].dataType) == F.col("_item"), "left"
-        )
-        score = F.coalesce(F.col("_score"), F.lit(0.0)).cast("float")
-        return joined.withColumn(self.getOrDefault(self.predictionCol), score).drop("_item", "_score")
+        prediction = self.getOrDefault(self.predictionCol)
+        require_new(dataset, [prediction], "transform")
+        key, score = unused("item id", dataset), unused("item score", dataset)
+        scores = self.scores.select(F.col("id").alias(key), F.col("score").alias(score))
+        item = matching_id(dataset, self.getOrDefault(self.itemCol), self.scores.schema["id"].dataType)
+        joined = dataset.join(F.broadcast(scores), item == F.col(key), "left")
+        predicted = F.coalesce(F.col(score), F.lit(0.0)).cast("float")
+        return joined.withColumn(prediction, predicted).drop(key, score)
 
     def frames(self) -> dict[str, DataFrame]:
         """Scores and users."""

@@ -226,7 +226,7 @@ class SoftmaxRecommender(GradientEstimator, SoftmaxParams, DefaultParamsReadable
         model = self._copyValues(SoftmaxModel(users, items, fit.tables))
         model.featureScales = scales
         model.summary = TrainingSummary(fit.epochs)
-        model._persisted = fit.persisted
+        model._store(fit.persisted)
         return model
 
 
@@ -284,7 +284,8 @@ class SoftmaxModel(GradientModel, BagParams):
         tasks = fold_in_tasks(histories.sparkSession)
         model = self.copy()
         model.userFactors = encode_users(rows, entries, self.tables, self.to_config(), tasks).persist()
-        model.summary, model._persisted = None, model.userFactors
+        model.summary = None
+        model._store(model.userFactors)
         return model
 
     def register(self, spark: SparkSession, name: str = "softmax_top_n") -> None:

@@ -66,6 +66,10 @@ def best_of_histories(
 
 def _comparable(values: pa.Array, ids: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Ids of any type beside those of the catalogue, as one type that both fit into."""
+    if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
+        numbers = values.cast(pa.float64())
+        whole = pc.equal(numbers, pc.floor(numbers))
+        values = pc.if_else(whole, numbers, None).cast(pa.int64())
     if pa.types.is_null(values.type) or values.type == ids.type:
         return values.cast(ids.type), ids
     both_numbers = pa.types.is_integer(values.type) and pa.types.is_integer(ids.type)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def ingest(night: Night) -> None:
         Rows in do not equal inserted + updated + duplicates + unchanged + rejected.
     """
     settings = night.config.ingest
-    with night.step("ingest") as record, _opened(night) as inputs:
+    with night.step("ingest") as record, _advised(settings.source), _opened(night) as inputs:
         user_type, item_type = id_types(settings)
         ratings = _clean(inputs.ratings, _rules(night, user_type, item_type))
         users, items = _side(inputs.users, USER, user_type), _side(inputs.items, ITEM, item_type)
@@ -155,6 +156,22 @@ def require_inputs(config: Config) -> None:
         if "://" not in local and not alternatives and not Path(local).exists() and not glob.glob(local):  # noqa: PTH207
             allowed = f"an existing file, folder or glob; looked for in {Path.cwd()}"
             raise ConfigError(config_problem(config.origin, f"ingest.source.{key}", path, allowed))
+
+
+@contextmanager
+def _advised(source: SyntheticSource | MovieLensSource | FileSource) -> Iterator[None]:
+    """End errors about local inputs with what to try."""
+    try:
+        yield
+    except (SourceError, RejectedFractionError) as error:
+        if isinstance(source, SyntheticSource):
+            raise
+        sides = (source.users, source.items) if isinstance(source, FileSource) else ()
+        paths = [side.path for side in sides if side is not None and str(error).startswith(side.path)]
+        path = paths[0] if paths else source.path
+        if "://" in path:
+            raise
+        raise type(error)(f"{error}; try `recsys preview {shlex.quote(path)}`") from None
 
 
 @contextmanager

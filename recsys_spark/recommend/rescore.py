@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.kernels.arrays import Floats
+from recsys_spark.packing import plain
 from recsys_spark.recommend.top_n import RECOMMENDATIONS, collect_factors
 from recsys_spark.schema import ITEM, SCORE
 
@@ -62,7 +63,7 @@ def rescore(lists: DataFrame, users: DataFrame, items: DataFrame, n: int, score:
 
     def best(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         catalogue, item_vectors, item_biases = broadcast.value
-        for batch in (part for whole in batches for part in _parts(whole)):
+        for batch in (part for whole in map(plain, batches) for part in _parts(whole)):
             entries = batch[RECOMMENDATIONS]
             lengths = pc.fill_null(pc.list_value_length(entries), 0).to_numpy()
             rows = np.repeat(np.arange(batch.num_rows), lengths)

@@ -30,6 +30,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_schema
 
+from recsys_spark.columns import matching_id
 from recsys_spark.config import BlockSizes
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Doubles, Floats, Ints
@@ -41,6 +42,10 @@ from recsys_spark.schema import ITEM, RANK, SCORE, USER
 RECOMMENDATIONS = "recommendations"
 LOG_NORMALIZER = "log_normalizer"
 _USERS, _SEEN = "users", "seen"
+LIST_ENTRIES = 2**21
+"""Entries of lists that a task holds at a time, about 40 bytes each; more only for longer lists of one block
+of users.
+"""
 _Search = Callable[[Floats, Any, Doubles | None], tuple[Ints, Floats]]
 """From vectors of users, and their seen items as compressed rows, their lists; fills log normalisers
 where asked to.
@@ -127,6 +132,7 @@ def recommend_lists(
     spark, sizes, seen = users.sparkSession, request.block_sizes, request.seen
     items = _permitted(items, request)
     catalogue, factors, biases = collect_factors(items)
+    request = replace(request, n=min(request.n, max(1, len(catalogue))))
     ids = spark.sparkContext.broadcast(catalogue)
     search = (_approximate_search if approximate else _exact_search)(
         spark.sparkContext, factors, biases, request
@@ -138,14 +144,17 @@ def recommend_lists(
     vectors = users.select(bucket_of(F.col("id"), buckets), "id", "features", _bias(users))
     packed = vectors.mapInArrow(packing(_USERS, sizes.pack_rows), PACKED)
     if seen is not None:
-        user, item = F.col(USER).try_cast(id_type), F.col(ITEM).try_cast(item_type)
+        user, item = matching_id(seen, USER, id_type), matching_id(seen, ITEM, item_type)
         pairs = seen.select(bucket_of(user, buckets), user.alias("id"), item.alias(ITEM))
         packed = packed.unionAll(pairs.mapInArrow(packing(_SEEN, sizes.pack_rows, _positions(ids)), PACKED))
     lists = T.ArrayType(T.StructType([T.StructField(ITEM, item_type), T.StructField(SCORE, T.FloatType())]))
     result = T.StructType([T.StructField("id", id_type), T.StructField(RECOMMENDATIONS, lists)])
     if normalized:
         result.add(LOG_NORMALIZER, T.DoubleType())
-    fill = _filling(ids, search, normalized, to_arrow_schema(result))
+    blocks = max(
+        1, LIST_ENTRIES // (request.n * sizes.user_block)
+    )  # whole ones: the same bits as of all users
+    fill = _filling(ids, search, blocks * sizes.user_block, normalized, to_arrow_schema(result))
     return packed.repartitionById(buckets, F.col("bucket")).mapInArrow(fill, result)
 
 
@@ -162,7 +171,7 @@ def distinct_ids(frame: DataFrame, column: str, like: DataFrame) -> DataFrame:
     like : DataFrame
         Has ``id`` of the type wanted.
     """
-    return frame.select(F.col(column).try_cast(like.schema["id"].dataType).alias("id")).distinct()
+    return frame.select(matching_id(frame, column, like.schema["id"].dataType).alias("id")).distinct()
 
 
 def explode_lists(lists: DataFrame, user: str = "id") -> DataFrame:
@@ -265,8 +274,10 @@ def _positions(catalogue: Broadcast[Any]) -> Callable[[pa.Table], pa.Table]:
     return replaced
 
 
-def _filling(catalogue: Broadcast[Any], search: _Search, normalized: bool, result: pa.Schema) -> Any:
-    """Stage two: a bucket's payloads into lists."""
+def _filling(
+    catalogue: Broadcast[Any], search: _Search, users_at_once: int, normalized: bool, result: pa.Schema
+) -> Any:
+    """Stage two: a bucket's payloads into lists, those of ``users_at_once`` users at a time."""
 
     def fill(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         tables = unpacked(batches)
@@ -275,18 +286,24 @@ def _filling(catalogue: Broadcast[Any], search: _Search, normalized: bool, resul
         # in the order of their ids, so that a user's bits do not depend on how the rows arrived
         users = pa.concat_tables(tables[_USERS]).combine_chunks().sort_by("id")
         ids = one_array(users["id"])
-        log_sums = np.zeros(len(ids)) if normalized else None
         if not len(catalogue.value):
             nothing = pa.array([[]] * len(ids), result.field(RECOMMENDATIONS).type)
             empty = [ids, nothing, *([pa.nulls(len(ids), pa.float64())] if normalized else [])]
             yield pa.RecordBatch.from_arrays(empty, schema=result)
             return
-        items, scores = search(_matrix(users["features"]), _csr(ids, tables.get(_SEEN, [])), log_sums)
-        scores += users["bias"].to_numpy()[:, None]
-        columns = {"id": ids, RECOMMENDATIONS: _lists(items, scores, catalogue.value)}
-        if log_sums is not None:
-            columns[LOG_NORMALIZER] = pa.array(log_sums)
-        yield pa.RecordBatch.from_pydict(columns)
+        vectors, biases = _matrix(users["features"]), users["bias"].to_numpy()
+        indptr, positions = _csr(ids, tables.get(_SEEN, []))
+        for start in range(0, len(ids), users_at_once):
+            part = slice(start, min(start + users_at_once, len(ids)))
+            first, last = indptr[part.start], indptr[part.stop]
+            seen = indptr[part.start : part.stop + 1] - first, positions[first:last]
+            log_sums = np.zeros(part.stop - part.start) if normalized else None
+            items, scores = search(vectors[part], seen, log_sums)
+            scores += biases[part, None]
+            columns = [ids[part], _lists(items, scores, catalogue.value)]
+            if log_sums is not None:
+                columns.append(pa.array(log_sums))
+            yield pa.RecordBatch.from_arrays(columns, names=result.names)
 
     return fill
 

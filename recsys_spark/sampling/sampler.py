@@ -18,12 +18,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+from pyspark.errors import PySparkException
 from pyspark.ml import Transformer
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_type
 
+from recsys_spark.columns import column_of, id_column, matching_id, require_new, unused
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats
 from recsys_spark.packing import PACKED, bucket_of, one_array, packing, unpacked
@@ -190,69 +193,78 @@ class NegativeSampler(Transformer, SamplerParams, DefaultParamsReadable[Any], De
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         self.check()
-        taken = [name for name in (LABEL, LOG_Q, SHORTFALL) if name in dataset.columns]
-        if taken:
-            raise ModelError(
-                f"the input has a column {taken[0]!r} already, which the sampler adds: rename it"
-            )
-        catalogue, total = self._count(dataset)
+        added = {LABEL: T.IntegerType(), LOG_Q: T.FloatType(), SHORTFALL: T.IntegerType()}
+        require_new(dataset, added, "the sampler")
+        packable = _Positives.build(self, dataset)
+        catalogue, total = self._count(packable.rows)
         placement = _Placement.build(self, total)
         scorer_items = None if self.model is None else _item_vectors(self.model.itemFactors, catalogue)
         settings = Settings(
             user=self.getUserCol(),
-            item=self.getItemCol(),
             strategy=self.getStrategy(),
             seed=self.getSeed(),
             epoch=self.getEpoch(),
             candidates=self.getNumCandidates(),
             strict=self.getOnExhausted() == "error",
-            columns=dataset.columns,
+            columns=packable.columns,
+            item=packable.item,
         )
         broadcast = dataset.sparkSession.sparkContext.broadcast((catalogue, scorer_items))
-        added = {LABEL: T.IntegerType(), LOG_Q: T.FloatType(), SHORTFALL: T.IntegerType()}
-        fields = [T.StructField(name, kind) for name, kind in added.items()]
-        schema = T.StructType([*dataset.schema.fields, *fields])
-        packed = self._packed(dataset, placement).repartitionById(placement.buckets, F.col("bucket"))
-        return packed.mapInArrow(_sampling(broadcast, settings), schema)
+        own = zip(packable.columns, dataset.schema.fields, strict=True)
+        fields = [T.StructField(name, field.dataType, field.nullable) for name, field in own]
+        fields += [T.StructField(name, kind) for name, kind in added.items()]
+        packed = self._packed(packable.rows, placement).repartitionById(placement.buckets, F.col("bucket"))
+        result = packed.mapInArrow(_sampling(broadcast, settings), T.StructType(fields))
+        return result.toDF(*dataset.columns, *added)
 
-    def _packed(self, dataset: DataFrame, placement: _Placement) -> DataFrame:
+    def _packed(self, rows: DataFrame, placement: _Placement) -> DataFrame:
         """Positives, histories and the model's user vectors as payloads for the tasks of their users."""
-        user, item = self.getUserCol(), self.getItemCol()
-        user_type, item_type = dataset.schema[user].dataType, dataset.schema[item].dataType
-        ratio = F.col(self.getRatioCol()) if self.isSet("ratioCol") else F.lit(self.getRatio())
-        positives = dataset.select(*placement.columns, ratio.cast("double").alias(RATIO), *dataset.columns)
-        frames = {_POSITIVES: positives}
+        user_type, item_type = rows.schema[USER].dataType, rows.schema[ITEM].dataType
+        frames = {_POSITIVES: rows.select(*placement.columns, "*")}
         if self.history is not None:
-            ids = F.col(user).cast(user_type).alias(user), F.col(item).cast(item_type).alias(item)
-            frames[_HISTORY] = self.history.select(*ids).select(*placement.columns, user, item)
+            pairs = self.history.select(
+                matching_id(self.history, self.getUserCol(), user_type).alias(USER),
+                matching_id(self.history, self.getItemCol(), item_type).alias(ITEM),
+            )
+            known = pairs.where(F.col(USER).isNotNull() & F.col(ITEM).isNotNull())
+            frames[_HISTORY] = known.select(*placement.columns, USER, ITEM)
         if self.model is not None:
-            vectors = self.model.userFactors.select(F.col("id").cast(user_type).alias(user), "features")
-            frames[_VECTORS] = vectors.select(*placement.columns, user, "features")
+            of_users = self.model.userFactors
+            vectors = of_users.select(matching_id(of_users, "id", user_type).alias(USER), "features")
+            frames[_VECTORS] = vectors.select(*placement.columns, USER, "features")
         packed = [frame.mapInArrow(packing(kind, PACK_ROWS), PACKED) for kind, frame in frames.items()]
         whole = packed[0]
         for frame in packed[1:]:
             whole = whole.unionAll(frame)
         return whole
 
-    def _count(self, dataset: DataFrame) -> tuple[Catalogue, int]:
+    def _count(self, rows: DataFrame) -> tuple[Catalogue, int]:
         """The catalogue with its distribution, and the number of positives."""
-        item = self.getItemCol()
-        kind = dataset.schema[item].dataType
+        kind = rows.schema[ITEM].dataType
         count_own = F.lit(int(self.history is None)).alias("n")
-        counted = dataset.select(F.col(item), count_own, F.lit(1).alias("own"))
+        lost = F.col(USER).isNull().cast("int").alias("lost")
+        counted = rows.select(ITEM, count_own, F.lit(1).alias("own"), lost)
         for frame, weight in ((self.history, 1), (self.catalogue, 0)):
             if frame is not None:
-                ids = F.col(item).cast(kind).alias(item)
-                counted = counted.unionAll(frame.select(ids, F.lit(weight).alias("n"), F.lit(0).alias("own")))
-        sums = counted.groupBy(item).agg(F.sum("n").alias("n"), F.sum("own").alias("own"))
+                ids = frame.select(matching_id(frame, self.getItemCol(), kind).alias(ITEM))
+                others = ids.where(F.col(ITEM).isNotNull())
+                counted = counted.unionAll(others.select(ITEM, *map(F.lit, (weight, 0, 0))))
+        sums = counted.groupBy(ITEM).agg(*(F.sum(name).alias(name) for name in ("n", "own", "lost")))
         allowed = F.lit(True)
         if self.catalogue is not None:
-            listed = self.catalogue.select(F.col(item).cast(kind).alias(item)).distinct()
-            sums = sums.join(listed.withColumn("listed", F.lit(True)), item, "left")
+            listed = self.catalogue.select(matching_id(self.catalogue, self.getItemCol(), kind).alias(ITEM))
+            sums = sums.join(listed.distinct().withColumn("listed", F.lit(True)), ITEM, "left")
             allowed = F.col("listed").isNotNull()
-        table = sums.select(item, "n", "own", allowed.alias("allowed")).toArrow()
-        if table[item].null_count:
-            raise ModelError(f"column {item!r} has null ids: drop those rows before sampling")
+        table = sums.select(ITEM, "n", "own", "lost", allowed.alias("allowed")).toArrow()
+        for column, missing in (
+            (self.getItemCol(), table[ITEM].null_count),
+            (self.getUserCol(), np.any(table["lost"].to_numpy())),
+        ):
+            if missing:
+                raise ModelError(
+                    f"column {column!r} has null ids, or numbers that are no ids, such as those with a "
+                    "fraction: drop those rows before sampling"
+                )
         total = int(np.sum(table["own"].to_numpy()))
         table = table.filter(table["allowed"])
         if not table.num_rows:
@@ -260,7 +272,51 @@ class NegativeSampler(Transformer, SamplerParams, DefaultParamsReadable[Any], De
         counts = np.maximum(table["n"].to_numpy(), 1).astype(np.float64)
         by_popularity = self.getStrategy() == "popularity"
         weights = counts ** self.getPopularityExponent() if by_popularity else np.ones(len(counts))
-        return Catalogue.build(one_array(table[item]), weights), total
+        return Catalogue.build(one_array(table[ITEM]), weights), total
+
+
+@dataclass(frozen=True)
+class _Positives:
+    """The input as it is packed, with names of its own.
+
+    Attributes
+    ----------
+    rows : ``user``, ``item`` (int, bigint or string), ``ratio`` double, and the input's columns
+    columns : where the input's columns are among these, in order
+    item : that of the input's items
+    """
+
+    rows: DataFrame
+    columns: list[str]
+    item: str
+
+    @classmethod
+    def build(cls, sampler: NegativeSampler, dataset: DataFrame) -> _Positives:
+        ids = [id_column(dataset, name) for name in (sampler.getUserCol(), sampler.getItemCol())]
+        names = [name.casefold() for name in dataset.columns]
+        if sampler.getItemCol().casefold() not in names:
+            raise ModelError(f"column {sampler.getItemCol()!r} is a field in another: select it as a column")
+        place = names.index(sampler.getItemCol().casefold())
+        for field in dataset.schema:
+            _require_arrow(field)
+        ratio = F.lit(sampler.getRatio())
+        if sampler.isSet("ratioCol"):
+            ratio = column_of(dataset, sampler.getRatioCol())[0]
+        helpers = [unused(stem, dataset) for stem in (f"{USER} id", f"{ITEM} id", "negatives")]
+        values = dict(zip(helpers, (*ids, ratio.cast("double")), strict=True))
+        own = [f"own {number}" for number in range(len(names))]
+        rows = dataset.withColumns(values).toDF(*own, USER, ITEM, RATIO)
+        return cls(rows, own, own[place])
+
+
+def _require_arrow(field: T.StructField) -> None:
+    try:
+        to_arrow_type(field.dataType)
+    except (PySparkException, ValueError):
+        raise ModelError(
+            f"column {field.name!r} is {field.dataType.simpleString()}, which the sampler cannot repeat: "
+            "cast it to string, or join it afterwards"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -274,11 +330,11 @@ class _Placement:
 
     @classmethod
     def build(cls, sampler: NegativeSampler, total: int) -> _Placement:
-        user, buckets = sampler.getUserCol(), max(1, math.ceil(total / ROWS_PER_TASK))
+        buckets = max(1, math.ceil(total / ROWS_PER_TASK))
         if sampler.getStrategy() != "in-batch":
-            return cls([bucket_of(F.col(user), buckets)], buckets)
+            return cls([bucket_of(F.col(USER), buckets)], buckets)
         batches = max(1, math.ceil(total / sampler.getBatchSize()))
-        key = F.struct(user, F.lit(sampler.getSeed()), F.lit(sampler.getEpoch()))
+        key = F.struct(USER, F.lit(sampler.getSeed()), F.lit(sampler.getEpoch()))
         batch = bucket_of(key, batches)
         return cls([(batch * buckets / batches).cast("int").alias("bucket"), batch.alias(BATCH)], buckets)
 

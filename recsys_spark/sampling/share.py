@@ -17,10 +17,13 @@ from recsys_spark.kernels.arrays import Doubles, Floats, Hashes, Integers, Ints,
 from recsys_spark.kernels.negatives import Drawn, Proposal, draw_negatives
 from recsys_spark.kernels.randomness import mix, uniform
 from recsys_spark.packing import one_array
+from recsys_spark.schema import ITEM, USER
 
 LABEL, LOG_Q, SHORTFALL = "label", "log_q", "shortfall"
-BATCH, RATIO = "__batch", "__ratio"
-"""Columns that packed rows carry: a user's batch, and the number of negatives of a positive."""
+BATCH, RATIO = "batch", "ratio"
+"""Columns that packed rows carry beside ``user`` and ``item``: a user's batch, and the number of negatives of
+a positive.
+"""
 OUT_ROWS = 200_000
 """Rows of a batch of results, on average."""
 
@@ -63,20 +66,21 @@ class Settings:
 
     Attributes
     ----------
-    user, item : names of the columns of ids
+    user : what the input calls the column of users
     strategy, seed, epoch, candidates : Params of the sampler
     strict : whether a user with too few unseen items is an error
-    columns : columns of the input, in order
+    columns : columns of packed positives that make the result, in order
+    item : that of them that holds the item
     """
 
     user: str
-    item: str
     strategy: str
     seed: int
     epoch: int
     candidates: int
     strict: bool
     columns: list[str]
+    item: str
 
 
 @dataclass(frozen=True)
@@ -138,20 +142,18 @@ class Share:
         Raises
         ------
         ModelError
-            A null user, or a number of negatives below 1.
+            A number of negatives below 1.
         """
-        columns = [settings.user, settings.item, *([BATCH] if BATCH in positives.column_names else [])]
+        columns = [USER, ITEM, *([BATCH] if BATCH in positives.column_names else [])]
         tables = [positives.select(columns), history.select(columns)]
         pairs = pa.concat_tables(tables, promote_options="permissive")
-        if pairs[settings.user].null_count:
-            raise ModelError(f"column {settings.user!r} has null ids: drop those rows before sampling")
-        users, id_hashes, batches, all_rows = _number_users(pairs, settings.user)
+        users, id_hashes, batches, all_rows = _number_users(pairs)
         n_items, n_own = len(catalogue.ids), positives.num_rows
-        positions = catalogue.positions(pairs[settings.item])
+        positions = catalogue.positions(pairs[ITEM])
         known = np.unique((all_rows.astype(np.int64) * n_items + positions)[positions >= 0])
         keys: tuple[Any, ...] = positions[:n_own], all_rows[:n_own]
         if (positions[:n_own] < 0).any():
-            keys = hash_ids(one_array(positives[settings.item])), *keys
+            keys = hash_ids(one_array(positives[ITEM])), *keys
         order = np.lexsort(keys)
         ordered, rows = positives.take(pa.array(order)).combine_chunks(), all_rows[:n_own][order]
         return cls(
@@ -207,7 +209,7 @@ class Share:
             counts = negatives.counts[begin:end]
             part = slice(ends[end - 1] - counts.sum(), ends[end - 1])
             repeated = rows.take(pa.array(np.repeat(np.arange(begin, end), counts)))
-            items = self.catalogue.ids.take(pa.array(negatives.items[part])).cast(field.type)
+            items = _as_type(self.catalogue.ids.take(pa.array(negatives.items[part])), field.type)
             repeated = repeated.set_column(rows.column_names.index(field.name), field, items)
             yield from _labelled(repeated, 0, negatives.log_q[part], np.zeros(len(items), np.int32))
 
@@ -252,7 +254,7 @@ class Share:
     def _user_vectors(self, scorer: HardScorer) -> Floats:
         """Vectors of the users with a last 1 for the items' biases; zero for a user without one."""
         vectors = np.zeros((len(self.users), scorer.items.shape[1]), np.float32)
-        index = pc.index_in(one_array(scorer.users[self.settings.user]), value_set=self.users)
+        index = pc.index_in(one_array(scorer.users[USER]), value_set=self.users)
         known = index.is_valid().to_numpy(zero_copy_only=False)
         features = np.asarray(one_array(scorer.users["features"]).flatten(), np.float32)
         features = features.reshape(len(known), -1)[known]
@@ -264,7 +266,7 @@ class Share:
     def _require_enough(self, shortfall: Ints) -> None:
         if self.settings.strict and shortfall.any():
             worst = int(np.argmax(shortfall))
-            user = self.positives[self.settings.user][worst].as_py()
+            user = self.positives[USER][worst].as_py()
             left = self.wanted[worst] - shortfall[worst]
             raise ModelError(
                 f"user {user!r} has too few unseen items: {self.wanted[worst]} negatives are wanted for a "
@@ -272,9 +274,14 @@ class Share:
             )
 
 
-def _number_users(pairs: pa.Table, user: str) -> tuple[pa.Array, Hashes, Ints, Ints]:
+def _as_type(ids: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Ids as the input has them; Arrow casts integers to long decimals only."""
+    return (ids.cast(pa.decimal128(38, kind.scale)) if pa.types.is_decimal(kind) else ids).cast(kind)
+
+
+def _number_users(pairs: pa.Table) -> tuple[pa.Array, Hashes, Ints, Ints]:
     """Distinct users in order of batch and hash, their hashes and batches, and the user of each pair."""
-    encoded = one_array(pairs[user]).dictionary_encode()
+    encoded = one_array(pairs[USER]).dictionary_encode()
     codes, id_hashes = encoded.indices.to_numpy(), hash_ids(encoded.dictionary)
     batches = np.zeros(len(id_hashes), np.int32)
     if BATCH in pairs.column_names:

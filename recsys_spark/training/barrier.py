@@ -30,7 +30,7 @@ from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from recsys_spark.console import progress_line
 from recsys_spark.errors import ModelError
-from recsys_spark.packing import PACKED, in_chunks, packed_batch, unpacked
+from recsys_spark.packing import PACKED, in_chunks, packed_batch, plain, unpacked
 from recsys_spark.schema import ITEM, RATING, USER
 from recsys_spark.training.group import Array, Group, Report, barrier_group, listening, new_key, reporting
 from recsys_spark.training.ownership import owner_of_ids, split_by_task, user_owners
@@ -208,7 +208,9 @@ def packed_frame(frame: DataFrame, kind: str, tasks: int) -> DataFrame:
 
     def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         context = TaskContext.get()
-        for number, batch in enumerate(batches, context.partitionId() if context is not None else 0):
+        for number, batch in enumerate(
+            map(plain, batches), context.partitionId() if context is not None else 0
+        ):
             yield packed_batch([(number % tasks, kind, pa.Table.from_batches([batch]))])
 
     return frame.mapInArrow(pack, PACKED)
@@ -218,7 +220,7 @@ def packed_by_user(frame: DataFrame, kind: str, tasks: int) -> DataFrame:
     """Rows with an ``id`` of a user as payloads of ``kind`` for the tasks of their users."""
 
     def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
+        for batch in map(plain, batches):
             owners = owner_of_ids(batch["id"], user_owners(tasks))
             parts = [(int(task), batch.filter(pa.array(owners == task))) for task in np.unique(owners)]
             yield packed_batch((task, kind, pa.Table.from_batches([part])) for task, part in parts)
@@ -378,5 +380,6 @@ def _require_trainable(rejected: int, example: str) -> None:
     if rejected:
         raise ModelError(
             f"{rejected:,} rows cannot be trained on, such as {example}: ids must not be null, and ratings "
-            "must be finite numbers. Filter or fill them before fit"
+            "must be finite numbers. Filter or fill them before fit. An id with a fraction counts as null, "
+            "and so does a double or decimal beyond 2,147,483,647: cast such a column to long"
         )

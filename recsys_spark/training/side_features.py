@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from scipy import sparse
 
+from recsys_spark.columns import quoted, shown
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats, Integers, Ints
 from recsys_spark.packing import lists_of, one_array
@@ -96,7 +97,7 @@ def check_columns(frame: DataFrame, columns: list[str]) -> None:
     """Raise ``ModelError`` for a column that is missing, or of a type that makes no feature."""
     missing = sorted(set(columns) - set(frame.columns))
     if missing:
-        raise ModelError(f"feature column {missing[0]!r} is not among the columns {', '.join(frame.columns)}")
+        raise ModelError(f"feature column {missing[0]!r} is not among the columns {shown(frame.columns)}")
     for column in columns:
         kind = frame.schema[column].dataType
         inner = kind.elementType if isinstance(kind, T.ArrayType) else kind
@@ -142,7 +143,7 @@ def vectors_by_features(
 
 
 def _finite(column: str) -> Column:
-    value = F.col(column).cast("double")
+    value = F.col(quoted(column)).cast("double")
     return F.when(~F.isnan(value) & (F.abs(value) != float("inf")), value)
 
 
@@ -160,7 +161,7 @@ def _entries(frame: DataFrame, column: str, scales: Scales) -> Column:
         return F.when(value.isNotNull(), F.array(entry(F.lit(column), (value - mean) / deviation))).otherwise(
             nothing
         )
-    values = F.col(column) if isinstance(kind, T.ArrayType) else F.array(F.col(column))
+    values = F.col(quoted(column)) if isinstance(kind, T.ArrayType) else F.array(F.col(quoted(column)))
     distinct = F.array_distinct(F.filter(values.cast("array<string>"), lambda value: value.isNotNull()))
     weight = 1 / F.size(distinct)
     listed = F.transform(distinct, lambda value: entry(F.concat(F.lit(f"{column}="), value), weight))

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from recsys_spark.errors import ModelError
 from recsys_spark.evaluation.ranking import ranking_metrics, resampling_weights
 from recsys_spark.evaluation.rating import rating_metrics
 
@@ -62,6 +63,27 @@ def test_model_without_any_list_misses_everything(values):
     assert values["none", "ndcg", 3].value == 0
     assert values["none", "coverage", 3].value == 0
     assert ("none", "novelty", 3) not in values
+
+
+def test_repeated_rows_count_once(spark, values):
+    lists = [("a", [4, 4, 5, 4]), ("b", [3, 3, 5, 1, 1]), ("b", [3, 3, 5, 1, 1]), ("d", [1, 1])]
+    lists = spark.createDataFrame([(u, [(i, 0.0) for i in items]) for u, items in lists], LIST)
+    relevant = spark.createDataFrame(RELEVANT * 2, "user string, item int")
+    train = spark.createDataFrame(TRAIN * 3, "user string, item int")
+    items = spark.createDataFrame(GENRES * 2, "item int, genres array<string>")
+    for found in ranking_metrics({"m": lists}, relevant, train, items, [1, 3], 0, 7):
+        assert found.value == values["m", found.metric, found.k].value, found
+
+
+@pytest.mark.parametrize("what", ["lists of m", "relevant"])
+def test_ids_of_another_kind_are_refused(spark, what):
+    texts = spark.createDataFrame([("a", "5")], "user string, item string")
+    relevant = texts if what == "relevant" else texts.selectExpr("user", "cast(item as int) item")
+    kind = "string" if what == "lists of m" else "int"
+    lists = spark.createDataFrame([], f"id string, recommendations array<struct<item: {kind}, score: float>>")
+    train = spark.createDataFrame(TRAIN, "user string, item int")
+    with pytest.raises(ModelError, match=f"the items of {what} are string, and those of train int: cast"):
+        ranking_metrics({"m": lists}, relevant, train, None, [1], 0, 7)
 
 
 def test_interval_holds_the_value(values):

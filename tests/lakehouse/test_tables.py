@@ -4,6 +4,8 @@ under a path and in a catalog.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import date
 
 import pytest
@@ -133,3 +135,33 @@ def test_ledger_records_done_and_failed_steps(lake):
     assert ledger.last_done("one")["run_id"] == "run"
     with pytest.raises(LakeError, match="'two' has not been done for run date 2024-01-01"):
         ledger.last_done("two")
+
+
+WITHOUT_DELTA = """
+import sys
+from delta import configure_spark_with_delta_pip
+from pyspark.sql import SparkSession
+from recsys_spark.config import Lake
+from recsys_spark.errors import SetupError
+from recsys_spark.lakehouse.tables import Lakehouse
+
+builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+if sys.argv[1] == "jar":
+    builder = configure_spark_with_delta_pip(builder)
+try:
+    Lakehouse(builder.getOrCreate(), Lake(root=sys.argv[2]))
+except SetupError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has", ["nothing", "jar"])
+def test_session_without_delta_is_told_what_to_add(tmp_path, has):
+    command = [sys.executable, "-c", WITHOUT_DELTA, has, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = run.stdout.splitlines()
+    assert line.startswith(
+        "this Spark session cannot use Delta Lake: start it with --packages io.delta:delta-"
+    )
+    assert "--conf spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension --conf" in line

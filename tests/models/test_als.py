@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
 import pytest
+from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml import recommendation as spark_recommendation
 from pyspark.ml.evaluation import RegressionEvaluator
 from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import GroupError, ModelError
-from recsys_spark.models import ALS, ALSModel
+from recsys_spark.models import ALS, ALSModel, PopularityRecommender, SoftmaxRecommender
 from recsys_spark.testing import ModelContract, checkerboard
 
 SMALL = {"rank": 4, "maxIter": 8, "regParam": 0.01}
@@ -267,17 +270,151 @@ def test_rows_that_cannot_be_trained_on_are_counted_and_shown(spark, rows, messa
         ALS(**SMALL).fit(spark.createDataFrame(rows, "user int, item int, rating double"))
 
 
-def test_ids_of_an_unsupported_type_are_rejected(spark):
-    with pytest.raises(ModelError, match="column 'user' is boolean: ids must be integers, longs or strings"):
-        ALS().fit(spark.createDataFrame([(True, 1, 1.0)], "user boolean, item int, rating double"))
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        ("true", "column 'user' is boolean: ids must be whole numbers or texts"),
+        ("'a' collate UTF8_LCASE", "column 'user' is string collate UTF8_LCASE: .* cast it to string"),
+        ("named_struct('id', 1)", "column 'user' is struct<id:int>"),
+    ],
+)
+def test_ids_of_an_unsupported_type_are_rejected(spark, user, message):
+    data = spark.sql(f"SELECT {user} AS user, 1 AS item, 1.0 AS rating")
+    with pytest.raises(ModelError, match=message):
+        ALS().fit(data)
 
 
-def test_whole_numbers_of_other_types_are_ids_and_fractions_are_rejected(spark):
-    data = spark.createDataFrame([(1.0, 2.0, 1.0)], "user double, item double, rating double")
+def test_a_missing_column_is_named(spark):
+    with pytest.raises(ModelError, match=r"column 'user' is not there: the columns are 'who', 'item'"):
+        ALS(ratingCol="").fit(spark.sql("SELECT 1 AS who, 1 AS item"))
+
+
+def test_whole_numbers_of_other_types_are_ints_and_fractions_are_rejected(spark):
+    data = spark.sql("SELECT 1D AS user, 2.00 AS item, 1.0 AS rating")
     model = ALS(**SMALL).fit(data)
-    assert [row["id"] for row in model.userFactors.collect()] == [1]
-    with pytest.raises(ModelError, match="1 rows cannot be trained on"):
-        ALS(**SMALL).fit(data.selectExpr("user + 0.5 user", "item", "rating"))
+    assert model.userFactors.schema["id"].dataType.simpleString() == "int"
+    assert model.recommendForAllUsers(1).collect()[0]["recommendations"][0]["item"] == 2
+    for user in ("user + 0.5D", "user * 1e10"):
+        with pytest.raises(ModelError, match=r"1 rows cannot be trained on.* cast such a column to long"):
+            ALS(**SMALL).fit(data.selectExpr(f"{user} user", "item", "rating"))
+    longs = ALS(**SMALL).fit(data.selectExpr("cast(user * 1e10 as long) user", "item", "rating"))
+    assert [row["id"] for row in longs.userFactors.collect()] == [10**10]
+
+
+@pytest.mark.parametrize("estimator", [ALS(**SMALL), SoftmaxRecommender(embeddingDim=2, maxIter=1)])
+def test_factors_may_be_joined_with_each_other(ratings, estimator):
+    model = estimator.fit(ratings)
+    u, i = model.userFactors, model.itemFactors
+    crossed = u.crossJoin(i).select(u.id, i.id, u.features, i.features)
+    assert crossed.count() == u.count() * i.count()
+    joined = ratings.join(u, ratings.user == u.id).join(i, ratings.item == i.id)
+    products = F.zip_with(u.features, i.features, lambda x, y: x * y).alias("products")
+    one = joined.where("user = 1").select("user", "item", products).limit(1)
+    (row,) = model.transform(one).collect()
+    assert row["prediction"] == pytest.approx(sum(row["products"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("estimator", [ALS(**SMALL), SoftmaxRecommender(embeddingDim=2, maxIter=1)])
+def test_sessions_with_large_arrow_types_fit_and_serve_texts(spark, estimator):
+    spark.conf.set("spark.sql.execution.arrow.useLargeVarTypes", "true")
+    data = checkerboard(spark, "string")
+    model = estimator.fit(data)
+    assert model.transform(data).where("prediction is not null").count() == data.count()
+    lists = model.foldIn(data).recommendForAllUsers(3, excludeSeen=data).collect()
+    assert {len(row["recommendations"]) for row in lists} == {3}
+
+
+def stored_frames(spark):
+    """Number of frames in Spark's storage, when what has gone out of use has been released."""
+    gc.collect()
+    for thread in threading.enumerate():
+        if "_unpersist" in thread.name:
+            thread.join(10)
+    return len(spark.sparkContext._jsc.sc().getRDDStorageInfo())
+
+
+def test_fits_leave_storage_when_models_copies_and_their_frames_are_gone(spark, ratings):
+    ratings.count()  # which are stored themselves
+    before = stored_frames(spark)
+    model = ALS(**SMALL).fit(ratings)
+    assert stored_frames(spark) == before + 1
+    other = model.copy()
+    del model
+    assert stored_frames(spark) == before + 1
+    folded = other.foldIn(ratings)
+    folded.userFactors.count()
+    del other
+    assert stored_frames(spark) == before + 2  # it serves the items of the first fit
+    lists = folded.recommendForAllUsers(2)
+    del folded
+    assert stored_frames(spark) == before + 2
+    assert lists.count() == ratings.select("user").distinct().count()
+    del lists
+    assert stored_frames(spark) == before
+
+
+def test_two_fits_at_once_give_what_each_gives_alone(ratings):
+    estimators = [ALS(**SMALL, seed=seed) for seed in (1, 2)]
+    alone = [sorted(map(tuple, e.fit(ratings).userFactors.collect())) for e in estimators]
+    with ThreadPoolExecutor(2) as pool:
+        at_once = pool.map(lambda e: sorted(map(tuple, e.fit(ratings).userFactors.collect())), estimators)
+        assert list(at_once) == alone
+    assert alone[0] != alone[1]
+
+
+def test_saving_never_touches_what_is_there_or_what_the_model_reads(ratings, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "kept.txt").write_text("kept")
+    model = ALS(**SMALL).fit(ratings)
+    with pytest.raises(ModelError, match=r"other: exists already: write\(\).overwrite\(\).save\(path\)"):
+        model.save(str(other))
+    assert [path.name for path in other.iterdir()] == ["kept.txt"]
+    path = tmp_path / "models" / "als"
+    model.save(str(path))
+    (tmp_path / "link").symlink_to(path)
+    loaded = ALSModel.load(str(path))
+    relative = os.path.relpath(path)
+    for spelling in (
+        path,
+        f"file:{path}",
+        f"{path}/",
+        tmp_path / "link",
+        path / "new",
+        path.parent,
+        relative,
+    ):
+        with pytest.raises(ModelError, match="and still reads it: save it somewhere else"):
+            loaded.write().overwrite().save(str(spelling))
+    loaded.write().overwrite().save(str(other))
+    assert sorted(ALSModel.load(str(other)).userFactors.collect()) == sorted(model.userFactors.collect())
+
+
+def test_a_pipeline_saved_over_itself_loses_nothing(ratings, tmp_path):
+    path = str(tmp_path / "pipeline")
+    model = Pipeline(stages=[ALS(**SMALL)]).fit(ratings)
+    model.save(path)
+    loaded = PipelineModel.load(path)
+    with pytest.raises(ModelError, match="still reads it"):
+        loaded.stages[0].write().overwrite().save(path)
+    loaded.write().overwrite().save(path)
+    expected = sorted(model.transform(ratings).collect())
+    assert sorted(loaded.transform(ratings).collect()) == expected
+    assert sorted(PipelineModel.load(path).transform(ratings).collect()) == expected
+
+
+def test_loads_what_sparks_own_als_saved(spark, tmp_path):
+    path = str(tmp_path / "spark")
+    spark_recommendation.ALS(rank=7, alpha=3.0, userCol="who", implicitPrefs=True).save(path)
+    loaded = ALS.load(path)
+    assert (type(loaded), loaded.getRank(), loaded.getAlpha(), loaded.getUserCol()) == (ALS, 7, 3.0, "who")
+    assert loaded.getImplicitPrefs()
+    with pytest.raises(
+        ModelError, match=r"holds a org.apache.spark.ml.recommendation.ALS, not a .*Popularity"
+    ):
+        PopularityRecommender.load(path)
+    with pytest.raises(ModelError, match="nowhere: is not a complete"):
+        ALS.load(str(tmp_path / "nowhere"))
 
 
 def test_only_allowed_items_and_never_denied_or_seen_ones(spark):

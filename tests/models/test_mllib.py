@@ -38,6 +38,6 @@ def test_cold_start_strategy(spark, strategy, rows):
 
 
 def test_ids_of_an_unsupported_type_are_rejected(spark):
-    data = spark.createDataFrame([(1.5, 1, 1.0)], "user double, item int, rating double")
-    with pytest.raises(ModelError, match="'user' is double: ids must be integers, longs or strings"):
+    data = spark.createDataFrame([(True, 1, 1.0)], "user boolean, item int, rating double")
+    with pytest.raises(ModelError, match="'user' is boolean: ids must be whole numbers or texts"):
         MLlibALS().fit(data)

@@ -278,7 +278,7 @@ def test_too_many_rejected_rows_stop_the_step_before_ratings(shop):
 def test_files_with_different_headers_stop_the_step(shop):
     shop.receive("a,x,3,1000")
     (shop.folder / "in" / "other.csv").write_text("i,u,r,t\nx,b,3,1000\n")
-    with pytest.raises(SourceError, match=r"another header.*other\.csv"):
+    with pytest.raises(SourceError, match=r"another header.*other\.csv.*; try `recsys preview .*`$"):
         ingest(shop.night())
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from recsys_spark.config import BlockSizes
 from recsys_spark.errors import ModelError
+from recsys_spark.recommend import top_n
 from recsys_spark.recommend.top_n import ListRequest, explode_lists, recommend_lists
 
 RANK, USERS, ITEMS = 5, 60, 130
@@ -78,6 +79,19 @@ def test_same_bits_on_any_partitioning(spark):
         for n in (1, 2, 7)
     ]
     assert found[0] == found[1] == found[2]
+
+
+def test_long_lists_leave_a_task_in_slices_with_the_same_bits(spark, sides, monkeypatch):
+    users, items, seen = frames(spark, sides, int)
+    request = ListRequest(10**6, seen, block_sizes=BlockSizes(user_block=2))
+
+    def rows():
+        return sorted(recommend_lists(users, items, request, normalized=True).collect())
+
+    at_once = rows()
+    assert collected(recommend_lists(users, items, request)) == expected_lists(sides, ITEMS)
+    monkeypatch.setattr(top_n, "LIST_ENTRIES", 1)  # two users, the block that is scored, at a time
+    assert rows() == at_once
 
 
 def test_user_bias_moves_scores_and_not_the_order(spark):

@@ -186,7 +186,9 @@ def fold_in(
 
 def _factors(rows: DataFrame, kind: str, config: ALSConfig) -> DataFrame:
     """Factors of users or items among a program's rows."""
-    columns = [F.col(kind).alias("id"), F.col(FEATURES), *([F.col(BIAS)] if config.biases else [])]
+    values = [FEATURES, *([BIAS] if config.biases else [])]
+    # aliases, or users and items joined with each other would be ambiguous
+    columns = [F.col(kind).alias("id"), *(F.col(name).alias(name) for name in values)]
     return rows.where(F.col(kind).isNotNull()).select(*columns)
 
 

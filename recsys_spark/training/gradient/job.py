@@ -106,9 +106,10 @@ def fit_gradient(
     rows = trained.rows
     values_only = F.slice(VALUES, F.lit(1), (F.size(VALUES) / 3).cast("int")).alias(VALUES)
     learnt = rows.where(~F.col(NAME).isin(USER_VECTORS, ITEM_VECTORS))
+    values = F.col(VALUES).alias(VALUES)  # or users and items joined with each other would be ambiguous
     return GradientFit(
-        users=rows.where(F.col(NAME) == USER_VECTORS).select(F.col(USER).alias("id"), VALUES),
-        items=rows.where(F.col(NAME) == ITEM_VECTORS).select(F.col(ITEM).alias("id"), VALUES),
+        users=rows.where(F.col(NAME) == USER_VECTORS).select(F.col(USER).alias("id"), values),
+        items=rows.where(F.col(NAME) == ITEM_VECTORS).select(F.col(ITEM).alias("id"), values),
         tables=learnt.select(NAME, USER, ITEM, FEATURE, values_only),
         epochs=[epoch for outcome in trained.outcomes for epoch in outcome.epochs],
         outcome=trained.outcomes[-1],

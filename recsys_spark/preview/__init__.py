@@ -1,0 +1,1 @@
+"""What a file is, told from a sample of it, without Spark: ``recsys preview``."""
