@@ -6,6 +6,8 @@ In JSON, Parquet and Delta a text is a text.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import Literal
 
 from pyspark.sql import Column
@@ -30,6 +32,7 @@ MAX_EPOCH_SECONDS = 253_402_300_799  # the end of the year 9999
 _WHOLE = r"^\s*[+-]?\d+\.0*\s*$"
 _FRACTION = r"^\s*[+-]?\d*\.\d+\s*$"
 _WITH_EXPONENT = r"^\s*[+-]?\d+\.\d*[eE][+-]?\d+\s*$"
+_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 _MAX_DOUBLE_DIGITS = 17
 _MAX_EXACT = 2**53
 _UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
@@ -37,12 +40,8 @@ _FIRST_PLAUSIBLE_SECONDS = -2_300_000_000  # 1897
 _LAST_PLAUSIBLE_SECONDS = 100_000_000_000  # the year 5138
 _EXCEL_DAYS = (30_000, 80_000)  # 1982 to 2119
 _EXCEL_DAY_OF_EPOCH = 25_569
-_COMPACT = (
-    (8, 19000101, 21001231),
-    (12, 197001010000, 209912312359),
-    (14, 19000101000000, 21001231235959),
-)
-"""Digits of a compact date or time, the first and the last that is taken for one."""
+_COMPACT = ((19000101, 21001231), (197001010000, 209912312359), (19000101000000, 21001231235959))
+"""The first and the last compact date, date with minutes and with seconds that is taken for one."""
 
 
 def untyped_id(cell: Column) -> Column:
@@ -116,8 +115,8 @@ def typed_id(cell: Column, kind: T.DataType, wanted: IdType) -> Column:
         return cell
     if not isinstance(kind, T.StringType):
         return whole_number(cell, kind).try_cast(sql_type)
-    double = number(cell, kind)
-    exact = (double == F.floor(double)) & (F.abs(double) <= _MAX_EXACT)
+    double = cell.try_cast("double")
+    exact = cell.rlike(_NUMBER) & (double == F.floor(double)) & (F.abs(double) <= _MAX_EXACT)
     before_point = F.when(cell.rlike(_WHOLE), F.substring_index(F.trim(cell), ".", 1).try_cast(sql_type))
     return F.coalesce(cell.try_cast(sql_type), before_point, F.when(exact, double.try_cast(sql_type)))
 
@@ -140,12 +139,30 @@ def number(cell: Column, kind: T.DataType) -> Column:
     if not isinstance(kind, T.StringType):
         return cell.cast("double")
     # Java would also read "4d", "4f" and "0x1p3" as numbers. Regular expressions are slow: other looks first
-    suspect = ~F.right(cell, F.lit(1)).between("0", "9") | F.contains(F.upper(cell), F.lit("X"))
+    suspect = reduce(or_, (F.contains(cell, F.lit(mark)) for mark in "dDfFxX"))
     java_literal = suspect & cell.rlike(r"(?i)(?<!in)[df]\s*$|x")
     return F.when(~java_literal, cell.try_cast("double"))
 
 
-def moment(cell: Column, kind: T.DataType, counted: Column, form: TimestampFormat) -> Column:
+def time_text(cell: Column, counted: Column) -> Column:
+    """A text as extended ISO 8601, as far as it is a time; the first step of :func:`moment`.
+
+    Parameters
+    ----------
+    cell : Column
+        Of type string.
+    counted : Column
+        The cell as a number, or null.
+
+    Returns
+    -------
+    Column
+        Of type string, with seconds; null where the cell is a number of 8 digits or none at all.
+    """
+    return F.when(counted.isNull(), _extended(cell))
+
+
+def moment(cell: Column, kind: T.DataType, counted: Column, text: Column, form: TimestampFormat) -> Column:
     """A cell as an instant. Times without a zone are UTC, whatever the session's zone.
 
     Parameters
@@ -156,6 +173,8 @@ def moment(cell: Column, kind: T.DataType, counted: Column, form: TimestampForma
         Its type.
     counted : Column
         The cell as a number, or null.
+    text : Column
+        Of texts, :func:`time_text`.
     form : str
         How numbers and texts are written. ``auto`` tells seconds, milliseconds, microseconds and nanoseconds
         by their size, and reads ``20240131``, ``20240131101500`` and ISO 8601, basic or extended. Numbers
@@ -175,16 +194,13 @@ def moment(cell: Column, kind: T.DataType, counted: Column, form: TimestampForma
     if not isinstance(kind, T.StringType | T.NumericType):
         return F.lit(None).cast("timestamp")
     if form == "iso8601":
-        return _iso8601(cell.cast("string"))
+        return _iso8601(text)
     if form == "excel":
         # to the millisecond, which is what the digits of a fraction of a day say
         return _since_epoch(F.round((counted - _EXCEL_DAY_OF_EPOCH) * 86_400, 3), 1)
     if form != "auto":
         return _since_epoch(counted, _UNITS[form])
-    told = _by_size(counted)
-    return (
-        F.when(counted.isNull(), _iso8601(cell)).otherwise(told) if isinstance(kind, T.StringType) else told
-    )
+    return F.coalesce(_by_size(counted), _iso8601(text))
 
 
 def _since_epoch(number: Column, per_second: int) -> Column:
@@ -199,45 +215,45 @@ def _since_epoch(number: Column, per_second: int) -> Column:
 
 def _by_size(number: Column) -> Column:
     """The instant of a number in the largest unit in which it is of a year from 1897 to 5138."""
-    told = _since_epoch(number, _UNITS["nanoseconds"])
-    for unit in ("microseconds", "milliseconds", "seconds"):
+    micros = F.when(number.between(*map(float, _EXCEL_DAYS)), F.lit(None).cast("double"))
+    for unit in ("seconds", "milliseconds", "microseconds"):
         size = _UNITS[unit]
-        inside = (number >= float(_FIRST_PLAUSIBLE_SECONDS * size)) & (
-            number < float(_LAST_PLAUSIBLE_SECONDS * size)
-        )
-        told = F.when(inside, _since_epoch(number, size)).otherwise(told)
-    told = F.when(number.between(*map(float, _EXCEL_DAYS)), F.lit(None)).otherwise(told)
-    for digits, lowest, highest in _COMPACT:
-        inside = number.between(float(lowest), float(highest))
-        told = F.when(inside, F.coalesce(_compact(number, digits), told)).otherwise(told)
-    return told
+        first, last = float(_FIRST_PLAUSIBLE_SECONDS * size), float(_LAST_PLAUSIBLE_SECONDS * size)
+        micros = micros.when((number >= first) & (number < last), F.round(number * (1_000_000 / size)))
+    last = float(MAX_EPOCH_SECONDS * _UNITS["nanoseconds"])
+    micros = micros.when(F.abs(number) <= last, F.floor(number / 1_000).cast("double"))
+    told = F.timestamp_micros(micros.cast("long"))
+    return F.coalesce(_compact(number), told)
 
 
-def _compact(number: Column, digits: int) -> Column:
+def _compact(number: Column) -> Column:
     """``20240131``, ``202401311015`` or ``20240131101500`` as an instant; null where it is none."""
+    inside = reduce(or_, (number.between(float(lowest), float(highest)) for lowest, highest in _COMPACT))
     text = F.rpad(number.cast("long").cast("string"), 14, "0")
     extended = F.regexp_replace(text, r"^(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)$", "$1-$2-$3T$4:$5:$6Z")
-    whole = number == F.floor(number)
-    return F.when(
-        whole & (F.length(number.cast("long").cast("string")) == digits), extended.try_cast("timestamp")
-    )
+    return F.when(inside & (number == F.floor(number)), extended.try_cast("timestamp"))
 
 
-def _iso8601(cell: Column) -> Column:
-    """ISO 8601, where ``T`` may be a blank; without a zone UTC."""
-    text = F.trim(cell)
-    extended = F.regexp_replace(
-        text,
-        r"^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)?(\.\d+)?(Z|[+-]\d\d(?::?\d\d)?)?$",
-        "$1-$2-$3T$4:$5:$6$7$8",
-    )
-    date = F.regexp_replace(text, r"^(\d{4})(\d\d)(\d\d)$", "$1-$2-$3")
-    whole = F.when(text.rlike(r"^\d{8}T\d{4}"), extended).when(text.rlike(r"^\d{8}$"), date).otherwise(text)
-    no_seconds = r"([T ]\d\d?:\d\d)(?=\s*(?:$|[A-Za-z]|[+-]))"
-    whole = F.when(whole.rlike(no_seconds), F.regexp_replace(whole, no_seconds, "$1:00")).otherwise(whole)
-    date_only = ~F.contains(whole, F.lit(":"))
-    in_utc = F.concat(whole, F.when(date_only, F.lit("T00:00:00Z")).otherwise(F.lit("Z")))
-    zoned = whole.rlike(r":\d\d(\.\d+)?\s*([A-Za-z]|[+-]\d)")
-    instant = F.coalesce(in_utc.try_cast("timestamp"), F.when(zoned, whole.try_cast("timestamp")))
+def _extended(cell: Column) -> Column:
+    """ISO 8601 with punctuation and seconds, where it is basic or has none."""
+    for pattern, replacement in (
+        (
+            r"^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)?(\.\d+)?(Z|[+-]\d\d(?::?\d\d)?)?$",
+            "$1-$2-$3T$4:$5:$6$7$8",
+        ),
+        (r"^(\d{4})(\d\d)(\d\d)$", "$1-$2-$3"),
+        (r"(T\d\d:\d\d):(?=$|[Z+-])", "$1"),
+        (r"([T ]\d\d?:\d\d)(?=\s*(?:$|[A-Za-z]|[+-]))", "$1:00"),
+    ):
+        cell = F.regexp_replace(F.trim(cell), pattern, replacement)
+    return cell
+
+
+def _iso8601(text: Column) -> Column:
+    """An instant from :func:`time_text`; without a zone UTC."""
+    date_only = ~F.contains(text, F.lit(":"))
+    in_utc = F.concat(text, F.when(date_only, F.lit("T00:00:00Z")).otherwise(F.lit("Z")))
+    zoned = text.rlike(r":\d\d(\.\d+)?\s*([A-Za-z]|[+-]\d)")
+    instant = F.coalesce(in_utc.try_cast("timestamp"), F.when(zoned, text.try_cast("timestamp")))
     # Spark would also read a time without a date, as today's
-    return F.when(whole.rlike(r"^\d{4,}-\d"), instant)
+    return F.when(text.rlike(r"^\d{4,}-\d"), instant)

@@ -15,7 +15,15 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys_spark.data.cells import TimestampFormat, has_controls, moment, number, typed_id, untyped_id
+from recsys_spark.data.cells import (
+    TimestampFormat,
+    has_controls,
+    moment,
+    number,
+    time_text,
+    typed_id,
+    untyped_id,
+)
 from recsys_spark.errors import SourceError
 from recsys_spark.schema import ITEM, MAX_ID_LENGTH, RATING, TIMESTAMP, USER, IdType
 
@@ -105,10 +113,19 @@ def clean_ratings(raw: DataFrame, rules: Rules) -> DataFrame:
         "*", _number(raw, RATING).alias("rating_number"), _number(raw, TIMESTAMP).alias("timestamp_number")
     )
     counted = F.col("timestamp_number")
+    # for ISO 8601 a number is a date without punctuation
+    number = F.lit(None) if rules.timestamps == "iso8601" else counted
+    text = F.lit(None).cast("string")
+    if TIMESTAMP in kinds and (isinstance(kinds[TIMESTAMP], T.StringType) or rules.timestamps == "iso8601"):
+        text = time_text(F.col(TIMESTAMP).cast("string"), number)
+    # a step between those that are compiled, each of which is small enough to be
+    cells = raw.select("*", text.alias("timestamp_text"), _has_controls(raw).alias("controls"))
     timestamp = F.lit(None).cast("timestamp")
     if TIMESTAMP in kinds:
-        timestamp = moment(F.col(TIMESTAMP), kinds[TIMESTAMP], counted, rules.timestamps)
-    typed = raw.select(
+        timestamp = moment(
+            F.col(TIMESTAMP), kinds[TIMESTAMP], counted, F.col("timestamp_text"), rules.timestamps
+        )
+    typed = cells.select(
         F.col(USER).cast("string").alias("user_cell"),
         F.col(ITEM).cast("string").alias("item_cell"),
         _id(raw.schema[USER], rules.user_type).alias(USER),
@@ -116,7 +133,7 @@ def clean_ratings(raw: DataFrame, rules: Rules) -> DataFrame:
         _rating(raw, rules).alias(RATING),
         timestamp.alias(TIMESTAMP),
         counted.isNotNull().alias("counted"),
-        _has_controls(raw).alias("controls"),
+        "controls",
         FAULT,
         RAW,
         SOURCE_FILE,
@@ -232,7 +249,9 @@ def _id(field: T.StructField, wanted: IdType) -> Column:
             f"the {field.name} column is {field.dataType.simpleString()}: ids must be whole numbers or texts"
         )
     cell = F.col(field.name)
-    return typed_id(untyped_id(cell) if UNTYPED in field.metadata else cell, field.dataType, wanted)
+    # what a number is, a declared type tells by itself
+    untyped = UNTYPED in field.metadata and wanted == "string"
+    return typed_id(untyped_id(cell) if untyped else cell, field.dataType, wanted)
 
 
 def _has_controls(raw: DataFrame) -> Column:
