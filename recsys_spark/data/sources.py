@@ -44,6 +44,7 @@ SNIFFED_FILES = 64
 """Files whose beginnings are looked at before all are read."""
 
 IDS = (USER, ITEM)
+NUMERIC_FEATURES = ("age", "year")
 
 _HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F]"
 _HALF_CHARACTER = f"{_HIGH}(?!{_LOW})|(?<!{_HIGH}){_LOW}"
@@ -288,7 +289,7 @@ def _in_decimals(role: str, cell: Column, text: Delimited) -> Column:
     pointed = F.contains(cell, F.lit("."))
     if role == RATING:
         return F.when(~pointed, commas)
-    if role == TIMESTAMP or role in IDS:
+    if role in (TIMESTAMP, *IDS, *NUMERIC_FEATURES):
         return F.when(~pointed & cell.rlike(r"^\s*[+-]?\d+,\d+\s*$"), commas).otherwise(cell)
     return cell
 

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Columns, Delimited, FileSource
-from recsys_spark.data.cleaning import HEADER_LINE, Rules, clean_ratings
+from recsys_spark.config import Columns, Delimited, FileSource, SideTable
+from recsys_spark.data.cleaning import HEADER_LINE, REASON, Rules, clean_ratings, clean_side_table
 from recsys_spark.data.movielens import movielens_inputs
 from recsys_spark.data.sources import read_cells, read_source
 from recsys_spark.errors import SourceError
@@ -299,6 +299,23 @@ def test_decimal_comma(spark, tmp_path, cell, rating, reason):
     path = write(tmp_path / "a.csv", f"user;item;rating\n17,0;i;{cell}\n")
     (row,) = read(spark, path, text=Delimited(delimiter=";", decimal=","), rating="rating")
     assert (row["user"], row["rating"], row["reason"]) == ("17", rating, reason)
+
+
+def test_decimal_comma_of_features(spark, tmp_path):
+    write(tmp_path / "a.csv", "user;item\n1;2\n")
+    write(tmp_path / "users.csv", "id;age\n1;34,0\n")
+    users = SideTable(
+        path=str(tmp_path / "users.csv"),
+        id="id",
+        columns={"age": "age"},
+        text=Delimited(delimiter=";", decimal=","),
+    )
+    source = FileSource(
+        format="csv", path=str(tmp_path / "a.csv"), text=Delimited(delimiter=";"), users=users
+    )
+    typed = clean_side_table(read_source(spark, source).users, "user", "string", {"age": "int"})
+    (row,) = typed.where(f"{REASON} IS DISTINCT FROM '{HEADER_LINE}'").collect()
+    assert (row["user"], row["age"], row["reason"]) == ("1", 34, None)
 
 
 # times
