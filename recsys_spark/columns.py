@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -115,7 +116,7 @@ def require_new(dataset: DataFrame, names: Iterable[str], what: str) -> None:
             )
 
 
-def id_column(dataset: DataFrame, name: str) -> Column:
+def id_column(dataset: DataFrame, name: str, numbers: Literal["int", "bigint"] = "int") -> Column:
     """A column of ids as int, bigint or string, which is what models have.
 
     Parameters
@@ -124,12 +125,13 @@ def id_column(dataset: DataFrame, name: str) -> Column:
         What the column is in.
     name : str
         Its name.
+    numbers : str
+        Type of whole numbers of other types: of a fit's ``int``, as in Spark's ALS.
 
     Returns
     -------
     Column
-        Whole numbers of other types are ints, as in Spark's ALS; null where a number has a fraction or is
-        beyond int's range, which ``fit`` rejects.
+        Null where a number has a fraction or is beyond the type's range, which ``fit`` rejects.
 
     Raises
     ------
@@ -139,7 +141,7 @@ def id_column(dataset: DataFrame, name: str) -> Column:
     column, kind = column_of(dataset, name)
     if kind in (T.StringType(), T.IntegerType(), T.LongType()):
         return column
-    return _numbers(column, kind, name).try_cast("int")
+    return _numbers(column, kind, name).try_cast(numbers)
 
 
 def matching_id(dataset: DataFrame, name: str, kind: T.DataType) -> Column:

@@ -251,7 +251,10 @@ def _walk_here(folder: Path) -> Iterator[tuple[str, int, bool]]:
     def refuse(error: OSError) -> None:
         raise SourceError(f"{error.filename}: cannot be listed: {error.strerror}")
 
-    for parent, _, names in os.walk(folder, onerror=refuse, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        for inner in (Path(parent) / name for name in folders):
+            if inner.is_symlink() and Path(parent).resolve().is_relative_to(inner.resolve()):
+                raise SourceError(f"{inner}: is a link to a folder that it is in: remove it")
         below = Path(parent).relative_to(folder).parts
         hidden = any(map(_is_hidden, below))
         for name in names:

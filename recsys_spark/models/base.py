@@ -40,7 +40,7 @@ from pyspark.ml.param.shared import HasPredictionCol
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.columns import id_column
+from recsys_spark.columns import column_of, id_column
 from recsys_spark.config import BlockSizes
 from recsys_spark.models.persistence import ParamsReader
 from recsys_spark.params import param
@@ -251,7 +251,7 @@ class RecommenderModel(Model):
         DataFrame
             As :meth:`recommendForAllUsers` returns it.
         """
-        ids = id_column(dataset, self.getOrDefault("userCol")).alias(USER)
+        ids = id_column(dataset, self.getOrDefault("userCol"), "bigint").alias(USER)
         users = dataset.select(ids).where(F.col(USER).isNotNull()).distinct()
         request = self._request(numItems, excludeSeen, allowedItems, deniedItems)
         return self._held(self._nested(users, request))
@@ -287,9 +287,9 @@ class RecommenderModel(Model):
         user, item = self.getOrDefault("userCol"), self.getOrDefault("itemCol")
         pairs = None
         if seen is not None:
-            pairs = seen.select(id_column(seen, user).alias(USER), id_column(seen, item).alias(ITEM))
+            pairs = seen.select(column_of(seen, user)[0].alias(USER), column_of(seen, item)[0].alias(ITEM))
         permitted, forbidden = (
-            None if frame is None else frame.select(id_column(frame, item).alias(ITEM))
+            None if frame is None else frame.select(column_of(frame, item)[0].alias(ITEM))
             for frame in (allowed, denied)
         )
         return ListRequest(n, pairs, permitted, forbidden)

@@ -125,7 +125,8 @@ def ingest(night: Night) -> None:
         finally:
             for table in present.values():
                 table.persisted.unpersist()  # or a later night of this process would read old rows
-        _say(record.counts, ratings.rejected)
+        example = _examples(night, "ratings", ratings, 1) if ratings.rejected else ""
+        _say(record.counts, ratings.rejected, example)
 
 
 def require_inputs(config: Config) -> None:
@@ -291,7 +292,7 @@ def _require_few_rejected(night: Night, name: str, cleaned: _Cleaned) -> None:
         raise RejectedFractionError(
             f"{rejected:,} of {cleaned.read:,} rows of {name} were rejected "
             f"({rejected / cleaned.read:.1%}; allowed is {allowed:.1%}): {_reasons(cleaned.rejected)}. "
-            f"For example {_examples(night, name, cleaned)}. Nothing was "
+            f"For example {_examples(night, name, cleaned, EXAMPLES)}. Nothing was "
             "written to ratings; the rows are in rejected_ratings"
         )
 
@@ -301,8 +302,8 @@ def _reasons(rejected: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in leading)
 
 
-def _examples(night: Night, name: str, cleaned: _Cleaned) -> str:
-    """Three rejected rows, with their reasons, files and, of text files, lines."""
+def _examples(night: Night, name: str, cleaned: _Cleaned, count: int) -> str:
+    """Some rejected rows, with their reasons, files and, of text files, lines."""
     source = night.config.ingest.source
     side = getattr(source, name, None) if isinstance(source, FileSource) else None
     table = side if isinstance(side, SideTable) else source
@@ -310,7 +311,7 @@ def _examples(night: Night, name: str, cleaned: _Cleaned) -> str:
     if isinstance(table, FileSource | SideTable) and table.format in ("csv", "json"):
         encoding = table.text.encoding if table.format == "csv" else "utf-8"
     shown = []
-    for row in rejected_rows(cleaned.rows).limit(EXAMPLES).collect():
+    for row in rejected_rows(cleaned.rows).limit(count).collect():
         line = line_number(night.spark, row[SOURCE_FILE], row[RAW], encoding) if encoding else None
         file = unquote(row[SOURCE_FILE].rpartition("/")[2])
         raw = row[RAW] if len(row[RAW]) <= MAX_SHOWN else row[RAW][:MAX_SHOWN] + "…"
@@ -352,9 +353,9 @@ def _account(record: StepRecord, name: str, cleaned: _Cleaned, upserted: Upserte
     record.versions_written[name] = upserted.version
 
 
-def _say(counts: Mapping[str, int], rejected: Mapping[str, int]) -> None:
+def _say(counts: Mapping[str, int], rejected: Mapping[str, int], example: str) -> None:
     parts = ("inserted", "updated", "duplicates", "unchanged", "rejected")
-    reasons = f" ({_reasons(rejected)})" if rejected else ""
+    reasons = f" ({_reasons(rejected)}, such as {example})" if rejected else ""
     progress_line(
         f"  {counts['read']:,} ratings read: "
         + ", ".join(f"{counts[part]:,} {part}" for part in parts)

@@ -477,6 +477,14 @@ def test_hidden_files_are_named(spark, tmp_path, capsys):
     assert "_SUCCESS" not in shown
 
 
+def test_link_to_a_folder_around_it_is_named(spark, tmp_path):
+    write(tmp_path / "a.csv", "user,item\n1,2\n")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "around").symlink_to(tmp_path)
+    with pytest.raises(SourceError, match=r"inner/around: is a link to a folder that it is in: remove it"):
+        read(spark, tmp_path)
+
+
 def test_dangling_link_is_named(spark, tmp_path):
     write(tmp_path / "in" / "a.csv", "user,item\nu,i\n")
     (tmp_path / "in" / "b.csv").symlink_to(tmp_path / "gone.csv")

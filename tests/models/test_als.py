@@ -299,6 +299,11 @@ def test_whole_numbers_of_other_types_are_ints_and_fractions_are_rejected(spark)
             ALS(**SMALL).fit(data.selectExpr(f"{user} user", "item", "rating"))
     longs = ALS(**SMALL).fit(data.selectExpr("cast(user * 1e10 as long) user", "item", "rating"))
     assert [row["id"] for row in longs.userFactors.collect()] == [10**10]
+    large = data.selectExpr("user * 1e10 as user", "item")  # as doubles
+    assert [row["prediction"] > 0 for row in longs.transform(large).collect()] == [True]
+    assert [row["user"] for row in longs.recommendForUserSubset(large, 1).collect()] == [10**10]
+    (unseen,) = longs.recommendForAllUsers(1, excludeSeen=large).collect()
+    assert unseen["recommendations"] == []
 
 
 @pytest.mark.parametrize("estimator", [ALS(**SMALL), SoftmaxRecommender(embeddingDim=2, maxIter=1)])

@@ -108,13 +108,14 @@ def test_sql_function_takes_ids_of_other_types_and_returns_null_for_no_number(sp
         SELECT softmax_top_n(array(0, 2), 1) AS best
         UNION ALL SELECT softmax_top_n(array(0L, 2L, 9999999999L), 1)
         UNION ALL SELECT softmax_top_n(array('0', '2', 'no number'), 1)
+        UNION ALL SELECT softmax_top_n(array(0D, 2D, 2.5D), 1)
         UNION ALL SELECT softmax_top_n(array(0, 2), NULL)
         UNION ALL SELECT softmax_top_n(array(0, 2), -1) UNION ALL SELECT softmax_top_n(NULL, 1)
     """
     found = [row.best for row in spark.sql(query).collect()]
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1] == found[2] == found[3]
     assert found[0] is not None
-    assert found[3:] == [None, None, None]
+    assert found[4:] == [None, None, None]
 
 
 def test_lists_are_empty_where_no_item_is_allowed(spark, model):

@@ -81,6 +81,35 @@ def shop(spark, tmp_path):
     return Shop(spark, tmp_path)
 
 
+@pytest.mark.slow
+def test_night_on_movielens_10m_keeps_accents(spark, tmp_path, capsys):
+    release = tmp_path / "ml-10M100K"
+    release.mkdir()
+    titles = [
+        "Mis\u00e9rables, Les (1995)",
+        "Am\u00e9lie (2001)",
+        "\u5343\u3068\u5343\u5c0b (2001)",
+        "Le\u00f3n (1994)",
+    ]
+    movies = [f"{1000 + n}::{title}::Drama|Romance\n" for n, title in enumerate(titles)]
+    (release / "movies.dat").write_text("".join(movies), encoding="utf-8")
+    rated = [(u, 1000 + n) for u in range(1, 9) for n in range(4) if n != u % 4]
+    lines = [f"{u}::{i}::{0.5 + (u + i) % 10 / 2}::{838985046 + i}\n" for u, i in rated]
+    (release / "ratings.dat").write_text("".join(lines))
+    shop = Shop(spark, tmp_path)
+    shop.tree["ingest"] = {"source": {"format": "movielens", "path": str(tmp_path)}, "scale": [0.5, 5]}
+    shop.tree["models"] = ["popularity"]
+    shop.tree["recommend"] = {"n": 1}
+    night = shop.night()
+    run_night(night)
+    lists = {row.user: row.item for row in night.lake.read("recommendations").collect()}
+    assert lists == {u: 1000 + u % 4 for u in range(1, 9)}
+    assert sorted(row.title for row in night.lake.read("items").collect()) == sorted(titles)
+    show_user(night.lake, "4")
+    printed = capsys.readouterr().out
+    assert all(title in printed for title in titles)
+
+
 CHECKERBOARD = [
     f"user {u},item {i:02d},{1 + (u * i) % 5},{1_600_000_000 + i}"
     for u in range(16)
@@ -280,6 +309,15 @@ def test_files_with_different_headers_stop_the_step(shop):
     (shop.folder / "in" / "other.csv").write_text("i,u,r,t\nx,b,3,1000\n")
     with pytest.raises(SourceError, match=r"another header.*other\.csv.*; try `recsys preview .*`$"):
         ingest(shop.night())
+
+
+def test_a_rejected_row_is_shown_with_its_place(shop, capsys):
+    shop.ingested("a,x,3,1000", "b,x,7,1000")
+    shown = capsys.readouterr().err
+    assert (
+        "1 rejected (rating_out_of_scale 1, such as ratings.csv:3 (rating_out_of_scale): 'b,x,7,1000')"
+        in shown
+    )
 
 
 def test_rejected_rows_of_a_repaired_file_are_gone(shop):
