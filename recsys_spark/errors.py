@@ -49,11 +49,11 @@ class GroupError(RecsysError):
     """The tasks of a training stage cannot form a group, or one of them was lost."""
 
 
-NO_ANSWER = (
-    "Spark's Java process no longer answers: most likely it ran out of memory, so give it more "
-    "(session.memory, or --driver-memory under spark-submit), or make the blocks smaller "
-    "(recommend.block_sizes)"
+MORE_MEMORY = (
+    "give it more memory (session.memory, or --driver-memory and --executor-memory under spark-submit), or "
+    "make the blocks smaller (recommend.block_sizes)"
 )
+NO_ANSWER = f"Spark's Java process no longer answers: most likely it ran out of memory, so {MORE_MEMORY}"
 
 
 def summary(error: BaseException) -> str:
@@ -68,8 +68,15 @@ def summary(error: BaseException) -> str:
     -------
     str
         The error's first line, or its type, and in brackets the innermost of its Java causes; of a Python
-        worker's error the cause only; :data:`NO_ANSWER` when Java cannot be asked any more.
+        worker's error the cause only; :data:`NO_ANSWER` when Java cannot be asked any more. Where memory ran
+        out it ends in :data:`MORE_MEMORY`.
     """
+    line = _told(error)
+    ran_out = re.search(r"OutOfMemory|OUT_OF_MEMORY|Java heap space|GC overhead limit", line)
+    return f"{line}: {MORE_MEMORY}" if ran_out else line
+
+
+def _told(error: BaseException) -> str:
     if isinstance(error, ConnectionError) or type(error).__name__ == "Py4JNetworkError":
         return NO_ANSWER
     try:

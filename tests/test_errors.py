@@ -57,6 +57,20 @@ def test_unreadable_file_is_named_with_the_innermost_cause(spark, tmp_path, dama
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Job aborted due to stage failure: org.apache.spark.memory.SparkOutOfMemoryError: "
+        "[AGGREGATE_OUT_OF_MEMORY] No enough memory for aggregation",
+        "An error occurred while calling o1.count.\n: java.lang.OutOfMemoryError: Java heap space\n\tat scala",
+        "Job aborted\nCaused by: java.lang.OutOfMemoryError: GC overhead limit exceeded",
+    ],
+)
+def test_memory_that_runs_out_has_its_mend(text):
+    assert summary(RuntimeError(text)).endswith("(recommend.block_sizes)")
+    assert ": give it more memory (session.memory, or --driver-memory" in summary(RuntimeError(text))
+
+
 def test_killed_java_is_one_sentence_with_the_log(tmp_path):
     (tmp_path / "conf.yaml").write_text(CONFIGURATION)
     command = [
