@@ -62,7 +62,7 @@ def test_unreadable_file_is_named_with_the_innermost_cause(spark, tmp_path, dama
     [
         "Job aborted due to stage failure: org.apache.spark.memory.SparkOutOfMemoryError: "
         "[AGGREGATE_OUT_OF_MEMORY] No enough memory for aggregation",
-        "An error occurred while calling o1.count.\n: java.lang.OutOfMemoryError: Java heap space\n\tat scala",
+        "An error occurred while calling o1.count.\n: java.lang.OutOfMemoryError: Java heap space\n\tat x",
         "Job aborted\nCaused by: java.lang.OutOfMemoryError: GC overhead limit exceeded",
     ],
 )
