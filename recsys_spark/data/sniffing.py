@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
 
 SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
@@ -92,6 +93,21 @@ def packed_problem(data: bytes, path: str) -> str | None:
         if suffix == ending and data and not data.startswith(signature):
             return f"is not compressed by {name}, as the ending {ending} of its name says: rename it"
     return None
+
+
+def excel_note(data: bytes) -> str | None:
+    """What to do about a first line such as ``sep=;``, which tells Excel the delimiter; None without one.
+
+    Parameters
+    ----------
+    data : bytes
+        The beginning of a file.
+    """
+    found = re.match(rb"(?i)sep=(.)\r?\n", data)
+    if found is None:
+        return None
+    mark = found.group(1).decode("latin-1")
+    return f"begins with sep={mark}, a note for Excel: remove that line and set text.delimiter to {mark!r}"
 
 
 def text_problem(data: bytes, complete: bool) -> str | None:

@@ -36,7 +36,7 @@ from recsys_spark.data.files import (
     literal,
     open_file,
 )
-from recsys_spark.data.sniffing import packed_problem, text_problem
+from recsys_spark.data.sniffing import excel_note, packed_problem, text_problem
 from recsys_spark.errors import SourceError, summary
 from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER
 
@@ -231,11 +231,8 @@ def _require_text(spark: SparkSession, name: str, text: Delimited, json: bool) -
         raise SourceError(f"{name}: cannot be read: {error}") from None
     if problem is None and json and data.lstrip().startswith(b"["):
         problem = "is one JSON array: write one object a line, as jq -c '.[]' does"
-    if problem is None and not json and text.quote and re.match(rb"(?i)sep=.\r?\n", data):
-        mark = data[4:5].decode("latin-1")
-        problem = (
-            f"begins with sep={mark}, a note for Excel: remove that line and set text.delimiter to {mark!r}"
-        )
+    if problem is None and not json and text.quote:
+        problem = excel_note(data)
     if problem is not None:
         raise SourceError(f"{name}: {problem}")
 

@@ -139,7 +139,7 @@ def _info(name: str, values: Sequence[Any], sample: Sample) -> ColumnInfo:
     examples = list(dict.fromkeys(str(value) for value in given[:200]))[:3]
     # a few odd cells do not make a column of numbers one of texts
     kind, most = counted.most_common(1)[0] if counted else ("empty", 0)
-    if most <= len(looked_at) / 2:
+    if looked_at and most <= len(looked_at) / 2:
         kind = "text" if all(isinstance(value, str) for value in looked_at) else "mixed"
     return ColumnInfo(name, kind, len(values) - len(given), examples)
 

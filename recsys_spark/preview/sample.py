@@ -9,6 +9,7 @@ import io
 import json
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys_spark.data.sniffing import packed_problem, text_problem
+from recsys_spark.data.sniffing import excel_note, packed_problem, text_problem
 from recsys_spark.errors import SourceError
 from recsys_spark.preview.dialect import Dialect, fields_of, guess_dialect
 
@@ -104,6 +105,9 @@ def take_sample(path: str) -> Sample:
     folders = {part.partition("=")[0] for file in files for part in file.parts[:-1] if "=" in part}
     if folders:
         notes.append(f"columns that the folders carry, and that can be mapped: {', '.join(sorted(folders))}")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        notes.append(f"named twice, so that they cannot be mapped: {', '.join(twice)}")
     return Sample(path, "delta" if delta else kind, names, rows, dialect, len(files), size, notes)
 
 
@@ -162,7 +166,7 @@ def _beginning(path: Path) -> bytes:
     except (OSError, EOFError, pa.ArrowException) as error:
         raise SourceError(f"{path}: cannot be read: {error}") from None
     complete = problem is None and len(data) < SAMPLED_BYTES
-    problem = problem or text_problem(data, complete)
+    problem = problem or text_problem(data, complete) or excel_note(data)
     if problem is None and data.lstrip().startswith(b"["):
         problem = "is one JSON array: write one object a line, as jq -c '.[]' does"
     if problem is not None:

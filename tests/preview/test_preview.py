@@ -141,6 +141,7 @@ def test_encodings_are_told_apart(tmp_path):
         ("a.csv", gzip.compress(b"user,item\n"), "let its name end in .gz"),
         ("a.json", b'[{"user": 1}]', "is one JSON array: write one object a line"),
         ("a.csv", b"", "is empty"),
+        ("a.csv", b"sep=;\nuser;item\n1;2\n", "begins with sep=;, a note for Excel: remove that line"),
         ("a.csv", b"x" * 2**19, "has no line end"),
         (
             "a.csv",
@@ -180,6 +181,14 @@ def test_folders_have_their_notes(tmp_path):
         "columns that the folders carry, and that can be mapped: dt",
     ]
     assert take_sample(str(tmp_path / "*" / "*.gz")).files == 2
+
+
+def test_names_that_are_there_twice_are_noted(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("user,user,item,note\n1,2,3,\n")
+    sample = take_sample(str(path))
+    assert sample.notes == ["named twice, so that they cannot be mapped: user"]
+    assert [info.type for info in describe(sample)][-1] == "empty"
 
 
 def test_typed_files_keep_their_types(tmp_path):
