@@ -79,8 +79,8 @@ def solve(
         Σ f over the rows, at the solution.
 
     Rows are independent, and the sums of a row run over its events in their order: the bits of a row depend
-    only on its events, ``factors``, and with ``cg`` its neighbours in these arrays. Memory, in bytes: ``4 *
-    rank * (max(2**19, 4096 * rank) / rank + 384)`` with ``cg``, else about ``CHUNK_BYTES + 24 * rank**2``.
+    only on its events, ``factors``, and with ``cg`` its neighbours in these arrays. Memory, in bytes: about
+    ``max(2**21, 2**14 * rank) + 1536 * rank`` with ``cg``, else ``max(2**17, 512 * rank) + 24 * rank**2``.
     """
     rank, events = factors.shape[1], (indptr, columns, ratings, offsets, factors)
     single = gram.astype(np.float32)
