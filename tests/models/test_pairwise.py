@@ -237,7 +237,9 @@ def test_initial_model_is_found_whatever_the_type_of_the_ids(spark):
 def test_missing_ratings_are_rejected_where_they_are_learnt_or_named(spark):
     data = checkerboard(spark).drop("rating")
     for params in ({"loss": "squared"}, {"ratingCol": "ratng"}):
-        with pytest.raises(ModelError, match=r"ratingCol 'rat(i)?ng' is not among the columns user, item"):
+        with pytest.raises(
+            ModelError, match=r"ratingCol 'rat(i)?ng' is not among the columns 'user', 'item'"
+        ):
             PairwiseRecommender(**SMALL, **params).fit(data)
 
 
@@ -280,7 +282,11 @@ def test_features_that_cannot_be_used_are_named(spark):
     users = spark.createDataFrame([(1, {"a": 1})], "user int, words map<string,int>")
     for frames, columns, message in (
         ({}, ["colour"], "userFeatures is missing"),
-        ({"userFeatures": users}, ["colour"], "feature column 'colour' is not among the columns user, words"),
+        (
+            {"userFeatures": users},
+            ["colour"],
+            "feature column 'colour' is not among the columns 'user', 'words'",
+        ),
         ({"userFeatures": users}, ["words"], "'words' is map<string,int>"),
         ({"userFeatures": users.select("words")}, ["words"], "'words' is map"),
         (
