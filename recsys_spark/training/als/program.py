@@ -269,10 +269,10 @@ class _Bounds:
         at_zero = lowest = largest = 0.0
         for ratings in (users.ratings, users.heavy.ratings):
             if weights.implicit:
-                confidence = weights.alpha * ratings[ratings > 0]
-                at_zero += len(confidence) + confidence.sum(dtype=np.float64)
-                with np.errstate(divide="ignore"):  # alpha may be 0
+                with np.errstate(divide="ignore", over="ignore"):  # of alpha 0, of ratings beyond float32
+                    confidence = weights.alpha * ratings[ratings > 0]
                     lowest -= len(confidence) + (1 / confidence).sum(dtype=np.float64)
+                at_zero += len(confidence) + confidence.sum(dtype=np.float64)
                 largest = max(largest, float(weights.alpha) * float(np.abs(ratings).max(initial=0)))
             else:
                 at_zero += np.square(ratings - weights.mean).sum(dtype=np.float64)
