@@ -75,17 +75,17 @@ def _fields(dataset: DataFrame, kind: T.StructType, name: str) -> list[T.StructF
     return [field for field in kind if field.name.casefold() == name.casefold()]
 
 
-def unused(stem: str, *frames: DataFrame) -> str:
-    """A name for a helper column that is in none of the frames, capitals aside.
+def unused(stem: str, dataset: DataFrame) -> str:
+    """A name for a helper column that the frame does not have, capitals aside.
 
     Parameters
     ----------
     stem : str
         What the name begins with.
-    frames : DataFrame
-        Any frames.
+    dataset : DataFrame
+        What it is to be added to.
     """
-    taken = {name.casefold() for frame in frames for name in frame.columns}
+    taken = {name.casefold() for name in dataset.columns}
     while stem.casefold() in taken:
         stem += "_"
     return stem

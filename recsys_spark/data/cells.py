@@ -157,7 +157,7 @@ def time_text(cell: Column, counted: Column) -> Column:
     Returns
     -------
     Column
-        Of type string, with seconds; null where the cell is a number of 8 digits or none at all.
+        Of type string, with seconds; null where the cell is a number.
     """
     return F.when(counted.isNull(), _extended(cell))
 

@@ -1,6 +1,6 @@
 """The whole normal equation of a row of alternating least squares, and its exact solution.
 
-Each kernel is compiled for a rank and a precision. In float32, which is twice as fast, a row is solved where
+Each kernel is compiled for a rank and a precision. In float32, which is faster, a row is solved where
 its equation allows it: the pivots of the factorisation, as fractions of the diagonal, say how many digits
 were lost. What is left is solved in float64, in which products of float32 factors are exact.
 """
@@ -17,9 +17,7 @@ from recsys_spark.kernels.arrays import jit
 CHUNK_BYTES = 2**17
 """Factors that are added to a normal equation at a time."""
 ENOUGH = 2e-2
-"""Smallest pivot, as a fraction of its diagonal entry, of a row that float32 solves to four digits. Rows of
-ordinary ratings and regularisation are above it (MovieLens 100K, ranks 10 and 64, regParam 0.1, alpha 1 and
-40: all of them)."""
+"""Smallest pivot, as a fraction of its diagonal entry, of a row that float32 solves to four digits."""
 NEGLIGIBLE = {np.float32: 1e-7, np.float64: 1e-13}
 """A pivot below this fraction of its diagonal entry counts as zero, and so does that component of the
 solution.

@@ -277,7 +277,8 @@ def _is_id(value: Any, wanted: str, sample: Sample) -> bool:
         written = value.strip()
         fraction = re.fullmatch(r"[+-]?\d*\.\d+", written) and len(written) <= 19
         return sample.dialect is None or not fraction or float(written) == float(written) // 1
-    return bool(value == value // 1)
+    # of Parquet: bytes are read as text; other types are no ids
+    return isinstance(value, bytes) or (isinstance(value, int | float | Decimal) and value == value // 1)
 
 
 def _number(value: Any, sample: Sample) -> float | None:

@@ -10,7 +10,7 @@ import lzma
 import subprocess
 import sys
 import zipfile
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -210,6 +210,17 @@ def test_typed_files_keep_their_types(tmp_path):
     assert [(reason, [row.place for row in rows]) for reason, rows in malformed.items()] == [
         ("malformed_line", ["a.json:3"])
     ]
+
+
+def test_ids_of_bytes_are_texts_and_others_are_none(tmp_path):
+    rows = [{"user": b"ann", "item": "tea"}, {"user": b"bob", "item": "jam"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "bytes.parquet")
+    times = [{"user": time(9, 30), "item": "tea"}]
+    pq.write_table(pa.Table.from_pylist(times), tmp_path / "times.parquet")
+    for name, reasons in (("bytes", {}), ("times", {"unparsable_user": 1})):
+        sample = take_sample(str(tmp_path / f"{name}.parquet"))
+        found = rejections(sample, find_roles(sample))
+        assert {reason: len(rows) for reason, rows in found.items()} == reasons
 
 
 def test_movielens_releases_are_known(tmp_path, capsys):
