@@ -19,7 +19,7 @@ CSV = """
 lake: {root: lake}
 ingest:
   source: {format: csv, path: x.csv, columns: {user: u, item: i, event: e}}
-  events: {view: 1}
+  events: {weights: {view: 1, purchase: 5, return: -5}}
 """
 
 
@@ -52,7 +52,8 @@ def load(tmp_path):
         (["ingest.source.pat=1"], "ingest.source.pat", "'pat'", "ratings"),
         (["ingest.scale=[5, 1]"], "ingest", "{", "scale must be [smallest, largest]"),
         (["ingest.max_rejected_fraction=2"], "ingest.max_rejected_fraction", "2", "less than or equal to 1"),
-        (["ingest.events={view: 1}"], "ingest", "{", "belong together"),
+        (["ingest.events.weights={view: 1}"], "ingest", "{", "belong together"),
+        (["ingest.events.cap=3"], "ingest", "{", "for sources without ratings"),
         (["lake.catalog=a.b"], "lake", "{", "exactly one of root and catalog"),
         (["session.memory=lots"], "session.memory", "'lots'", "match pattern"),
         (["origin=x"], "origin", "'x'", "lake"),
@@ -139,9 +140,30 @@ def test_model_sections_become_parameters(load):
 
 
 def test_events_and_a_mapped_column_need_each_other(load):
-    assert load(CSV).ingest.events == {"view": 1}
+    assert load(CSV).ingest.events.weights["view"] == 1
     with pytest.raises(ConfigError, match="belong together"):
         load(CSV, "ingest.events={}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["ingest.events.weights={return: -5}"], r"ingest\.events: .*one weight must be above 0"),
+        (["ingest.events.weights={view: 0, buy: 1}"], "weight of 0 says nothing"),
+        (["ingest.events.weights.return=-4", "ingest.events.combine=max"], "'return' must have the weight"),
+        (["ingest.events.half_life=30"], r"half_life, .* need source\.columns\.timestamp"),
+        (["ingest.events.window=30"], r"window .* need source\.columns\.timestamp"),
+        (["ingest.events.combine=latest"], r"latest need source\.columns\.timestamp"),
+        (["ingest.scale=[1, 5]"], r"events\.cap bounds their worth"),
+        (["history.als=[buy]"], r"history\.als names the event 'buy', which ingest\.events\.weights has not"),
+        (["history.softmax=[view]"], "history names 'softmax', which is not among models"),
+        (["recommend.exclude_seen=[bought]"], r"recommend\.exclude_seen names the event 'bought'"),
+        (["recommend.exclude_seen=[]"], r"recommend\.exclude_seen"),
+    ],
+)
+def test_contradictions_about_events_are_named(load, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load(CSV, *overrides)
 
 
 def test_shipped_configurations_are_valid():

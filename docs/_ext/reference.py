@@ -24,6 +24,7 @@ SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "`lake`": ("lake", sections.Lake),
     "`session`": ("session", sections.Session),
     "`ingest`": ("ingest", sections.Ingest),
+    "`ingest.events`": ("ingest.events", sections.Events),
     "`ingest.source`, format synthetic": ("ingest.source", sections.SyntheticSource),
     "`ingest.source`, format movielens": ("ingest.source", sections.MovieLensSource),
     "`ingest.source`, format csv, json, parquet or delta": ("ingest.source", sections.FileSource),
@@ -132,8 +133,9 @@ def _key_rows(prefix: str, section: type[Section]) -> list[tuple[str, ...]]:
 
 def _type(schema: dict[str, Any]) -> tuple[str, str]:
     """A value's type and what it may be, in words, from its JSON schema."""
-    if "anyOf" in schema:  # a type or null
-        (schema,) = (choice for choice in schema["anyOf"] if choice.get("type") != "null")
+    if "anyOf" in schema:  # types, or one and null
+        told = [_type(choice) for choice in schema["anyOf"] if choice.get("type") != "null"]
+        return ", or ".join(kind for kind, _ in told), ", ".join(allowed for _, allowed in told if allowed)
     if "$ref" in schema or "oneOf" in schema:
         return "section", ""
     if "const" in schema or "enum" in schema:
@@ -141,14 +143,20 @@ def _type(schema: dict[str, Any]) -> tuple[str, str]:
     if schema["type"] == "array":
         kind, allowed = _type(schema["items"])
         size = {None: "", 1: "not empty"}.get(schema.get("minItems"), f"exactly {schema.get('maxItems')}")
-        return f"list of {kind}s", ", ".join(part for part in (size, allowed and f"each {allowed}") if part)
+        return f"list of {_plural(kind)}", ", ".join(
+            part for part in (size, allowed and f"each {allowed}") if part
+        )
     if schema["type"] == "object":
         kind, allowed = _type(schema["additionalProperties"])
         names = _type(schema["propertyNames"])[1] if "propertyNames" in schema else ""
         bounds = [f"keys {names}" if names else "", f"each {allowed}" if allowed else ""]
-        return f"mapping to {kind}s", ", ".join(bound for bound in bounds if bound)
+        return f"mapping to {_plural(kind)}", ", ".join(bound for bound in bounds if bound)
     kind = schema.get("format") or {"boolean": "true or false"}.get(schema["type"], schema["type"])
     return kind, ", ".join(_bounds(schema))
+
+
+def _plural(kind: str) -> str:
+    return kind.replace("list of", "lists of") if kind.startswith("list of") else f"{kind}s"
 
 
 def _bounds(schema: dict[str, Any]) -> list[str]:

@@ -69,11 +69,11 @@ class Columns(Section):
     item: str = "item"
     """Column of item ids."""
     rating: str | None = None
-    """Column of ratings; without it, and without ``event``, every row counts 1."""
+    """Column of ratings; without it rows are events."""
     timestamp: str | None = None
     """Column of timestamps; without it rows have none."""
     event: str | None = None
-    """Column of event types, whose weights are in ``ingest.events``; instead of ``rating``."""
+    """Column of event types, whose weights are in ``ingest.events.weights``; instead of ``rating``."""
 
     @model_validator(mode="after")
     def _rating_or_event(self) -> Self:
@@ -195,6 +195,45 @@ SOURCE_TYPES: dict[str, type[Section]] = {
 """Value of ``ingest.source.format`` → the section's type."""
 
 
+class Events(Section):
+    """What a pair's events are worth, where the source has events: rows without a rating. The table
+    ``events`` keeps them all, and ``ratings`` has the worth of each pair as of the run date.
+    """
+
+    weights: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    """Event type → weight; rows of any other type are rejected. A type that takes another back, as a return
+    does a purchase, has the other's weight with a minus. Needs ``columns.event``, without which every event
+    weighs 1.
+    """
+    combine: Literal["sum", "max", "latest", "count"] = "sum"
+    """``sum`` of the weights; ``max``, the largest of a type that was not taken back; ``latest``, that of the
+    last event; ``count`` of the events, less those that take back.
+    """
+    half_life: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Days in which an event's weight halves; without it events stay as they are."""
+    window: Count | None = None
+    """Only the events of so many days, the run date the last of them, are worth something; without it
+    all are.
+    """
+    cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """The most that a pair is worth."""
+
+    @model_validator(mode="after")
+    def _takes_back(self) -> Self:
+        weights = self.weights.values()
+        if self.weights and max(weights) <= 0:
+            raise ValueError("at least one weight must be above 0")
+        if 0.0 in weights:
+            raise ValueError("a weight of 0 says nothing: leave the type's rows out, or weigh them")
+        lonely = [name for name, weight in self.weights.items() if weight < 0 and -weight not in weights]
+        if self.combine == "max" and lonely:
+            raise ValueError(
+                f"with combine: max the type {lonely[0]!r} must have the weight of the type that it takes "
+                "back, with a minus"
+            )
+        return self
+
+
 class Ingest(Section):
     """What comes in, and which rows are rejected."""
 
@@ -207,8 +246,8 @@ class Ingest(Section):
     and ISO 8601; numbers from 30,000 to 80,000, which may be Excel's days, are rejected. Times without a zone
     are UTC.
     """
-    events: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
-    """Event type → weight; rows of any other type are rejected. Needs ``columns.event``."""
+    events: Events = Events()
+    """What a pair's events are worth."""
     scale: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(None, min_length=2, max_length=2)
     """``[smallest, largest]`` allowed rating."""
     earliest: date | None = None
@@ -216,16 +255,38 @@ class Ingest(Section):
     always are.
     """
     max_rejected_fraction: Fraction = 0.05
-    """Above this fraction of rejected rows the step fails before it writes ``ratings``."""
+    """Above this fraction of rejected rows the step fails before it writes anything else."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.scale is not None and self.scale[0] > self.scale[1]:
             raise ValueError("scale must be [smallest, largest]")
-        mapped = isinstance(self.source, FileSource) and self.source.columns.event is not None
-        if mapped != bool(self.events):
-            raise ValueError("events (type: weight) and source.columns.event belong together")
+        columns = self.source.columns if isinstance(self.source, FileSource) else None
+        mapped = columns is not None and columns.event is not None
+        if mapped != bool(self.events.weights):
+            raise ValueError("events.weights (type: weight) and source.columns.event belong together")
+        if self.events != Events() and not self.has_events:
+            raise ValueError("events is for sources without ratings")
+        timed = columns is not None and columns.timestamp is not None
+        if not timed and (self.events.half_life or self.events.window or self.events.combine == "latest"):
+            raise ValueError("events.half_life, window and combine: latest need source.columns.timestamp")
+        if self.has_events and self.scale is not None:
+            raise ValueError("scale is for ratings, and the source has events: events.cap bounds their worth")
         return self
+
+    @property
+    def id_types(self) -> tuple[IdType, IdType]:
+        """Types of user and item ids that the source has."""
+        if isinstance(self.source, FileSource):
+            return self.source.user_type, self.source.item_type
+        return "integer", "integer"
+
+    @property
+    def has_events(self) -> bool:
+        """Whether the source has events, or neither ratings nor events: then a row is an event, and a rating
+        is what a pair's events are worth, not an opinion.
+        """
+        return isinstance(self.source, FileSource) and self.source.columns.rating is None
 
 
 class Split(Section):
@@ -309,6 +370,10 @@ class Recommend(Section):
     """Length of the lists."""
     refit: bool = True
     """Fit the champion again on all ratings, held-out ones included, before making the lists."""
+    exclude_seen: bool | Annotated[list[str], Field(min_length=1)] = True
+    """Whether lists leave out what the user has seen; or the event types that count as seeing, such as
+    ``[purchase]``. Holds for evaluation too.
+    """
     block_sizes: BlockSizes = BlockSizes()
     """What bounds the memory of a task."""
 
@@ -329,6 +394,8 @@ class Config(Section):
     models: list[str] = Field(["popularity", "als"], min_length=1)
     """What is trained and compared; each may have a section of its name with its estimator's Params."""
     params: dict[str, dict[str, Any]] = {}
+    history: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    """Model → the event types that it is fitted on, such as ``softmax: [purchase]``; all when absent."""
     evaluate: Evaluate = Evaluate()
     """How the models are compared."""
     recommend: Recommend = Recommend()
@@ -338,10 +405,17 @@ class Config(Section):
     origin: str
     """The file the configuration was read from."""
 
-    @property
-    def implicit_feedback(self) -> bool:
-        """Whether the source has events, or neither ratings nor events: then a rating is a weight, not an
-        opinion.
-        """
-        source = self.ingest.source
-        return isinstance(source, FileSource) and source.columns.rating is None
+    @model_validator(mode="after")
+    def _known_types(self) -> Self:
+        asked = {f"history.{model}": types for model, types in self.history.items()}
+        if isinstance(self.recommend.exclude_seen, list):
+            asked["recommend.exclude_seen"] = self.recommend.exclude_seen
+        known = self.ingest.events.weights
+        for model in self.history:
+            if model not in self.models:
+                raise ValueError(f"history names {model!r}, which is not among models")
+        for key, types in asked.items():
+            for name in types:
+                if name not in known:
+                    raise ValueError(f"{key} names the event {name!r}, which ingest.events.weights has not")
+        return self

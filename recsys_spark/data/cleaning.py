@@ -7,8 +7,8 @@ a reason code. Everything is a Spark expression: no Python runs per row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import Column, DataFrame
@@ -25,7 +25,7 @@ from recsys_spark.data.cells import (
     untyped_id,
 )
 from recsys_spark.errors import SourceError
-from recsys_spark.schema import ITEM, MAX_ID_LENGTH, RATING, TIMESTAMP, USER, IdType
+from recsys_spark.schema import EVENT, ITEM, MAX_ID_LENGTH, RATING, TIMESTAMP, USER, IdType
 
 REASONS: dict[str, str] = {
     "undecodable_bytes": "the bytes are not text in the declared encoding",
@@ -70,7 +70,7 @@ class Rules:
     run_date : rows later than the end of this day (UTC) are rejected
     user_type, item_type : type that ids are cast to
     timestamps : how timestamp cells are written
-    events : event type → weight, where the source has an event column
+    events : the known types, where the source has an event column
     scale : smallest and largest allowed rating
     earliest : rows before this day (UTC) are rejected; without it, numbers before 1970
     """
@@ -79,7 +79,7 @@ class Rules:
     user_type: IdType = "string"
     item_type: IdType = "string"
     timestamps: TimestampFormat = "auto"
-    events: Mapping[str, float] = field(default_factory=dict)
+    events: Collection[str] = ()
     scale: tuple[float, float] | None = None
     earliest: date | None = None
 
@@ -98,9 +98,9 @@ def clean_ratings(raw: DataFrame, rules: Rules) -> DataFrame:
     Returns
     -------
     DataFrame
-        The same rows: ``user``, ``item`` (of the declared types), ``rating`` double, ``timestamp`` timestamp
-        (null where the source has none), ``reason`` (null for a valid row), ``raw``, ``source_file``. Narrow:
-        no shuffle.
+        The same rows: ``user``, ``item`` (of the declared types), ``rating`` double (1 where the source has
+        none), ``timestamp`` timestamp (null where the source has none), ``event`` where the source has it,
+        ``reason`` (null for a valid row), ``raw``, ``source_file``. Narrow: no shuffle.
 
     Raises
     ------
@@ -125,6 +125,7 @@ def clean_ratings(raw: DataFrame, rules: Rules) -> DataFrame:
         timestamp = moment(
             F.col(TIMESTAMP), kinds[TIMESTAMP], counted, F.col("timestamp_text"), rules.timestamps
         )
+    event = [F.col(EVENT).cast("string").alias(EVENT)] if EVENT in kinds else []
     typed = cells.select(
         F.col(USER).cast("string").alias("user_cell"),
         F.col(ITEM).cast("string").alias("item_cell"),
@@ -132,15 +133,16 @@ def clean_ratings(raw: DataFrame, rules: Rules) -> DataFrame:
         _id(raw.schema[ITEM], rules.item_type).alias(ITEM),
         _rating(raw, rules).alias(RATING),
         timestamp.alias(TIMESTAMP),
+        *event,
         counted.isNotNull().alias("counted"),
         "controls",
         FAULT,
         RAW,
         SOURCE_FILE,
     )
-    checks = _checks(rules, TIMESTAMP in kinds, "event" in kinds)
+    checks = _checks(rules, TIMESTAMP in kinds, EVENT in kinds)
     reason = F.coalesce(F.col(FAULT), *(F.when(applies, F.lit(code)) for code, applies in checks))
-    return typed.select(USER, ITEM, RATING, TIMESTAMP, reason.alias(REASON), RAW, SOURCE_FILE)
+    return typed.select(USER, ITEM, RATING, TIMESTAMP, *event, reason.alias(REASON), RAW, SOURCE_FILE)
 
 
 def rejected_rows(rows: DataFrame) -> DataFrame:
@@ -281,11 +283,8 @@ def _feature(name: str, kind: str) -> Column:
 
 
 def _rating(raw: DataFrame, rules: Rules) -> Column:
-    if "event" in raw.columns:
-        weight = F.lit(None).cast("double")
-        for event, value in rules.events.items():
-            weight = F.when(F.col("event").cast("string") == event, F.lit(float(value))).otherwise(weight)
-        return weight
+    if EVENT in raw.columns:
+        return F.when(F.col(EVENT).cast("string").isin(*rules.events), F.lit(1.0))
     return F.col("rating_number") if RATING in raw.columns else F.lit(1.0)
 
 

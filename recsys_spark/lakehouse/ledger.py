@@ -122,6 +122,25 @@ class Ledger:
         """
         return self.all_done(step)[0]
 
+    def newest_done(self, step: str) -> dict[str, Any] | None:
+        """The newest row of a finished ``step``, whatever its date.
+
+        Parameters
+        ----------
+        step : str
+            Name of the step.
+
+        Returns
+        -------
+        dict or None
+            A row of ``runs``; None where there is none.
+        """
+        if not self.lake.exists("runs"):
+            return None
+        done = self.lake.read("runs").where((F.col("state") == "done") & (F.col("step") == step))
+        rows = done.orderBy(F.desc("started")).limit(1).collect()
+        return rows[0].asDict() if rows else None
+
     def _record(
         self, step: str, state: str, record: StepRecord, started: datetime, error: str | None
     ) -> None:

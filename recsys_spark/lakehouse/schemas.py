@@ -32,8 +32,21 @@ class Table:
 FINITE = "abs({0}) < double('Infinity')"  # false for NaN too: in Spark it is larger than any number
 
 TABLES: dict[str, Table] = {
+    "events": Table(
+        "one row per (user, item, event, timestamp)",
+        {
+            "user": "{user}",
+            "item": "{item}",
+            "event": "string",
+            "timestamp": "timestamp",
+            "month": "date",
+            "first_run": "date",
+        },
+        required=("user", "item", "event", "first_run"),
+        partition=("month",),
+    ),
     "ratings": Table(
-        "one row per (user, item): the last rating",
+        "one row per (user, item): the last rating, or what its events are worth as of the last",
         {
             "user": "{user}",
             "item": "{item}",

@@ -17,6 +17,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from recsys_spark.columns import quoted
 from recsys_spark.config import Lake
 from recsys_spark.errors import LakeError
 from recsys_spark.lakehouse.schemas import TABLES
@@ -32,6 +33,7 @@ class Upserted:
     updated: int
     unchanged: int
     version: int
+    removed: int = 0
 
 
 def absolute_path(path: str) -> str:
@@ -207,25 +209,39 @@ class Lakehouse:
         return self._write(name, rows, "overwrite", replaceWhere=where)
 
     def upsert(
-        self, name: str, rows: DataFrame, keys: Sequence[str], newer: Column, updates: Mapping[str, str]
+        self,
+        name: str,
+        rows: DataFrame,
+        keys: Sequence[str],
+        *,
+        newer: Column | None = None,
+        updates: Mapping[str, str] | None = None,
+        gone: Column | None = None,
+        within: Column | None = None,
     ) -> Upserted:
         """Insert the rows with new keys, update existing rows by those that are ``newer``, leave the others.
 
         Nothing is committed if nothing changes. What Delta reports of its MERGE is compared with the counts
-        taken before.
+        taken before. Columns of the table that ``rows`` has not stay as they are, null in new rows.
 
         Parameters
         ----------
         name : str
             A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
         rows : DataFrame
-            With the table's columns, at most one row per key.
+            At most one row per key; columns of the table.
         keys : sequence of str
             Columns of the key.
-        newer : Column
-            Condition over ``new.*`` (of ``rows``) and ``old.*`` (of the table).
-        updates : mapping of str to str
+        newer : Column, optional
+            Condition over ``new.*`` (of ``rows``) and ``old.*`` (of the table); without it nothing is
+            updated.
+        updates : mapping of str to str, optional
             Column → expression over ``new.*`` and ``old.*``, for rows that are updated.
+        gone : Column, optional
+            Condition over ``new.*``; existing rows with the key are removed.
+        within : Column, optional
+            Condition over ``old.*`` that holds for all existing rows with a key of ``rows``, so that the
+            others are not read.
 
         Returns
         -------
@@ -238,37 +254,54 @@ class Lakehouse:
             The table does not exist, or another writer changed it in between, so that the counts differ.
         """
         before = self.version(name)
+        newer = F.lit(False) if newer is None else newer
+        gone = F.lit(False) if gone is None else gone
         old = self.read(name, before).alias("old")
-        if old.isEmpty():  # a first load needs neither join nor MERGE
-            return self._first_load(name, rows, before)
-        same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
+        if before == 0 and old.isEmpty():  # a first load needs neither join nor MERGE
+            return self._first_load(name, rows.alias("new").where(~gone), before)
+        required = TABLES[name].required
+        same = F.expr(
+            " AND ".join(f"old.{key} {'=' if key in required else '<=>'} new.{key}" for key in keys)
+        )
         exists = F.col(f"old.{keys[0]}").isNotNull()
-        action = F.when(~exists, F.lit("insert")).when(newer, F.lit("update")).otherwise(F.lit("same"))
-        joined = rows.alias("new").join(old, F.expr(same), "left")
+        action = (
+            F.when(gone, F.when(exists, F.lit("remove")).otherwise(F.lit("nothing")))
+            .when(~exists, F.lit("insert"))
+            .when(newer, F.lit("update"))
+            .otherwise(F.lit("same"))
+        )
+        joined = rows.alias("new").join(old if within is None else old.where(within), same, "left")
         marked = joined.select("new.*", action.alias("_action")).persist()
         try:
             counts = {row["_action"]: row["count"] for row in marked.groupBy("_action").count().collect()}
-            inserted, updated = counts.get("insert", 0), counts.get("update", 0)
-            if inserted + updated == 0:
+            wanted = [counts.get(what, 0) for what in ("insert", "update", "remove")]
+            if not any(wanted):
                 return Upserted(0, 0, counts.get("same", 0), before)
-            changed = marked.where(F.col("_action") != "same").drop("_action").alias("new")
-            merge = self._delta(name).alias("old").merge(changed, same)
-            merge.whenMatchedUpdate(newer, dict(updates)).whenNotMatchedInsertAll().execute()
+            changed = marked.where(~F.col("_action").isin("same", "nothing")).drop("_action").alias("new")
+            merge = self._delta(name).alias("old").merge(changed, same if within is None else within & same)
+            merge.whenMatchedDelete(gone).whenMatchedUpdate(newer, dict(updates or {})).whenNotMatchedInsert(
+                values={quoted(column): f"new.{quoted(column)}" for column in rows.columns}
+            ).execute()
         finally:
             marked.unpersist()
         commit = self._commit(name, self._committed())
         metrics = commit["operationMetrics"]
-        reported = [int(metrics.get(f"numTargetRows{what}", -1)) for what in ("Inserted", "Updated")]
-        if reported != [inserted, updated]:
+        reported = [
+            int(metrics.get(f"numTargetRows{what}", -1)) for what in ("Inserted", "Updated", "Deleted")
+        ]
+        if reported != wanted:
             raise LakeError(
-                f"{name}: expected to insert {inserted} and update {updated} rows, MERGE reports {reported}: "
+                f"{name}: expected to insert, update and remove {wanted} rows, MERGE reports {reported}: "
                 "another writer changed the table meanwhile; run the step again"
             )
-        return Upserted(inserted, updated, counts.get("same", 0), int(commit["version"]))
+        inserted, updated, removed = wanted
+        return Upserted(inserted, updated, counts.get("same", 0), int(commit["version"]), removed)
 
     def _first_load(self, name: str, rows: DataFrame, before: int) -> Upserted:
         if rows.isEmpty():
             return Upserted(0, 0, 0, before)
+        if TABLES[name].partition:  # or every task would write a file of every partition
+            rows = rows.hint("rebalance", *TABLES[name].partition)
         # of two first loads at once Delta lets one through
         version = self._write(name, rows, "append", txnAppId=f"first load of {name}", txnVersion=str(before))
         inserted = int(self._commit(name, version)["operationMetrics"]["numOutputRows"])

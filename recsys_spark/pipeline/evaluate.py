@@ -79,7 +79,7 @@ def _ranking(night: Night, record: StepRecord, models: dict[str, RecommenderMode
         relevant = relevant.where(F.col(RATING) >= settings.min_rating)
     users = relevant.select(USER).distinct().persist()
     request = ListRequest(
-        max(settings.cutoffs), night.known(), block_sizes=night.config.recommend.block_sizes
+        max(settings.cutoffs), night.seen(night.known()), block_sizes=night.config.recommend.block_sizes
     )
     lists = {name: model.recommend_lists(users, request) for name, model in models.items()}
     items = None

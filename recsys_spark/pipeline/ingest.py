@@ -1,5 +1,5 @@
-"""Step one: raw inputs into ``ratings``, ``rejected_ratings``, ``users`` and ``items``, with every row
-accounted for.
+"""Step one: raw inputs into ``ratings`` or ``events``, ``rejected_ratings``, ``users`` and ``items``, with
+every row accounted for.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
+from operator import or_
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,7 +23,6 @@ from pyspark.sql import functions as F
 from recsys_spark.config import (
     Config,
     FileSource,
-    Ingest,
     MovieLensSource,
     SideTable,
     SyntheticSource,
@@ -40,6 +40,7 @@ from recsys_spark.data.cleaning import (
     rejected_rows,
 )
 from recsys_spark.data.deduplication import latest_per_pair, settle
+from recsys_spark.data.events import distinct_events, month_of
 from recsys_spark.data.files import line_number
 from recsys_spark.data.movielens import movielens_inputs
 from recsys_spark.data.sources import RawTables, read_source
@@ -48,8 +49,9 @@ from recsys_spark.errors import AccountingError, ConfigError, RejectedFractionEr
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.tables import Upserted
+from recsys_spark.pipeline.derive import derive_ratings, require_one_kind
 from recsys_spark.pipeline.night import Night
-from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER, IdType
+from recsys_spark.schema import EVENT, ITEM, TIMESTAMP, USER, IdType
 
 NEWER = """
     (old.timestamp IS NULL AND new.timestamp IS NOT NULL) OR new.timestamp > old.timestamp
@@ -72,7 +74,7 @@ class _Cleaned:
     read : how many there are
     rejected : reason → rejected rows
     headers : header lines, which are no rows
-    latest : one good row per key
+    latest : one good row per key: (user, item), or all that an event is
     distinct : how many keys there are
     persisted : the persisted frame behind it all, to be unpersisted when the tables are written
     """
@@ -87,10 +89,11 @@ class _Cleaned:
 
 
 def ingest(night: Night) -> None:
-    """Bring the tables up to date: reads the source, writes ratings, rejected_ratings, users and items.
+    """Bring the tables up to date: reads the source, writes ratings, events, rejected_ratings, users, items.
 
     The same input twice changes nothing the second time. Rejected rows are written first, so that they can be
-    looked at even when there are too many of them.
+    looked at even when there are too many of them. Where the source has events, ratings are derived from
+    them.
 
     Parameters
     ----------
@@ -102,31 +105,38 @@ def ingest(night: Night) -> None:
     SourceError
         The source cannot be read.
     RejectedFractionError
-        More rows were rejected than ``ingest.max_rejected_fraction`` allows; ``ratings`` is as it was.
+        More rows were rejected than ``ingest.max_rejected_fraction`` allows; the tables are as they were.
     AccountingError
         Rows in do not equal inserted + updated + duplicates + unchanged + rejected.
+    LakeError
+        The lake has given ratings and the source has events, or the other way round.
     """
     settings = night.config.ingest
+    main = "events" if settings.has_events else "ratings"
     with night.step("ingest") as record, _advised(settings.source), _opened(night) as inputs:
-        user_type, item_type = id_types(settings)
-        ratings = _clean(inputs.ratings, _rules(night, user_type, item_type))
+        require_one_kind(night)
+        user_type, item_type = settings.id_types
+        rows = _clean(inputs.ratings, _rules(night, user_type, item_type), settings.has_events)
         users, items = _side(inputs.users, USER, user_type), _side(inputs.items, ITEM, item_type)
-        cleaned = {"ratings": ratings, "users": users, "items": items}
+        cleaned = {main: rows, "users": users, "items": items}
         present = {name: rows for name, rows in cleaned.items() if rows is not None}
         try:
-            record.counts |= {"read": ratings.read, "rejected": sum(ratings.rejected.values())}
+            record.counts |= {"read": rows.read, "rejected": sum(rows.rejected.values())}
             _keep_rejected(night, record, present)
-            _require_one_header(ratings)
+            _require_one_header(rows)
             for name, table in present.items():
                 _require_few_rejected(night, name, table)
             for name, table in present.items():
                 night.lake.create(name, user_type, item_type)
+                before = night.lake.version(name)
                 _account(record, name, table, _upsert(night, name, table.latest))
+                if name == "events":
+                    derive_ratings(night, record, before)
         finally:
             for table in present.values():
                 table.persisted.unpersist()  # or a later night of this process would read old rows
-        example = _examples(night, "ratings", ratings, 1) if ratings.rejected else ""
-        _say(record.counts, ratings.rejected, example)
+        example = _examples(night, main, rows, 1) if rows.rejected else ""
+        _say(main, record.counts, rows.rejected, example)
 
 
 def require_inputs(config: Config) -> None:
@@ -189,18 +199,6 @@ def _opened(night: Night) -> Iterator[RawTables]:
         yield read_source(night.spark, source)
 
 
-def id_types(settings: Ingest) -> tuple[IdType, IdType]:
-    """Types of user and item ids that the configured source has.
-
-    Parameters
-    ----------
-    settings : Ingest
-        The configuration's ``ingest`` section.
-    """
-    source = settings.source
-    return (source.user_type, source.item_type) if isinstance(source, FileSource) else ("integer", "integer")
-
-
 def _rules(night: Night, user_type: IdType, item_type: IdType) -> Rules:
     settings = night.config.ingest
     return Rules(
@@ -208,29 +206,28 @@ def _rules(night: Night, user_type: IdType, item_type: IdType) -> Rules:
         user_type=user_type,
         item_type=item_type,
         timestamps=settings.timestamps,
-        events=settings.events,
+        events=tuple(settings.events.weights),
         scale=(settings.scale[0], settings.scale[1]) if settings.scale else None,
         earliest=settings.earliest,
     )
 
 
-def _clean(raw: DataFrame, rules: Rules) -> _Cleaned:
+def _clean(raw: DataFrame, rules: Rules, has_events: bool) -> _Cleaned:
     rows = clean_ratings(raw, rules)
-    pairs = latest_per_pair(rows).persist(StorageLevel.MEMORY_AND_DISK)
-    sums = (
-        F.sum("rows").alias("rows"),
-        F.count("*").alias("keys"),
-        F.count_if(F.col("disputed")).alias("disputed"),
+    keyed = (distinct_events(rows) if has_events else latest_per_pair(rows)).persist(
+        StorageLevel.MEMORY_AND_DISK
     )
-    counted = {row[REASON]: row for row in pairs.groupBy(REASON).agg(*sums).collect()}
+    disputed = F.lit(0) if has_events else F.count_if(F.col("disputed"))
+    sums = F.sum("rows").alias("rows"), F.count("*").alias("keys"), disputed.alias("disputed")
+    counted = {row[REASON]: row for row in keyed.groupBy(REASON).agg(*sums).collect()}
     headers = counted.pop(HEADER_LINE, None)
     read, good = sum(row["rows"] for row in counted.values()), counted.pop(None, None)
     rejected = {reason: row["rows"] for reason, row in counted.items()}
-    settled = settle(pairs, rows) if good is not None and good["disputed"] else pairs
-    latest = settled.where(F.col(REASON).isNull()).select(USER, ITEM, RATING, TIMESTAMP)
+    settled = settle(keyed, rows) if good is not None and good["disputed"] else keyed
+    latest = settled.where(F.col(REASON).isNull()).drop(REASON, "rows", "disputed")
     distinct = good["keys"] if good is not None else 0
     return _Cleaned(
-        rows, read, rejected, headers["rows"] if headers is not None else 0, latest, distinct, pairs
+        rows, read, rejected, headers["rows"] if headers is not None else 0, latest, distinct, keyed
     )
 
 
@@ -292,8 +289,8 @@ def _require_few_rejected(night: Night, name: str, cleaned: _Cleaned) -> None:
         raise RejectedFractionError(
             f"{rejected:,} of {cleaned.read:,} rows of {name} were rejected "
             f"({rejected / cleaned.read:.1%}; allowed is {allowed:.1%}): {_reasons(cleaned.rejected)}. "
-            f"For example {_examples(night, name, cleaned, EXAMPLES)}. Nothing was "
-            "written to ratings; the rows are in rejected_ratings"
+            f"For example {_examples(night, name, cleaned, EXAMPLES)}. Nothing else was "
+            "written; the rows are in rejected_ratings"
         )
 
 
@@ -328,11 +325,17 @@ def _upsert(night: Night, name: str, latest: DataFrame) -> Upserted:
             "timestamp": "new.timestamp",
             "last_run": "greatest(new.last_run, old.last_run)",
         }
-        return night.lake.upsert(name, rows, (USER, ITEM), F.expr(NEWER), updates)
+        return night.lake.upsert(name, rows, (USER, ITEM), newer=F.expr(NEWER), updates=updates)
+    if name == "events":
+        rows = latest.withColumns({"month": month_of(F.col(TIMESTAMP)), "first_run": today})
+        months = [row["month"] for row in rows.select("month").distinct().collect()]
+        within = reduce(or_, (F.col("old.month").eqNullSafe(F.lit(month)) for month in months))
+        return night.lake.upsert(name, rows, (USER, ITEM, EVENT, TIMESTAMP), within=within)
     key = name.removesuffix("s")
     features = [column for column in TABLES[name].columns if column != key]
     differs = F.expr(" OR ".join(f"NOT (new.{column} <=> old.{column})" for column in features))
-    return night.lake.upsert(name, latest, (key,), differs, {column: f"new.{column}" for column in features})
+    updates = {column: f"new.{column}" for column in features}
+    return night.lake.upsert(name, latest, (key,), newer=differs, updates=updates)
 
 
 def _account(record: StepRecord, name: str, cleaned: _Cleaned, upserted: Upserted) -> None:
@@ -347,17 +350,22 @@ def _account(record: StepRecord, name: str, cleaned: _Cleaned, upserted: Upserte
     if cleaned.read != sum(counts.values()):
         raise AccountingError(f"{name}: rows do not add up: {counts}")
     counts |= {"read": cleaned.read, "header_lines": cleaned.headers}
-    prefix = "" if name == "ratings" else f"{name}_"
+    prefix = "" if name in ("ratings", "events") else f"{name}_"
     record.counts |= {f"{prefix}{what}": count for what, count in counts.items()}
     record.counts |= {f"{prefix}rejected_{reason}": count for reason, count in cleaned.rejected.items()}
     record.versions_written[name] = upserted.version
 
 
-def _say(counts: Mapping[str, int], rejected: Mapping[str, int], example: str) -> None:
-    parts = ("inserted", "updated", "duplicates", "unchanged", "rejected")
+def _say(main: str, counts: Mapping[str, int], rejected: Mapping[str, int], example: str) -> None:
     reasons = f" ({_reasons(rejected)}, such as {example})" if rejected else ""
-    progress_line(
-        f"  {counts['read']:,} ratings read: "
-        + ", ".join(f"{counts[part]:,} {part}" for part in parts)
-        + reasons
-    )
+    parts = ["inserted", "updated", "duplicates", "unchanged", "rejected"]
+    if main == "events":
+        parts.remove("updated")
+    progress_line(f"  {counts['read']:,} {main} read: {_listed(counts, parts)}{reasons}")
+    if main == "events":
+        changes = {what: counts[f"ratings_{what}"] for what in ("inserted", "updated", "removed")}
+        progress_line(f"  their ratings: {_listed(changes, [*changes])}")
+
+
+def _listed(counts: Mapping[str, int], parts: list[str]) -> str:
+    return ", ".join(f"{counts[part]:,} {part}" for part in parts)

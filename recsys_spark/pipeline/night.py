@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,12 +15,14 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, config_problem
 from recsys_spark.console import working
+from recsys_spark.data.events import as_of, pair_worths
 from recsys_spark.data.split import FOLD_IN, PART, TEST, TRAIN, split_ratings
 from recsys_spark.errors import ConfigError, LakeError
 from recsys_spark.lakehouse.ledger import Ledger, StepRecord
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.registry import REGISTRY, build
+from recsys_spark.schema import EVENT, ITEM, RATING, TIMESTAMP, USER
 
 
 def check_models(config: Config) -> None:
@@ -55,7 +57,7 @@ def estimator_of(config: Config, name: str) -> RecommenderEstimator:
     name : str
         One of ``models``.
     """
-    return build(name, config.params.get(name, {}), config.seed, config.origin, config.implicit_feedback)
+    return build(name, config.params.get(name, {}), config.seed, config.origin, config.ingest.has_events)
 
 
 def redacted(config: Config) -> str:
@@ -88,15 +90,16 @@ class Night:
         The night.
     run_id : str
         Unique to this run.
-    pinned : int or None
-        Version of ``ratings`` that every step after the split reads; None until it is known.
+    pinned : dict or None
+        Table → the version of it that every step after the split reads: of ``ratings``, and of ``events``
+        where they are kept; None until it is known.
     """
 
     spark: SparkSession
     config: Config
     run_date: date
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
-    pinned: int | None = None
+    pinned: dict[str, int] | None = None
 
     def __post_init__(self) -> None:
         """Check the configured models and open the lake; nothing is read or written."""
@@ -137,8 +140,8 @@ class Night:
         with working(name), self.ledger.step(name) as record:
             yield record
 
-    def ratings_version(self) -> int:
-        """Version of ``ratings`` that this date's split pinned.
+    def versions(self) -> dict[str, int]:
+        """Table → its version that this date's split pinned.
 
         Raises
         ------
@@ -152,29 +155,83 @@ class Night:
                     f"the split of {self.run_date} was done as {done['details']['split']}, and the "
                     f"configuration says {self.split_described()}: run the split step again, and all after it"
                 )
-            self.pinned = int(done["versions_read"]["ratings"])
+            self.pinned = done["versions_read"]
         return self.pinned
+
+    def ratings_version(self) -> int:
+        """Version of ``ratings`` that this date's split pinned; raises as :meth:`versions`."""
+        return self.versions()["ratings"]
 
     def split_described(self) -> str:
         """The split's settings and seed: steps of one date must agree on them."""
         return json.dumps({**self.config.split.model_dump(), "seed": self.config.seed}, sort_keys=True)
 
-    def pin(self, version: int) -> None:
-        """Read ``ratings`` at ``version`` from now on.
+    def pin(self, versions: Mapping[str, int]) -> None:
+        """Read tables at these versions from now on.
 
         Parameters
         ----------
-        version : int
-            Version of ``ratings``.
+        versions : mapping of str to int
+            Table → version.
         """
-        self.pinned = version
+        self.pinned = dict(versions)
         if self._parts is not None:
             self._parts.unpersist()
             self._parts = None
 
     def ratings(self) -> DataFrame:
-        """All ratings at the pinned version."""
-        return self.lake.read("ratings", self.ratings_version())
+        """All ratings at the pinned version; of derived ones those that are worth something on the run
+        date.
+        """
+        rows = self.lake.read("ratings", self.ratings_version())
+        settings = self.config.ingest
+        return as_of(rows, settings.events, self.run_date) if settings.has_events else rows
+
+    def pairs(self) -> DataFrame:
+        """``user``, ``item`` of the pinned ratings, with those that are worth nothing on the run date."""
+        return self.lake.read("ratings", self.ratings_version()).select(USER, ITEM)
+
+    def seen(self, pairs: DataFrame) -> DataFrame:
+        """What lists leave out, as the configuration's ``recommend.exclude_seen`` has it.
+
+        Parameters
+        ----------
+        pairs : DataFrame
+            ``user``, ``item``: what is known of the users.
+
+        Returns
+        -------
+        DataFrame
+            ``user``, ``item``: all of ``pairs``, those with an event of the types that count as seeing, or
+            none.
+        """
+        asked = self.config.recommend.exclude_seen
+        pairs = pairs.select(USER, ITEM)
+        if isinstance(asked, bool):
+            return pairs if asked else pairs.limit(0)
+        return pairs.join(self._worths(asked).where(F.col(RATING).isNotNull()), [USER, ITEM], "left_semi")
+
+    def fitted_on(self, model: str, rows: DataFrame) -> DataFrame:
+        """What a model is fitted on: all of ``rows``, or those with events of the types that the
+        configuration's ``history`` has for it, rated by these events alone.
+
+        Parameters
+        ----------
+        model : str
+            One of ``models``.
+        rows : DataFrame
+            Rows of :meth:`ratings`.
+        """
+        types = self.config.history.get(model)
+        if types is None:
+            return rows
+        worths = as_of(self._worths(types), self.config.ingest.events, self.run_date)
+        return rows.drop(RATING, TIMESTAMP).join(worths, [USER, ITEM])
+
+    def _worths(self, types: Sequence[str]) -> DataFrame:
+        """What pairs are worth by their events of some types, at the pinned version."""
+        events = self.lake.read("events", self.versions()["events"]).where(F.col(EVENT).isin(*types))
+        return pair_worths(events, self.config.ingest.events, self.run_date)
 
     def parts(self) -> DataFrame:
         """Ratings of the pinned version with their ``part``; kept in memory for the steps of this process."""

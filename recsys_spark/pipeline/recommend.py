@@ -15,7 +15,6 @@ from recsys_spark.errors import LakeError, PublishError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.registry import REGISTRY
-from recsys_spark.pipeline.ingest import id_types
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.train import fit_and_save, load_models, record_models
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
@@ -55,14 +54,14 @@ def recommend(night: Night) -> None:
                 f"the champion {champion!r} is no longer among models: evaluate {night.run_date} again"
             )
         model, fallback = _models(night, champion, record)
-        ratings = night.ratings()
-        users = keep(ratings.select(USER).distinct())
-        rows = keep(_labelled(model.recommend(users, n, ratings, blockSizes=block_sizes), champion, "model"))
+        users = keep(night.pairs().select(USER).distinct())
+        seen = night.seen(night.pairs())
+        rows = keep(_labelled(model.recommend(users, n, seen, blockSizes=block_sizes), champion, "model"))
         if fallback is not None:
             short = keep(_short(rows, users, n))
-            more = _fill(rows, short, fallback, n, ratings)
+            more = _fill(rows, short, fallback, n, seen)
             rows = rows.unionByName(keep(_labelled(more, FALLBACK, "fallback")))
-        record.counts |= check_lists(rows, ratings)
+        record.counts |= check_lists(rows, seen)
         record.counts |= {"users": users.count(), "fallback_rows": rows.where("reason = 'fallback'").count()}
         _write(night, record, rows.withColumn("run_date", F.lit(night.run_date)))
         record.details["champion"] = champion
@@ -91,12 +90,12 @@ def _short(rows: DataFrame, users: DataFrame, n: int) -> DataFrame:
 
 
 def _fill(
-    rows: DataFrame, short: DataFrame, fallback: RecommenderModel, n: int, ratings: DataFrame
+    rows: DataFrame, short: DataFrame, fallback: RecommenderModel, n: int, seen: DataFrame
 ) -> DataFrame:
     """Popular items, unseen and not yet listed, for the users of ``short``; ranks go on from the list's
     end.
     """
-    taken = ratings.select(USER, ITEM).unionByName(rows.select(USER, ITEM)).join(short, USER, "left_semi")
+    taken = seen.select(USER, ITEM).unionByName(rows.select(USER, ITEM)).join(short, USER, "left_semi")
     more = fallback.recommend(short.select(USER), n, taken).join(short, USER)
     return more.where(F.col(RANK) + F.col("have") <= n).select(
         USER, ITEM, SCORE, (F.col(RANK) + F.col("have")).alias(RANK)
@@ -107,15 +106,15 @@ def _labelled(rows: DataFrame, model: str, reason: str) -> DataFrame:
     return rows.withColumns({"model": F.lit(model), "reason": F.lit(reason)})
 
 
-def check_lists(rows: DataFrame, ratings: DataFrame) -> dict[str, int]:
+def check_lists(rows: DataFrame, seen: DataFrame) -> dict[str, int]:
     """Number of rows and of lists among a date's recommendations.
 
     Parameters
     ----------
     rows : DataFrame
         ``user``, ``item``, ``rank``: one date's recommendations.
-    ratings : DataFrame
-        ``user``, ``item``: what users have seen.
+    seen : DataFrame
+        ``user``, ``item``: what the lists leave out.
 
     Raises
     ------
@@ -123,7 +122,7 @@ def check_lists(rows: DataFrame, ratings: DataFrame) -> dict[str, int]:
         A list has a gap in its ranks, an item twice or one that the user has seen; or there is no list at
         all.
     """
-    marked = rows.join(ratings.select(USER, ITEM, F.lit(True).alias("seen")), [USER, ITEM], "left")
+    marked = rows.join(seen.select(USER, ITEM, F.lit(True).alias("seen")), [USER, ITEM], "left")
     per_user = marked.groupBy(USER).agg(
         F.count("*").alias("rows"),
         F.count_distinct(RANK).alias("ranks"),
@@ -155,6 +154,6 @@ def check_lists(rows: DataFrame, ratings: DataFrame) -> dict[str, int]:
 
 
 def _write(night: Night, record: StepRecord, rows: DataFrame) -> None:
-    night.lake.create("recommendations", *id_types(night.config.ingest))
+    night.lake.create("recommendations", *night.config.ingest.id_types)
     where = f"run_date = '{night.run_date}'"
     record.versions_written["recommendations"] = night.lake.replace("recommendations", rows, where)

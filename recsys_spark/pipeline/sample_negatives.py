@@ -10,7 +10,6 @@ from recsys_spark.config import config_problem
 from recsys_spark.console import progress_line
 from recsys_spark.data.split import TRAIN
 from recsys_spark.errors import ConfigError
-from recsys_spark.pipeline.ingest import id_types
 from recsys_spark.pipeline.night import Night
 from recsys_spark.sampling import LABEL, LOG_Q, SHORTFALL, NegativeSampler
 from recsys_spark.schema import ITEM, USER
@@ -59,7 +58,7 @@ def sample_negatives(night: Night) -> None:
             )
             record.counts |= {("negatives", "positives")[row[LABEL]]: row["rows"] for row in counted}
             record.counts["shortfall"] = sum(row["shortfall"] for row in counted)
-            night.lake.create("negatives", *id_types(night.config.ingest))
+            night.lake.create("negatives", *night.config.ingest.id_types)
             written = rows.where(F.col(LABEL) == 0).withColumn("run_date", F.lit(night.run_date))
             written = written.select("run_date", USER, POSITIVE, ITEM, LOG_Q)
             where = f"run_date = '{night.run_date}'"

@@ -29,8 +29,8 @@ def split(night: Night) -> None:
         Train or test would be empty.
     """
     with night.step("split") as record:
-        night.pin(_version(night))
-        record.versions_read["ratings"] = night.ratings_version()
+        night.pin(_versions(night))
+        record.versions_read |= night.versions()
         counted = (
             night.parts().groupBy(PART).agg(F.count("*").alias("rows"), F.count_distinct(USER).alias("users"))
         )
@@ -44,21 +44,24 @@ def split(night: Night) -> None:
                     f"{night.config.origin}"
                 )
         n_train, n_test = record.counts[TRAIN], record.counts[TEST]
-        progress_line(f"  {n_train:,} to train, {n_test:,} to test, ratings version {night.pinned}")
+        version = night.ratings_version()
+        progress_line(f"  {n_train:,} to train, {n_test:,} to test, ratings version {version}")
 
 
-def _version(night: Night) -> int:
-    """The version to read: the current one, or the one this date read before, if its ingest has changed
+def _versions(night: Night) -> dict[str, int]:
+    """The versions to read: the current ones, or those this date read before, if its ingest has changed
     nothing since.
 
     So a date that is run again reads the same rows, even after later dates have brought more.
     """
+    tables = ("ratings", "events") if night.config.ingest.has_events else ("ratings",)
     try:
         before = night.ledger.last_done("split")
         ingested = night.ledger.last_done("ingest")
     except LakeError:
-        return night.lake.version("ratings")
-    changed = ingested["counts"]["inserted"] + ingested["counts"]["updated"]
+        return {table: night.lake.version(table) for table in tables}
+    changes = ("inserted", "updated", "ratings_inserted", "ratings_updated", "ratings_removed")
+    changed = any(ingested["counts"].get(change) for change in changes)
     if changed and ingested["started"] > before["started"]:
-        return night.lake.version("ratings")
-    return int(before["versions_read"]["ratings"])
+        return {table: night.lake.version(table) for table in tables}
+    return {table: int(before["versions_read"][table]) for table in tables}

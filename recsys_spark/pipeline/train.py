@@ -59,7 +59,7 @@ def fit_and_save(
     purpose : str
         ``candidate``, ``champion`` or ``fallback``.
     rows : DataFrame
-        Ratings to fit on.
+        Ratings to fit on, where the model's ``history`` does not ask for some types of events.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def fit_and_save(
             )
         version = record.versions_read.setdefault(f"{side}s", night.lake.version(f"{side}s"))
         estimator.set_features(side, night.lake.read(f"{side}s", version))
-    model: Any = estimator.fit(rows)
+    model: Any = estimator.fit(night.fitted_on(name, rows))
     path = f"{absolute_path(night.config.lake.models_path)}/{night.run_id}/{purpose}/{name}"
     model.write().overwrite().save(path)
     model.unpersist()

@@ -81,7 +81,7 @@ def suggested(sample: Sample, mapping: Mapping) -> dict[str, Any]:
     if mapping.earliest is not None:
         section["earliest"] = mapping.earliest
     if mapping.events:
-        section["events"] = dict.fromkeys(mapping.events, 1.0)
+        section["events"] = {"weights": dict.fromkeys(mapping.events, 1.0)}
     if mapping.scale is not None:
         section["scale"] = list(mapping.scale)
     return section

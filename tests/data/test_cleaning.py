@@ -228,14 +228,15 @@ def test_long_ids_beyond_32_bits(spark, tmp_path):
     assert (row["user"], row["item"], row["reason"]) == (9007199254740993, -5, None)
 
 
-def test_events_become_weights_and_unknown_ones_are_rejected(spark, tmp_path):
-    path = write(tmp_path, b"u,i,view", b"u,j,purchase", b"u,k,refund", header=b"user,item,what")
-    rules = Rules(run_date=date(2024, 1, 1), events={"view": 1, "purchase": 5})
+def test_events_keep_their_type_and_unknown_ones_are_rejected(spark, tmp_path):
+    path = write(tmp_path, b"u,i,view", b"u,j,purchase", b"u,k,refund", b"u,l,", header=b"user,item,what")
+    rules = Rules(run_date=date(2024, 1, 1), events=("view", "purchase"))
     rows = cleaned(spark, path, rules, Columns(user="user", item="item", event="what")).collect()
-    assert {(r["item"], r["rating"], r["reason"]) for r in rows} == {
-        ("i", 1.0, None),
-        ("j", 5.0, None),
-        ("k", None, "unparsable_event"),
+    assert {(r["item"], r["event"], r["reason"]) for r in rows} == {
+        ("i", "view", None),
+        ("j", "purchase", None),
+        ("k", "refund", "unparsable_event"),
+        ("l", None, "unparsable_event"),
     }
 
 

@@ -56,7 +56,9 @@ def test_upsert_counts_and_changes_what_is_newer_only(spark, lake):
     updates = {"rating": "new.rating"}
 
     def upsert(*rows):
-        return lake.upsert("ratings", rating(spark, *rows), ("user", "item"), F.expr(NEWER), updates)
+        return lake.upsert(
+            "ratings", rating(spark, *rows), ("user", "item"), newer=F.expr(NEWER), updates=updates
+        )
 
     assert upsert(("a", "x", 3.0), ("b", "x", 3.0)) == Upserted(2, 0, 0, 1)
     assert upsert(("a", "x", 4.0), ("b", "x", 2.0), ("c", "x", 1.0)) == Upserted(1, 1, 1, 2)
@@ -110,9 +112,9 @@ def test_tables_of_a_catalog_schema(spark, tmp_path):
     lake = Lakehouse(spark, Lake(catalog="nightly", model_store=str(tmp_path)))
     lake.create("ratings")
     version = lake.append("ratings", rating(spark, ("a", "x", 3.0)))
-    lake.upsert(
-        "ratings", rating(spark, ("a", "x", 5.0)), ("user", "item"), F.expr(NEWER), {"rating": "new.rating"}
-    )
+    updates = {"rating": "new.rating"}
+    new = rating(spark, ("a", "x", 5.0))
+    lake.upsert("ratings", new, ("user", "item"), newer=F.expr(NEWER), updates=updates)
     assert spark.table("nightly.ratings").first()["rating"] == 5.0
     assert lake.read("ratings", version).first()["rating"] == 3.0
     spark.sql("DROP SCHEMA nightly CASCADE")

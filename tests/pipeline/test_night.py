@@ -8,10 +8,8 @@ import json
 from datetime import date
 
 import pytest
-import yaml
 from pyspark.sql import functions as F
 
-from recsys_spark.config import load_config
 from recsys_spark.errors import (
     ConfigError,
     LakeError,
@@ -22,63 +20,14 @@ from recsys_spark.errors import (
 )
 from recsys_spark.models.pairwise import PairwiseModel
 from recsys_spark.models.popularity import PopularityModel
-from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.ingest import ingest
-from recsys_spark.pipeline.night import Night, redacted
+from recsys_spark.pipeline.night import redacted
 from recsys_spark.pipeline.publish import published
 from recsys_spark.pipeline.recommend import check_lists
 from recsys_spark.pipeline.show import sample_users, show_runs, show_user
 from recsys_spark.pipeline.steps import STEPS, run_night, steps_of
 from recsys_spark.recommend.top_n import ListRequest, explode_lists
-
-DAY, NEXT = date(2024, 6, 30), date(2024, 7, 1)
-COLUMNS = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
-PARTS = ("inserted", "updated", "duplicates", "unchanged", "rejected")
-
-
-class Shop:
-    """A lake and an inbox, and nights over them."""
-
-    def __init__(self, spark, folder):
-        self.spark, self.folder = spark, folder
-        (folder / "in").mkdir()
-        self.file = folder / "in" / "ratings.csv"
-        self.tree = {
-            "lake": {"root": str(folder / "lake")},
-            "ingest": {
-                "source": {"format": "csv", "path": str(folder / "in"), "columns": COLUMNS},
-                "scale": [1, 5],
-                "max_rejected_fraction": 0.5,
-            },
-            "models": ["popularity", "als"],
-            "als": {"rank": 4, "maxIter": 3, "implicitPrefs": True},
-            "evaluate": {"cutoffs": [3], "champion_metric": "ndcg@3", "bootstrap": 20},
-            "recommend": {"n": 4},
-        }
-
-    def receive(self, *lines):
-        self.file.write_text("\n".join(["u,i,r,t", *lines]) + "\n", encoding="utf-8")
-
-    def night(self, day=DAY, **changes):
-        path = self.folder / "conf.yaml"
-        path.write_text(yaml.safe_dump({**self.tree, **changes}), encoding="utf-8")
-        return Night(self.spark, load_config(path, REGISTRY, environment={}), day)
-
-    def ingested(self, *lines, day=DAY):
-        self.receive(*lines)
-        night = self.night(day)
-        ingest(night)
-        counts = night.ledger.last_done("ingest")["counts"]
-        assert counts["read"] == len(lines) == sum(counts[part] for part in PARTS)
-        return {part: counts[part] for part in PARTS if counts[part]}
-
-    def rows(self, table, *columns):
-        return sorted(tuple(row) for row in self.night().lake.read(table).select(*columns).collect())
-
-
-@pytest.fixture
-def shop(spark, tmp_path):
-    return Shop(spark, tmp_path)
+from tests.pipeline.shop import DAY, NEXT, Shop
 
 
 @pytest.mark.slow

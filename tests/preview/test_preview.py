@@ -93,7 +93,7 @@ def section(path):
                     "columns": {"user": "user", "item": "item", "event": "event", "timestamp": "when"},
                     "text": {"delimiter": "|", "escape": "\\"},
                 },
-                "events": {"buy": 1.0, "view": 1.0},
+                "events": {"weights": {"buy": 1.0, "view": 1.0}},
             },
         ),
         (
