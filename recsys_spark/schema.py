@@ -18,6 +18,24 @@ IdType = Literal["integer", "long", "string"]
 ID_SQL_TYPES: Final[dict[str, str]] = {"integer": "int", "long": "bigint", "string": "string"}
 """Spark SQL type of each :data:`IdType`."""
 
+FeatureType = Literal[
+    "string", "int", "bigint", "double", "boolean", "date", "timestamp", "array<string>", "array<float>"
+]
+"""The types a side feature of users or items may have, as Spark SQL names them."""
+
+USUAL_FEATURES: Final[dict[str, FeatureType]] = {
+    "title": "string",
+    "genres": "array<string>",
+    "year": "int",
+    "age": "int",
+    "gender": "string",
+    "occupation": "string",
+    "zip": "string",
+}
+"""Feature → the type it has unless another is declared. The first two are roles: titles are shown, and the
+diversity of lists is that of their genres.
+"""
+
 MAX_ID_LENGTH: Final = 256
 """Longest string id, in characters."""
 

@@ -147,8 +147,10 @@ def _type(schema: dict[str, Any]) -> tuple[str, str]:
             part for part in (size, allowed and f"each {allowed}") if part
         )
     if schema["type"] == "object":
-        kind, allowed = _type(schema["additionalProperties"])
-        names = _type(schema["propertyNames"])[1] if "propertyNames" in schema else ""
+        patterns = schema.get("patternProperties", {"": schema.get("additionalProperties")})
+        ((pattern, values),) = patterns.items()
+        kind, allowed = _type(values)
+        names = _cell(f"`{pattern}`") if pattern else ""
         bounds = [f"keys {names}" if names else "", f"each {allowed}" if allowed else ""]
         return f"mapping to {_plural(kind)}", ", ".join(bound for bound in bounds if bound)
     kind = schema.get("format") or {"boolean": "true or false"}.get(schema["type"], schema["type"])

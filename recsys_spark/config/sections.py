@@ -10,7 +10,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from recsys_spark.schema import SEEDED, IdType
+from recsys_spark.schema import SEEDED, USUAL_FEATURES, FeatureType, IdType
+
+RESERVED_FEATURES = ("user", "item", "fault", "raw", "source_file", "reason")
+"""Names that no side feature may have."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -136,10 +139,36 @@ class SideTable(Section):
     """How lines divide into fields, for csv."""
     id: str
     """Source column that holds the id."""
-    columns: dict[Literal["title", "year", "genres", "age", "gender", "occupation", "zip"], str] = {}
-    """Feature → source column. Users have age, gender, occupation, zip; items have title, year, genres."""
+    columns: dict[Annotated[str, Field(pattern=r"^[^\W\d]\w*$")], str] = {}
+    """Feature → source column: any features, under names of your own. Two names are roles: ``title`` is what
+    is shown, and the diversity of lists is that of their items' ``genres``.
+    """
+    types: dict[str, FeatureType] = {}
+    """Feature → its type. Without it ``genres`` is an array, ``year`` and ``age`` are whole numbers, and all
+    others what their columns are: in text files and JSON text.
+    """
     list_separator: str = Field("|", min_length=1)
-    """Separator of genres in one field."""
+    """Separator of the entries of an array in one field of text; numbers may have commas or blanks too."""
+
+    @model_validator(mode="after")
+    def _features(self) -> Self:
+        taken = {name.casefold() for name in RESERVED_FEATURES}
+        for name in self.columns:
+            if name.casefold() in taken:
+                raise ValueError(f"columns has {name!r} twice, but for capitals, or the tables need the name")
+            taken.add(name.casefold())
+        for name, kind in self.types.items():
+            if name not in self.columns:
+                raise ValueError(f"types names {name!r}, which is not among columns")
+            if name in ("title", "genres") and kind != USUAL_FEATURES[name]:
+                raise ValueError(f"{name} is always {USUAL_FEATURES[name]}: give {kind} another name")
+        return self
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the features; a title tells the ``year``."""
+        names = list(self.columns)
+        return [*names, "year"] if "title" in names and "year" not in names else names
 
 
 class SyntheticSource(Section):

@@ -24,8 +24,9 @@ from recsys_spark.data.cells import (
     typed_id,
     untyped_id,
 )
+from recsys_spark.data.features import feature, feature_types, is_given
 from recsys_spark.errors import SourceError
-from recsys_spark.schema import EVENT, ITEM, MAX_ID_LENGTH, RATING, TIMESTAMP, USER, IdType
+from recsys_spark.schema import EVENT, ITEM, MAX_ID_LENGTH, RATING, TIMESTAMP, USER, FeatureType, IdType
 
 REASONS: dict[str, str] = {
     "undecodable_bytes": "the bytes are not text in the declared encoding",
@@ -40,6 +41,7 @@ REASONS: dict[str, str] = {
     "unparsable_item": "the item id is a number with a fraction, or no number where one is declared",
     "unparsable_event": "the event is none of those declared",
     "unparsable_rating": "the rating is missing or not a number",
+    "unparsable_<feature>": "a feature of users or items is not of its type",
     "unparsable_timestamp": "the timestamp is missing, not a time, or may be Excel's days",
     "not_finite_rating": "the rating is NaN or infinite",
     "rating_out_of_scale": "the rating is outside the declared scale",
@@ -179,20 +181,21 @@ def rejected_rows(rows: DataFrame) -> DataFrame:
     )
 
 
-def clean_side_table(raw: DataFrame, key: str, id_type: IdType, types: Mapping[str, str]) -> DataFrame:
+def clean_side_table(
+    raw: DataFrame, key: str, id_type: IdType, declared: Mapping[str, FeatureType] | None = None
+) -> DataFrame:
     """Typed features of users or items, each row with the reason for its rejection or null.
 
     Parameters
     ----------
     raw : DataFrame
-        ``key``, the features of ``types`` that the source has, ``fault``, ``raw``, ``source_file``.
+        ``key``, any features, ``fault``, ``raw``, ``source_file``.
     key : str
         ``user`` or ``item``.
     id_type : str
         Type of the id: ``integer``, ``long`` or ``string``.
-    types : mapping of str to str
-        Feature → Spark SQL type. A cell that cannot be cast becomes null; a feature that the source lacks is
-        null in every row.
+    declared : mapping of str to str, optional
+        Feature → its type; the others have the usual types of their names, or those of their columns.
 
     Returns
     -------
@@ -203,23 +206,27 @@ def clean_side_table(raw: DataFrame, key: str, id_type: IdType, types: Mapping[s
     Raises
     ------
     SourceError
-        A typed source has ids that are neither whole numbers nor strings.
+        A typed source has ids that are neither whole numbers nor strings, or columns that are no features.
     """
-    kinds = {field.name: field.dataType for field in raw.schema.fields}
+    kinds = {
+        field.name: field.dataType for field in raw.schema if field.name not in (key, FAULT, RAW, SOURCE_FILE)
+    }
+    types = feature_types(kinds, declared or {})
+    values = {name: feature(name, kinds[name], wanted) for name, wanted in types.items()}
     cell = F.col(key).cast("string")
     typed = _id(raw.schema[key], id_type)
-    missing = f"missing_{key}"
     reason = F.coalesce(
         F.col(FAULT),
         F.when(_has_controls(raw), F.lit("control_characters")),
-        F.when(_blank(cell), F.lit(missing)),
+        F.when(_blank(cell), F.lit(f"missing_{key}")),
         F.when(F.length(cell) > MAX_ID_LENGTH, F.lit("id_too_long")),
         F.when(typed.isNull(), F.lit(f"unparsable_{key}")),
+        *(
+            F.when(value.isNull() & is_given(name, kinds[name]), F.lit(f"unparsable_{name}"))
+            for name, value in values.items()
+        ),
     )
-    features = [
-        (_feature(name, kind) if name in kinds else F.lit(None).cast(kind)).alias(name)
-        for name, kind in types.items()
-    ]
+    features = [value.alias(name) for name, value in values.items()]
     return raw.select(typed.alias(key), *features, reason.alias(REASON), RAW, SOURCE_FILE)
 
 
@@ -272,14 +279,6 @@ def _number(raw: DataFrame, name: str) -> Column:
     if not isinstance(kind, T.StringType | T.NumericType):
         return F.lit(None).cast("double")
     return number(F.col(name), kind)
-
-
-def _feature(name: str, kind: str) -> Column:
-    cell = F.col(name)
-    if kind != "int":
-        return cell.try_cast(kind)
-    # "25.0" is 25: pandas writes whole numbers so where others are missing
-    return F.coalesce(cell.try_cast(kind), cell.try_cast("double").try_cast(kind))
 
 
 def _rating(raw: DataFrame, rules: Rules) -> Column:

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Events
 from recsys_spark.data.cleaning import REASON
+from recsys_spark.data.features import date_of
 from recsys_spark.schema import EVENT, ITEM, RATING, TIMESTAMP, USER
 
 UNNAMED = "event"
@@ -68,7 +69,7 @@ def month_of(timestamp: Column) -> Column:
     Column
         Of type date.
     """
-    return F.trunc(F.date_from_unix_date(F.floor(F.unix_micros(timestamp) / _DAY).cast("int")), "MM")
+    return F.trunc(date_of(timestamp), "MM")
 
 
 def end_of(day: date) -> datetime:

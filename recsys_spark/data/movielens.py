@@ -15,7 +15,8 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Delimited
 from recsys_spark.data.cleaning import SOURCE_FILE
 from recsys_spark.data.download import extract
-from recsys_spark.data.sources import RawTables, read_cells, split_list, year_of
+from recsys_spark.data.features import split_list, year_of
+from recsys_spark.data.sources import RawTables, read_cells
 from recsys_spark.errors import SourceError
 
 GENRES_100K = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_, or_
@@ -27,6 +27,7 @@ from recsys_spark.console import progress_line
 from recsys_spark.data.cells import untyped_id
 from recsys_spark.data.cleaning import FAULT, HEADER_LINE, RAW, SOURCE_FILE, UNTYPED
 from recsys_spark.data.delimited import decoded, field, readable, unclosed, with_fields
+from recsys_spark.data.features import split_list, split_numbers, year_of
 from recsys_spark.data.files import (
     HEAD_BYTES,
     MANY_FILES,
@@ -38,13 +39,12 @@ from recsys_spark.data.files import (
 )
 from recsys_spark.data.sniffing import excel_note, packed_problem, text_problem
 from recsys_spark.errors import SourceError, summary
-from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER
+from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER, USUAL_FEATURES
 
 SNIFFED_FILES = 64
 """Files whose beginnings are looked at before all are read."""
 
 IDS = (USER, ITEM)
-NUMERIC_FEATURES = ("age", "year")
 
 _HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F]"
 _HALF_CHARACTER = f"{_HIGH}(?!{_LOW})|(?<!{_HIGH}){_LOW}"
@@ -96,19 +96,28 @@ def read_source(spark: SparkSession, source: FileSource) -> RawTables:
 def _side(spark: SparkSession, side: SideTable | None, key: str) -> DataFrame | None:
     if side is None:
         return None
-    columns = {key: side.id, **{str(role): name for role, name in side.columns.items()}}
-    raw = read_cells(spark, side.format, side.path, columns, side.text)
-    if "genres" in raw.columns and raw.schema["genres"].dataType.simpleString() == "string":
-        texts = split_list("genres", side.list_separator)
-        arrays = F.from_json("genres", "array<string>") if side.format == "json" else F.lit(None)
-        raw = raw.withColumn("genres", F.coalesce(arrays, texts))
-    if "year" not in raw.columns and "title" in raw.columns:
+    types = {name: side.types.get(name) or USUAL_FEATURES.get(name) for name in side.columns}
+    numbers = [name for name, wanted in types.items() if wanted in ("int", "bigint", "double")]
+    raw = read_cells(spark, side.format, side.path, {key: side.id, **side.columns}, side.text, numbers)
+    splits = {"array<string>": split_list, "array<float>": split_numbers}
+    for name, wanted in types.items():
+        if wanted in splits and isinstance(raw.schema[name].dataType, T.StringType):
+            parts = splits[wanted](name, side.list_separator)
+            if side.format == "json":
+                parts = F.coalesce(F.from_json(name, "array<string>"), parts)
+            raw = raw.withColumn(name, parts)
+    if "year" in side.features and "year" not in types:
         raw = raw.withColumn("year", year_of("title"))
     return raw
 
 
 def read_cells(
-    spark: SparkSession, kind: str, path: str, columns: Mapping[str, str], text: Delimited | None = None
+    spark: SparkSession,
+    kind: str,
+    path: str,
+    columns: Mapping[str, str],
+    text: Delimited | None = None,
+    numbers: Collection[str] = (),
 ) -> DataFrame:
     """Cells of the mapped columns of one input.
 
@@ -124,6 +133,8 @@ def read_cells(
         Role, such as ``user``, → column in the source.
     text : Delimited, optional
         How the lines of ``csv`` are split into fields; by default at commas, with a header.
+    numbers : collection of str
+        Roles beside rating, time and ids that are numbers, which may have a decimal comma.
 
     Returns
     -------
@@ -137,46 +148,10 @@ def read_cells(
         The path does not exist, is empty, or lacks a mapped column.
     """
     if kind == "csv":
-        return _delimited(spark, path, columns, text or Delimited())
+        return _delimited(spark, path, columns, text or Delimited(), numbers)
     if kind == "json":
         return _json_lines(spark, path, columns)
     return _typed(spark, kind, path, columns)
-
-
-def split_list(column: str, separator: str) -> Column:
-    """A field such as ``Comedy|Drama`` as an array, without blanks; "(no genres listed)" is an empty one.
-
-    Parameters
-    ----------
-    column : str
-        Name of the field's column.
-    separator : str
-        What stands between two entries, taken literally.
-
-    Returns
-    -------
-    Column
-        Of type array<string>.
-    """
-    parts = F.split(F.col(column), re.escape(separator), -1)
-    return F.filter(parts, lambda part: (F.trim(part) != "") & (part != "(no genres listed)"))
-
-
-def year_of(title: str) -> Column:
-    """The year that ends a title, as in ``Toy Story (1995)`` or ``A Series (2009–2012)``.
-
-    Parameters
-    ----------
-    title : str
-        Name of the title's column.
-
-    Returns
-    -------
-    Column
-        Of type int; null where the title ends with no year.
-    """
-    year = F.regexp_extract(F.col(title), r"\((\d{4})[^()]*\)\s*$", 1)
-    return F.when(year != "", year.try_cast("int"))
 
 
 def _listed(spark: SparkSession, path: str) -> Listing:
@@ -237,7 +212,9 @@ def _require_text(spark: SparkSession, name: str, text: Delimited, json: bool) -
         raise SourceError(f"{name}: {problem}")
 
 
-def _delimited(spark: SparkSession, path: str, columns: Mapping[str, str], text: Delimited) -> DataFrame:
+def _delimited(
+    spark: SparkSession, path: str, columns: Mapping[str, str], text: Delimited, numbers: Collection[str]
+) -> DataFrame:
     lines, listing = _lines(spark, path, text)
     folders = _folder_columns(listing)
     names, header = _header(spark, path, text)
@@ -246,7 +223,10 @@ def _delimited(spark: SparkSession, path: str, columns: Mapping[str, str], text:
         names, header = text.names, None
     in_lines = {role: name for role, name in columns.items() if name in names or name not in folders}
     positions = _positions(path, names, in_lines, text)
-    cells = {role: _in_decimals(role, field(at, text), text) for role, at in positions.items()}
+    cells = {
+        role: _in_decimals(role, field(at, text), text, (TIMESTAMP, *IDS, *numbers))
+        for role, at in positions.items()
+    }
     cells |= {
         role: _folder_value(F.col(SOURCE_FILE), name)
         for role, name in columns.items()
@@ -278,7 +258,7 @@ def _delimited(spark: SparkSession, path: str, columns: Mapping[str, str], text:
     )
 
 
-def _in_decimals(role: str, cell: Column, text: Delimited) -> Column:
+def _in_decimals(role: str, cell: Column, text: Delimited, numbers: Collection[str]) -> Column:
     """Numbers with the point that Spark reads; with a comma declared, a point is no part of a rating."""
     if text.decimal == ".":
         return cell
@@ -286,7 +266,7 @@ def _in_decimals(role: str, cell: Column, text: Delimited) -> Column:
     pointed = F.contains(cell, F.lit("."))
     if role == RATING:
         return F.when(~pointed, commas)
-    if role in (TIMESTAMP, *IDS, *NUMERIC_FEATURES):
+    if role in numbers:
         return F.when(~pointed & cell.rlike(r"^\s*[+-]?\d+,\d+\s*$"), commas).otherwise(cell)
     return cell
 

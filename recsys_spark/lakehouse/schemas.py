@@ -72,13 +72,13 @@ TABLES: dict[str, Table] = {
         partition=("run_date",),
     ),
     "users": Table(
-        "one row per user",
-        {"user": "{user}", "age": "int", "gender": "string", "occupation": "string", "zip": "string"},
+        "one row per user, with any features",
+        {"user": "{user}"},
         required=("user",),
     ),
     "items": Table(
-        "one row per item",
-        {"item": "{item}", "title": "string", "year": "int", "genres": "array<string>"},
+        "one row per item, with any features",
+        {"item": "{item}"},
         required=("item",),
     ),
     "negatives": Table(

@@ -91,8 +91,14 @@ class Lakehouse:
             return bool(DeltaTable.isDeltaTable(self.spark, self._path(name)))
         return self.spark.catalog.tableExists(f"{self.location.catalog}.{name}")
 
-    def create(self, name: str, user_type: IdType = "string", item_type: IdType = "string") -> None:
-        """Create the table with its constraints, unless it exists.
+    def create(
+        self,
+        name: str,
+        user_type: IdType = "string",
+        item_type: IdType = "string",
+        features: Mapping[str, str] | None = None,
+    ) -> list[str]:
+        """Create the table with its constraints, unless it exists; then add the features that it lacks.
 
         Parameters
         ----------
@@ -100,28 +106,39 @@ class Lakehouse:
             A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
         user_type, item_type : str
             ``integer``, ``long`` or ``string``.
+        features : mapping of str to str, optional
+            Further column → SQL type, for ``users`` and ``items``.
+
+        Returns
+        -------
+        list of str
+            Columns that the table has and that are none of these.
 
         Raises
         ------
         LakeError
-            It exists, with other types of ids.
+            It exists, with other types of ids or features.
         """
         types = {"user": ID_SQL_TYPES[user_type], "item": ID_SQL_TYPES[item_type]}
         columns = {column: kind.format(**types) for column, kind in TABLES[name].columns.items()}
+        features = features or {}
         if self.exists(name):
-            self._require_types(name, columns)
-            return
+            present = self._present(name)
+            self._require_types(name, present, columns)
+            self._add(name, present, features)
+            return [column for column in present if column not in {*columns, *features}]
         table = TABLES[name]
         builder = DeltaTable.createIfNotExists(self.spark)
         if self.location.root:
             builder = builder.location(self._path(name))
         else:
             builder = builder.tableName(self._identifier(name))
-        for column, kind in columns.items():
+        for column, kind in {**columns, **features}.items():
             builder = builder.addColumn(column, kind, nullable=column not in table.required)
         for check, condition in (table.checks or {}).items():
             builder = builder.property(f"delta.constraints.{check}", condition)
         builder.comment(table.grain).partitionedBy(*table.partition).execute()
+        return []
 
     def version(self, name: str) -> int:
         """The table's current version.
@@ -339,11 +356,14 @@ class Lakehouse:
             location = self.location.root or self.location.catalog
             raise LakeError(f"table {name!r} is not in {location}: run the step that writes it first")
 
-    def _require_types(self, name: str, columns: Mapping[str, str]) -> None:
+    def _present(self, name: str) -> dict[str, str]:
+        """Column → SQL type of an existing table."""
         try:
-            present = dict(self.read(name).dtypes)
+            return dict(self.read(name).dtypes)
         except AnalysisException as error:
             raise LakeError(f"table {name!r} cannot be read: {str(error).splitlines()[0]}") from None
+
+    def _require_types(self, name: str, present: Mapping[str, str], columns: Mapping[str, str]) -> None:
         for column, kind in columns.items():
             if column not in present:
                 raise LakeError(f"table {name!r} has no column {column!r}: start a new lake")
@@ -352,3 +372,19 @@ class Lakehouse:
                     f"table {name!r} has column {column!r} as {present[column]}, the data has it as {kind}: "
                     "declare the same id types, or start a new lake"
                 )
+
+    def _add(self, name: str, present: Mapping[str, str], features: Mapping[str, str]) -> None:
+        """Add the features that a table lacks, in one commit."""
+        folded = {column.casefold(): column for column in present}
+        for column, kind in features.items():
+            known = folded.get(column.casefold(), column)
+            if known != column or present.get(column, kind) != kind:
+                raise LakeError(
+                    f"table {name!r} has column {known!r} as {present[known]}, the source has {column!r} as "
+                    f"{kind}: declare its type in ingest.source.{name}.types, or map it under another name"
+                )
+        missing = [column for column in features if column not in present]
+        if missing:
+            added = {column: F.lit(None).cast(features[column]) for column in missing}
+            nothing = self.read(name).limit(0).withColumns(added)
+            self._write(name, nothing, "append", mergeSchema="true")

@@ -25,7 +25,7 @@ from recsys_spark.training.barrier import id_types_of
 from recsys_spark.training.gradient.job import GradientFit, TrainingData, fit_gradient
 from recsys_spark.training.gradient.program import GradientOutcome, GradientProgram
 from recsys_spark.training.gradient.steps import SCHEDULES, Epoch
-from recsys_spark.training.side_features import Scales, check_columns, entries_of, scales_of
+from recsys_spark.training.side_features import Scales, check_columns, entries_of, has_scale, scales_of
 
 OutcomeT = TypeVar("OutcomeT", bound=GradientOutcome)
 
@@ -239,7 +239,7 @@ def feature_entries(
         raise ModelError("the model was fitted without features of this side")
     check_columns(frame, [id_name, *columns])
     for name in columns:
-        is_number = isinstance(frame.schema[name].dataType, T.NumericType)
+        is_number = has_scale(frame, name)
         if is_number != (name in scales):
             fitted, found = ("text", "a number") if is_number else ("a number", "text")
             raise ModelError(f"feature column {name!r} is {found} here and was {fitted} in the fit: cast it")

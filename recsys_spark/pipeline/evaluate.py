@@ -86,6 +86,7 @@ def _ranking(night: Night, record: StepRecord, models: dict[str, RecommenderMode
     if lake.exists("items"):
         record.versions_read["items"] = lake.version("items")
         items = lake.read("items", record.versions_read["items"])
+        items = items if "genres" in items.columns else None
     measured = settings.cutoffs, settings.bootstrap, night.config.seed
     # a pair is known once: ``ratings`` has one row of each
     metrics = ranking_metrics(lists, relevant, night.known(), items, *measured, distinct=True)

@@ -20,9 +20,11 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.columns import quoted
 from recsys_spark.config import (
     Config,
     FileSource,
+    Ingest,
     MovieLensSource,
     SideTable,
     SyntheticSource,
@@ -47,11 +49,10 @@ from recsys_spark.data.sources import RawTables, read_source
 from recsys_spark.data.synthetic import synthetic_inputs, world_of
 from recsys_spark.errors import AccountingError, ConfigError, RejectedFractionError, SourceError
 from recsys_spark.lakehouse.ledger import StepRecord
-from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.tables import Upserted
 from recsys_spark.pipeline.derive import derive_ratings, require_one_kind
 from recsys_spark.pipeline.night import Night
-from recsys_spark.schema import EVENT, ITEM, TIMESTAMP, USER, IdType
+from recsys_spark.schema import EVENT, ITEM, TIMESTAMP, USER, FeatureType, IdType
 
 NEWER = """
     (old.timestamp IS NULL AND new.timestamp IS NOT NULL) OR new.timestamp > old.timestamp
@@ -117,7 +118,8 @@ def ingest(night: Night) -> None:
         require_one_kind(night)
         user_type, item_type = settings.id_types
         rows = _clean(inputs.ratings, _rules(night, user_type, item_type), settings.has_events)
-        users, items = _side(inputs.users, USER, user_type), _side(inputs.items, ITEM, item_type)
+        users = _side(inputs.users, USER, user_type, _types(settings, "users"))
+        items = _side(inputs.items, ITEM, item_type, _types(settings, "items"))
         cleaned = {main: rows, "users": users, "items": items}
         present = {name: rows for name, rows in cleaned.items() if rows is not None}
         try:
@@ -127,7 +129,10 @@ def ingest(night: Night) -> None:
             for name, table in present.items():
                 _require_few_rejected(night, name, table)
             for name, table in present.items():
-                night.lake.create(name, user_type, item_type)
+                features = dict(table.latest.drop(USER, ITEM).dtypes) if name in ("users", "items") else {}
+                unnamed = night.lake.create(name, user_type, item_type, features)
+                if unnamed:
+                    progress_line(f"  {name}: {', '.join(unnamed)} not in the source, left as in the table")
                 before = night.lake.version(name)
                 _account(record, name, table, _upsert(night, name, table.latest))
                 if name == "events":
@@ -212,6 +217,12 @@ def _rules(night: Night, user_type: IdType, item_type: IdType) -> Rules:
     )
 
 
+def _types(settings: Ingest, name: str) -> Mapping[str, FeatureType]:
+    """The declared types of the features of ``users`` or ``items``."""
+    side = getattr(settings.source, name, None)
+    return side.types if isinstance(side, SideTable) else {}
+
+
 def _clean(raw: DataFrame, rules: Rules, has_events: bool) -> _Cleaned:
     rows = clean_ratings(raw, rules)
     keyed = (distinct_events(rows) if has_events else latest_per_pair(rows)).persist(
@@ -231,12 +242,12 @@ def _clean(raw: DataFrame, rules: Rules, has_events: bool) -> _Cleaned:
     )
 
 
-def _side(raw: DataFrame | None, key: str, id_type: IdType) -> _Cleaned | None:
+def _side(
+    raw: DataFrame | None, key: str, id_type: IdType, declared: Mapping[str, FeatureType]
+) -> _Cleaned | None:
     if raw is None:
         return None
-    table = TABLES[f"{key}s"]
-    features = {name: kind for name, kind in table.columns.items() if name != key}
-    rows = clean_side_table(raw, key, id_type, features).persist()
+    rows = clean_side_table(raw, key, id_type, declared).persist()
     counted = (
         rows.groupBy(REASON).agg(F.count("*").alias("rows"), F.count_distinct(key).alias("keys")).collect()
     )
@@ -244,9 +255,11 @@ def _side(raw: DataFrame | None, key: str, id_type: IdType) -> _Cleaned | None:
     counted = [row for row in counted if row[REASON] != HEADER_LINE]
     rejected = {row[REASON]: row["rows"] for row in counted if row[REASON] is not None}
     distinct = sum(row["keys"] for row in counted if row[REASON] is None)
+    features = [name for name in rows.columns if name not in (key, REASON, RAW, SOURCE_FILE)]
     # of several rows of an id the largest stays: any rule would do that does not depend on the order of rows
-    whole = F.max(F.struct(*features)).alias("features")
-    latest = rows.where(F.col(REASON).isNull()).groupBy(key).agg(whole).select(key, "features.*")
+    whole = F.max(F.struct(F.lit(0).alias("0"), *map(quoted, features))).alias("features")
+    chosen = (F.col(f"features.{quoted(name)}") for name in features)
+    latest = rows.where(F.col(REASON).isNull()).groupBy(key).agg(whole).select(key, *chosen)
     return _Cleaned(rows, sum(row["rows"] for row in counted), rejected, headers, latest, distinct, rows)
 
 
@@ -332,9 +345,9 @@ def _upsert(night: Night, name: str, latest: DataFrame) -> Upserted:
         within = reduce(or_, (F.col("old.month").eqNullSafe(F.lit(month)) for month in months))
         return night.lake.upsert(name, rows, (USER, ITEM, EVENT, TIMESTAMP), within=within)
     key = name.removesuffix("s")
-    features = [column for column in TABLES[name].columns if column != key]
-    differs = F.expr(" OR ".join(f"NOT (new.{column} <=> old.{column})" for column in features))
-    updates = {column: f"new.{column}" for column in features}
+    features = [quoted(column) for column in latest.columns if column != key]
+    differs = F.expr(" OR ".join(["false", *(f"NOT (new.{f} <=> old.{f})" for f in features)]))
+    updates = {feature: f"new.{feature}" for feature in features}
     return night.lake.upsert(name, latest, (key,), newer=differs, updates=updates)
 
 

@@ -13,7 +13,7 @@ from datetime import date
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.config import Config, config_problem
+from recsys_spark.config import Config, FileSource, config_problem
 from recsys_spark.console import working
 from recsys_spark.data.events import as_of, pair_worths
 from recsys_spark.data.split import FOLD_IN, PART, TEST, TRAIN, split_ratings
@@ -39,8 +39,16 @@ def check_models(config: Config) -> None:
     ConfigError
         Key path, what was given, what is allowed.
     """
+    source = config.ingest.source
     for name in config.models:
-        estimator_of(config, name)
+        for side, columns in estimator_of(config, name).feature_columns().items():
+            if isinstance(source, FileSource):
+                table = source.users if side == "user" else source.items
+                known = table.features if table is not None else []
+                unknown = [column for column in columns if column not in known]
+                if unknown:
+                    key, allowed = f"{name}.{side}FeatureCols", f"features of ingest.source.{side}s: {known}"
+                    raise ConfigError(config_problem(config.origin, key, unknown, allowed))
     fixed = [name for name in config.models if not REGISTRY[name].model.scores_new_users]
     if config.split.method == "holdout_users" and fixed:
         allowed = f"with models that score users they were not fitted on, which {', '.join(fixed)} cannot"

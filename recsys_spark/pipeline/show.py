@@ -47,7 +47,7 @@ def show_user(lake: Lakehouse, user: str, run_date: date | None = None) -> None:
     listed = [row.asDict() for row in _titled(lake, lists.where(same)).orderBy(RANK).collect()]
     if not rows and not listed:
         raise LakeError(f"no user {user!r}, neither in ratings nor in recommendations")
-    titled = ["title", "genres"] if lake.exists("items") else []
+    titled = _roles(lake)
     for row in rows + listed:
         row[ITEM] = str(row[ITEM])  # an id, not a number
     table(f"User {user}: best-rated {len(rows)} of the history", rows, [ITEM, *titled, "rating", "timestamp"])
@@ -125,11 +125,19 @@ def show_metrics(lake: Lakehouse, run_id: str, k: int) -> None:
     table(f"Metrics at k = {k} on the held-out part", models.values(), ["model", *names])
 
 
+def _roles(lake: Lakehouse) -> list[str]:
+    """Which of title and genres the items have."""
+    columns = lake.read("items").columns if lake.exists("items") else []
+    return [name for name in ("title", "genres") if name in columns]
+
+
 def _titled(lake: Lakehouse, rows: DataFrame) -> DataFrame:
-    if not lake.exists("items"):
+    roles = _roles(lake)
+    if not roles:
         return rows
-    genres = F.array_join("genres", ", ").alias("genres")
-    return rows.join(F.broadcast(lake.read("items").select(ITEM, "title", genres)), ITEM, "left")
+    shown = {"title": F.col("title"), "genres": F.array_join("genres", ", ").alias("genres")}
+    items = lake.read("items").select(ITEM, *(shown[role] for role in roles))
+    return rows.join(F.broadcast(items), ITEM, "left")
 
 
 def _listed(values: dict[str, Any]) -> str:

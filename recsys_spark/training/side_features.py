@@ -1,9 +1,11 @@
 """Side features of users and items: any columns, as names with weights, of which each has an embedding.
 
 A categorical value is the feature ``column=value`` of weight 1; an array is all its values', of weight 1 / n
-each; a number is the feature ``column``, weighted by the number itself, scaled to mean 0 and deviation 1.
-What is null, or was never seen in training, is no feature. The vector of a user or item is its own embedding
-plus the weighted sum of its features' (Kula 2015), so that those without a history have one too.
+each; a number is the feature ``column``, weighted by the number itself, scaled to mean 0 and deviation 1, and
+so is a date or a time, in days. An array of floats is an embedding: the features ``column[0]``, ``column[1]``
+…, weighted by its numbers, scaled so that its mean square length is 1. What is null, or was never seen in
+training, is no feature. The vector of a user or item is its own embedding plus the weighted sum of its
+features' (Kula 2015), so that those without a history have one too.
 """
 
 from __future__ import annotations
@@ -76,21 +78,38 @@ class Features:
 
 
 def scales_of(frame: DataFrame, columns: list[str]) -> Scales:
-    """Mean and deviation of the numeric ones among ``columns``. One pass, none where no column is numeric.
+    """Mean and deviation of the numbers and times among ``columns``; 0 and the length of the embeddings. One
+    pass, none where no column has a scale.
 
     Raises
     ------
     ModelError
-        A column is missing, or of a type that makes no feature.
+        A column is missing, or of a type that makes no feature; or embeddings are of several lengths.
     """
     check_columns(frame, columns)
-    numeric = [column for column in columns if isinstance(frame.schema[column].dataType, T.NumericType)]
-    if not numeric:
+    numeric = [column for column in columns if _is_numeric(frame, column)]
+    embeddings = [column for column in columns if _is_embedding(frame, column)]
+    if not numeric and not embeddings:
         return {}
-    wanted = [statistic(_finite(column)) for column in numeric for statistic in (F.mean, F.stddev_pop)]
-    values: Any = frame.agg(*wanted).first()
-    pairs = zip(numeric, values[::2], values[1::2], strict=True)
-    return {column: [mean or 0.0, deviation or 1.0] for column, mean, deviation in pairs}
+    wanted = [statistic(_finite(frame, column)) for column in numeric for statistic in (F.mean, F.stddev_pop)]
+    for column in embeddings:
+        cell = F.col(quoted(column))
+        square = F.aggregate(cell, F.lit(0.0), lambda total, value: total + value * value)
+        wanted += [F.sqrt(F.mean(square)), F.min(F.size(cell)), F.max(F.size(cell))]
+    values: list[Any] = list(frame.agg(*wanted).first() or ())
+    scales = {}
+    for column in numeric:
+        mean, deviation, *values = values
+        scales[column] = [mean or 0.0, deviation or 1.0]
+    for column in embeddings:
+        length, shortest, longest, *values = values
+        if shortest != longest:
+            raise ModelError(
+                f"feature column {column!r} has embeddings of {shortest} to {longest} numbers: all must have "
+                "one length"
+            )
+        scales[column] = [0.0, length or 1.0]
+    return scales
 
 
 def check_columns(frame: DataFrame, columns: list[str]) -> None:
@@ -142,8 +161,28 @@ def vectors_by_features(
     return entries.mapInArrow(make, schema)
 
 
-def _finite(column: str) -> Column:
-    value = F.col(quoted(column)).cast("double")
+def has_scale(frame: DataFrame, column: str) -> bool:
+    """Whether a feature column holds numbers, times or embeddings, which :func:`scales_of` has scales of."""
+    return _is_numeric(frame, column) or _is_embedding(frame, column)
+
+
+def _is_numeric(frame: DataFrame, column: str) -> bool:
+    return isinstance(frame.schema[column].dataType, T.NumericType | T.DateType | T.TimestampType)
+
+
+def _is_embedding(frame: DataFrame, column: str) -> bool:
+    kind = frame.schema[column].dataType
+    return isinstance(kind, T.ArrayType) and isinstance(kind.elementType, T.FloatType | T.DoubleType)
+
+
+def _finite(frame: DataFrame, column: str) -> Column:
+    """A number, or the days of a date or time since 1970; null for what is not finite."""
+    kind, cell = frame.schema[column].dataType, F.col(quoted(column))
+    if isinstance(kind, T.DateType):
+        cell = F.unix_date(cell)
+    elif isinstance(kind, T.TimestampType):
+        cell = F.unix_micros(cell) / 86_400e6
+    value = cell.cast("double")
     return F.when(~F.isnan(value) & (F.abs(value) != float("inf")), value)
 
 
@@ -155,12 +194,20 @@ def _entries(frame: DataFrame, column: str, scales: Scales) -> Column:
 
     kind = frame.schema[column].dataType
     nothing = F.array().cast("array<struct<name:string,weight:float>>")
-    if isinstance(kind, T.NumericType):
+    if _is_numeric(frame, column):
         mean, deviation = scales[column]
-        value = _finite(column)
+        value = _finite(frame, column)
         return F.when(value.isNotNull(), F.array(entry(F.lit(column), (value - mean) / deviation))).otherwise(
             nothing
         )
+    if _is_embedding(frame, column):
+        _, length = scales[column]
+
+        def component(value: Column, at: Column) -> Column:
+            name = F.concat(F.lit(f"{column}["), at.cast("string"), F.lit("]"))
+            return entry(name, F.coalesce(value, F.lit(0.0)) / length)
+
+        return F.coalesce(F.transform(F.col(quoted(column)), component), nothing)
     values = F.col(quoted(column)) if isinstance(kind, T.ArrayType) else F.array(F.col(quoted(column)))
     distinct = F.array_distinct(F.filter(values.cast("array<string>"), lambda value: value.isNotNull()))
     weight = 1 / F.size(distinct)

@@ -26,7 +26,7 @@ from recsys_spark.session import get_session
 from tests.benchmarks.report import publish, seconds
 
 SCHEMA = "userId int, movieId int, rating double, timestamp long"
-CONFIG = """
+RATINGS = """
 lake: {{root: {lake}}}
 ingest:
   source:
@@ -37,22 +37,41 @@ ingest:
     item_type: integer
   scale: [0.5, 5]
 """
+EVENTS = """
+lake: {{root: {lake}}}
+ingest:
+  source:
+    format: csv
+    path: {csv}
+    columns: {{user: userId, item: movieId, event: rating, timestamp: timestamp}}
+    user_type: integer
+    item_type: integer
+  events: {{weights: {{"1.0": 1, "2.0": 2, "3.0": 3, "4.0": 4, "5.0": 5}}, half_life: 90}}
+"""
+DATE, NEXT = date(2026, 1, 31), date(2026, 2, 1)
 REPEATS = 3
 
 
 def one_way(way: str, folder: Path) -> list[float]:
-    """Seconds of ``REPEATS`` runs of ``plain``, ``inferred``, ``deduplicated`` or ``ingest`` here; each
-    into a new table.
+    """Seconds of ``REPEATS`` runs of ``plain``, ``inferred``, ``deduplicated``, ``ingest``, ``events`` or
+    ``next``, the second night of events, here; each into a new table.
     """
     spark = get_session()
     taken = []
     for number in range(REPEATS):
         target = str(folder / f"{way}-{number}")
-        if way == "ingest":
+        if way in ("ingest", "events", "next"):
             file = folder / "conf.yaml"
-            file.write_text(CONFIG.format(lake=target, csv=folder / "csv"))
-            night = Night(spark, load_config(file, REGISTRY), date(2026, 1, 31))
-            taken.append(seconds(lambda night=night: ingest(night)))
+            text = RATINGS if way == "ingest" else EVENTS
+            file.write_text(text.format(lake=target, csv=folder / "csv"))
+            night = Night(spark, load_config(file, REGISTRY), DATE)
+            first = seconds(lambda night=night: ingest(night))
+            if way == "next":
+                file.write_text(text.format(lake=target, csv=folder / "next"))
+                night = Night(spark, load_config(file, REGISTRY), NEXT)
+                taken.append(seconds(lambda night=night: ingest(night)))
+            else:
+                taken.append(first)
         elif way == "deduplicated":
             read = spark.read.csv(str(folder / "csv"), header=True, schema=SCHEMA)
             last = F.max(F.struct("timestamp", "rating")).alias("last")
@@ -89,11 +108,15 @@ def main() -> None:
         columns = made.selectExpr(
             "user userId", "item movieId", "rating", "unix_seconds(timestamp) timestamp"
         )
+        tonight = columns.where("hash(userId, movieId) % 100 = 0").withColumn(
+            "timestamp", F.expr("1769904000 + pmod(hash(movieId), 86400)")
+        )
+        tonight.write.csv(str(folder / "next"), header=True)
         generating = seconds(lambda: columns.write.csv(str(folder / "csv"), header=True))
         rows = spark.read.csv(str(folder / "csv"), header=True, schema=SCHEMA).count()
         spark.stop()
         results = {}
-        for way in ("plain", "inferred", "deduplicated", "ingest"):
+        for way in ("plain", "inferred", "deduplicated", "ingest", "events", "next"):
             command = [sys.executable, "-m", "tests.benchmarks.ingest", "--way", way, "--folder", str(folder)]
             results[way] = json.loads(
                 subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
@@ -103,6 +126,8 @@ def main() -> None:
             "inferred": "plain Spark read with inferSchema, written to Delta",
             "deduplicated": "plain Spark read with a schema, one row per pair by groupBy, written to Delta",
             "ingest": "recsys ingest: the whole step, ledger row included",
+            "events": "the same rows as events, with the ratings derived from them",
+            "next": "the night after: events of one in a hundred of these pairs",
         }
         table = [
             {

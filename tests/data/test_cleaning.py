@@ -445,7 +445,6 @@ def test_side_table_in_json_lines(spark, tmp_path):
     inputs = read_source(
         spark, FileSource(format="csv", path=str(tmp_path / "r.csv"), columns=Columns(), items=items)
     )
-    types = {"title": "string", "year": "int", "genres": "array<string>"}
-    rows = {row["item"]: row for row in clean_side_table(inputs.items, "item", "string", types).collect()}
+    rows = {row["item"]: row for row in clean_side_table(inputs.items, "item", "string").collect()}
     assert (rows["a"]["title"], rows["a"]["year"], rows["a"]["genres"]) == ("A (1999)", 25, ["X", "Y|Z"])
     assert rows["b"]["genres"] == ["X", "Y"]

@@ -11,7 +11,6 @@ from pyspark.sql import functions as F
 from recsys_spark.data.cleaning import HEADER_LINE, Rules, clean_ratings, clean_side_table
 from recsys_spark.data.movielens import movielens_inputs
 from recsys_spark.errors import SourceError
-from recsys_spark.lakehouse.schemas import TABLES
 
 RULES = Rules(run_date=date(2024, 1, 1), user_type="integer", item_type="integer")
 FLAGS = "|".join(["0"] * 3 + ["1", "0", "1"] + ["0"] * 13)
@@ -61,8 +60,8 @@ def release(request, tmp_path):
 
 
 def side(frame, key):
-    types = {name: kind for name, kind in TABLES[f"{key}s"].columns.items() if name != key}
-    marked = clean_side_table(frame, key, "integer", types).collect()
+    types = ("title", "year", "genres") if key == "item" else ("age", "gender", "occupation", "zip")
+    marked = clean_side_table(frame, key, "integer").collect()
     rows = [row for row in marked if row["reason"] != HEADER_LINE]
     assert {row["reason"] for row in rows} == {None}
     return {row[key]: tuple(row[name] for name in types) for row in rows}

@@ -313,7 +313,7 @@ def test_decimal_comma_of_features(spark, tmp_path):
     source = FileSource(
         format="csv", path=str(tmp_path / "a.csv"), text=Delimited(delimiter=";"), users=users
     )
-    typed = clean_side_table(read_source(spark, source).users, "user", "string", {"age": "int"})
+    typed = clean_side_table(read_source(spark, source).users, "user", "string")
     (row,) = typed.where(f"{REASON} IS DISTINCT FROM '{HEADER_LINE}'").collect()
     assert (row["user"], row["age"], row["reason"]) == ("1", 34, None)
 

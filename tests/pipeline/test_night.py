@@ -424,6 +424,6 @@ def test_models_take_features_from_the_tables_of_users_and_items(shop):
     shop.tree["pairwise"]["userFeatureCols"] = ["age"]
     with pytest.raises(
         ConfigError,
-        match=r"pairwise.userFeatureCols: given \['age'\]; allowed: nothing, unless ingest.source.users",
+        match=r"pairwise.userFeatureCols: given \['age'\]; allowed: features of ingest.source.users: \[\]",
     ):
         STEPS["train"](shop.night())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
+
 import numpy as np
 import pyarrow as pa
+import pytest
 from pyspark.sql import functions as F
 
+from recsys_spark.errors import ModelError
 from recsys_spark.training.side_features import Features, entries_of, scales_of
 
 
@@ -38,6 +42,37 @@ def test_a_column_of_one_number_is_zero_everywhere(spark):
     scales = scales_of(frame, ["year"])
     weights = [row.weights for row in entries_of(frame, F.col("id"), ["year"], scales).collect()]
     assert weights == [[0.0], [0.0]]
+
+
+def test_days_and_embeddings_are_weights(spark):
+    rows = [
+        (1, date(2024, 1, 1), datetime(2024, 1, 1, tzinfo=UTC), [3.0, 4.0]),
+        (2, date(2024, 1, 3), datetime(2024, 1, 1, 12, tzinfo=UTC), [0.0, 0.0]),
+        (3, None, None, None),
+    ]
+    frame = spark.createDataFrame(rows, "id int, day date, at timestamp, vector array<float>")
+    columns = ["day", "at", "vector"]
+    scales = scales_of(frame, columns)
+    # 1 January 2024 is day 19,723; lengths 5 and 0 have the mean square 12.5
+    assert scales == {"day": [19_724.0, 1.0], "at": [19_723.25, 0.25], "vector": [0.0, np.sqrt(12.5)]}
+    found = {
+        row.id: dict(zip(row.names, row.weights, strict=True))
+        for row in entries_of(frame, F.col("id"), columns, scales).collect()
+    }
+    length = np.sqrt(12.5)
+    first = {
+        "day": -1.0,
+        "at": -1.0,
+        "vector[0]": pytest.approx(3 / length),
+        "vector[1]": pytest.approx(4 / length),
+    }
+    assert found == {1: first, 2: {"day": 1.0, "at": 1.0, "vector[0]": 0.0, "vector[1]": 0.0}, 3: {}}
+
+
+def test_embeddings_of_several_lengths_are_refused(spark):
+    frame = spark.createDataFrame([(1, [1.0]), (2, [1.0, 2.0, 3.0])], "id int, vector array<float>")
+    with pytest.raises(ModelError, match="'vector' has embeddings of 1 to 3 numbers"):
+        scales_of(frame, ["vector"])
 
 
 def entries():
