@@ -1,4 +1,4 @@
-"""What all formats share: the files of a path, their lines, the columns that are mapped and those of folders."""
+"""What all formats share: the files of a path, their lines, mapped columns, and those that folders carry."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import csv
 import gzip
 import io
 import json
@@ -14,37 +13,15 @@ from datetime import UTC, date, datetime
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from pyspark.sql import functions as F
 
-from recsys_spark.config import Columns, Delimited, FileSource, SideTable
-from recsys_spark.data.cleaning import HEADER_LINE, REASON, Rules, clean_ratings, clean_side_table
+from recsys_spark.config import Delimited, FileSource, SideTable
+from recsys_spark.data.cleaning import HEADER_LINE, REASON, Rules, clean_side_table
 from recsys_spark.data.movielens import movielens_inputs
 from recsys_spark.data.sources import read_cells, read_source
 from recsys_spark.errors import SourceError
-
-RULES = Rules(run_date=date(2026, 1, 31))
-
-
-def read(spark, path, kind="csv", rules=RULES, text=None, **columns):
-    """Cleaned rows as dictionaries, without header lines."""
-    source = FileSource(format=kind, path=str(path), columns=Columns(**columns), text=text or Delimited())
-    rows = clean_ratings(read_source(spark, source).ratings, rules)
-    seconds = rows.withColumn("seconds", F.unix_seconds("timestamp")).withColumn(
-        "micros", F.unix_micros("timestamp")
-    )
-    return [row.asDict() for row in seconds.drop("timestamp").collect() if row["reason"] != HEADER_LINE]
-
-
-def write(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data if isinstance(data, bytes) else data.encode())
-    return path
-
+from tests.data.reading import RULES, read, write
 
 # ids
 
@@ -140,120 +117,6 @@ def test_one_user_in_every_dress_is_one(spark, tmp_path, id_type):
 
 
 # text
-
-
-TEXTS = [
-    "plain",
-    'a "b" c',
-    '"x"',
-    "back\\slash",
-    "\\",
-    'end "',
-    "comma, inside",
-    "\\N?",
-    "dé",
-    " sp ",
-    "tab\tin",
-    '\\"',
-]
-
-
-def by_spark(spark, path, values, **options):
-    frame = spark.createDataFrame([(str(k), v) for k, v in enumerate(values)], "item string, user string")
-    plain = {"header": True, "ignoreLeadingWhiteSpace": False, "ignoreTrailingWhiteSpace": False, **options}
-    frame.coalesce(1).write.csv(str(path), **plain)
-
-
-def by_python(spark, path, values, **options):
-    path.mkdir()
-    with (path / "a.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n", **options)
-        writer.writerow(["item", "user"])
-        writer.writerows((str(k), v) for k, v in enumerate(values))
-
-
-def by_pandas(spark, path, values, **options):
-    path.mkdir()
-    frame = pd.DataFrame({"item": [str(k) for k in range(len(values))], "user": values})
-    frame.to_csv(path / "a.csv", index=False, lineterminator="\n", **options)
-
-
-def by_pyarrow(spark, path, values):
-    path.mkdir()
-    table = pa.table({"item": [str(k) for k in range(len(values))], "user": values})
-    pacsv.write_csv(table, path / "a.csv")
-
-
-DIALECTS = {
-    "spark": (by_spark, {}, Delimited(escape="\\")),
-    "spark, quotes doubled": (by_spark, {"escape": '"'}, Delimited()),
-    "spark, tabs": (by_spark, {"sep": "\t"}, Delimited(delimiter="\t", escape="\\")),
-    "spark, two characters": (by_spark, {"sep": "||"}, Delimited(delimiter="||", escape="\\")),
-    "python": (by_python, {}, Delimited()),
-    "python, all quoted": (by_python, {"quoting": csv.QUOTE_ALL}, Delimited()),
-    "python, single quotes": (
-        by_python,
-        {"quotechar": "'", "delimiter": ";"},
-        Delimited(quote="'", delimiter=";"),
-    ),
-    "python, escapes only": (
-        by_python,
-        {"quoting": csv.QUOTE_NONE, "escapechar": "\\", "quotechar": None},
-        Delimited(quote="", escape="\\"),
-    ),
-    "pandas": (by_pandas, {}, Delimited()),
-    "pandas, strings quoted": (by_pandas, {"quoting": csv.QUOTE_NONNUMERIC}, Delimited()),
-    "pyarrow": (by_pyarrow, {}, Delimited()),
-}
-
-
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_texts_come_back_as_they_were_written(spark, tmp_path, dialect):
-    writer, options, text = DIALECTS[dialect]
-    writer(spark, tmp_path / "t", TEXTS, **options)
-    rows = read(spark, tmp_path / "t", text=text)
-    assert {row["item"]: row["user"] for row in rows} == {str(k): text for k, text in enumerate(TEXTS)}
-
-
-characters = st.sampled_from("ab\"'\\,;|\t .0N\u00e9\u2028\U0001f600")
-texts = st.text(characters, min_size=1, max_size=8).filter(lambda text: text.strip(" \t") != "")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dialect", DIALECTS)
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(values=st.lists(texts, min_size=20, max_size=60))
-def test_a_text_is_read_as_written_or_rejected(spark, tmp_path_factory, dialect, values):
-    writer, options, text = DIALECTS[dialect]
-    folder = tmp_path_factory.mktemp("dialect") / "t"
-    writer(spark, folder, values, **options)
-    rows = read(spark, folder, text=text)
-    assert len(rows) == len(values)
-    for row in rows:
-        if row["reason"] is None:
-            assert row["user"] in (values[int(row["item"])], _number(values[int(row["item"])]))
-        else:
-            assert row["reason"] in (
-                "malformed_line",
-                "wrong_column_count",
-                "unparsable_user",
-                "missing_user",
-            )
-    odd = [value for value in values if "\\\\" in value or "." in value or value == "\\N"]
-    assert sum(row["reason"] is not None for row in rows) <= len(odd) + _unbalanced(values, text)
-
-
-def _number(text):
-    """``17.0`` in a text file is the integer 17."""
-    try:
-        return str(int(float(text))) if float(text).is_integer() else None
-    except ValueError:
-        return None
-
-
-def _unbalanced(values, text):
-    """Texts with an odd quote that a writer may leave unquoted."""
-    return sum(value.count(text.quote) % 2 for value in values) if text.quote else 0
 
 
 @pytest.mark.parametrize(
