@@ -482,6 +482,26 @@ def test_known_users_fold_in_to_their_own_factors(spark, ratings, params):
     assert folded.recommendForAllUsers(2).count() == len(expected)
 
 
+@pytest.mark.parametrize("largest", [1.0, 1e5, 1e8])
+def test_users_solve_their_own_equations_whatever_the_counts(spark, largest):
+    draw = np.random.default_rng(3)
+    counts = {(u, int(i)): 1.0 for u in range(60) for i in draw.choice(30, 8, replace=False)}
+    for user in range(10):
+        counts[min(pair for pair in counts if pair[0] == user)] = largest
+    rows = [(*pair, count) for pair, count in counts.items()]
+    frame = spark.createDataFrame(rows, "user int, item int, rating double")
+    model = ALS(rank=5, maxIter=3, implicitPrefs=True, alpha=40.0, regParam=0.1, seed=1).fit(frame)
+    items = {row["id"]: np.array(row["features"], float) for row in model.itemFactors.collect()}
+    gram = sum(np.outer(v, v) for v in items.values())
+    for served in (model, model.foldIn(frame, ratingCol="rating")):
+        for row in served.userFactors.collect():
+            mine = [(items[i], 40.0 * count) for (u, i), count in counts.items() if u == row["id"]]
+            left = gram + sum(c * np.outer(v, v) for v, c in mine) + 0.1 * len(mine) * np.eye(5)
+            expected = np.linalg.solve(left, sum((1 + c) * v for v, c in mine))
+            error = np.linalg.norm(np.array(row["features"]) - expected) / np.linalg.norm(expected)
+            assert error <= 1e-4, (row["id"], error)
+
+
 def test_new_users_with_unknown_items_only_are_left_out(spark, ratings):
     model = ALS(rank=3, maxIter=2, seed=1).fit(ratings)
     histories = spark.createDataFrame([("new", 1), ("new", 999), ("lost", 999)], "user string, item int")
