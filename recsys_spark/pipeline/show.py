@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from recsys_spark.console import table
 from recsys_spark.errors import LakeError
 from recsys_spark.lakehouse.tables import Lakehouse
+from recsys_spark.pipeline.derive import DERIVED
 from recsys_spark.pipeline.publish import published
 from recsys_spark.schema import ITEM, RANK, USER
 
@@ -144,6 +145,6 @@ def _listed(values: dict[str, Any]) -> str:
     shown = {
         key: f"{value:,}" if isinstance(value, int) else value
         for key, value in sorted(values.items())
-        if key != "split"
+        if key not in ("split", DERIVED)
     }
     return ", ".join(f"{key} {value}" for key, value in shown.items())
