@@ -38,6 +38,7 @@ _MAX_EXACT = 2**53
 _UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _FIRST_PLAUSIBLE_SECONDS = -2_300_000_000  # 1897
 _LAST_PLAUSIBLE_SECONDS = 100_000_000_000  # the year 5138
+DAY_MICROS = 86_400 * 10**6
 _EXCEL_DAYS = (30_000, 80_000)  # 1982 to 2119
 _EXCEL_DAY_OF_EPOCH = 25_569
 _COMPACT = ((19000101, 21001231), (197001010000, 209912312359), (19000101000000, 21001231235959))
@@ -201,6 +202,22 @@ def moment(cell: Column, kind: T.DataType, counted: Column, text: Column, form: 
     if form != "auto":
         return _since_epoch(counted, _UNITS[form])
     return F.coalesce(_by_size(counted), _iso8601(text))
+
+
+def date_of(timestamp: Column) -> Column:
+    """The day of an instant in UTC, whatever the session's zone.
+
+    Parameters
+    ----------
+    timestamp : Column
+        Of type timestamp.
+
+    Returns
+    -------
+    Column
+        Of type date.
+    """
+    return F.date_from_unix_date(F.floor(F.unix_micros(timestamp) / DAY_MICROS).cast("int"))
 
 
 def _since_epoch(number: Column, per_second: int) -> Column:

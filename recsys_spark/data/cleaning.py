@@ -248,6 +248,17 @@ def computed_once(rows: DataFrame) -> DataFrame:
     return rows.select(F.inline(F.array(F.struct("*"))))
 
 
+def midnight(day: date) -> datetime:
+    """The first instant of a day in UTC.
+
+    Parameters
+    ----------
+    day : date
+        Any day.
+    """
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
 def _blank(cell: Column) -> Column:
     return cell.isNull() | (F.trim(cell) == "")
 
@@ -306,12 +317,8 @@ def _checks(rules: Rules, timed: bool, has_events: bool) -> list[tuple[str, Colu
     if rules.scale is not None:
         checks.append(("rating_out_of_scale", ~rating.between(float(rules.scale[0]), float(rules.scale[1]))))
     if timed:
-        end = _midnight(rules.run_date + timedelta(days=1))
+        end = midnight(rules.run_date + timedelta(days=1))
         checks.append(("timestamp_in_future", timestamp >= F.lit(end)))
-        before = timestamp < F.lit(_midnight(rules.earliest or date(1970, 1, 1)))
+        before = timestamp < F.lit(midnight(rules.earliest or date(1970, 1, 1)))
         checks.append(("timestamp_before_start", before if rules.earliest else before & F.col("counted")))
     return checks
-
-
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -7,14 +7,14 @@ last event, where it changes with the pair's events only, and fades when it is r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Events
-from recsys_spark.data.cleaning import REASON
-from recsys_spark.data.features import date_of
+from recsys_spark.data.cells import DAY_MICROS, date_of
+from recsys_spark.data.cleaning import REASON, midnight
 from recsys_spark.schema import EVENT, ITEM, RATING, TIMESTAMP, USER
 
 UNNAMED = "event"
@@ -26,7 +26,6 @@ DIGITS = 9
 SMALLEST = 2.0**-126
 """What is worth less is worth nothing: a float32 holds it with fewer digits, if at all."""
 
-_DAY = 86_400 * 10**6
 _FADED = 1_000  # half-lives, after which a double is next to nothing
 
 
@@ -80,7 +79,7 @@ def end_of(day: date) -> datetime:
     day : date
         A run date.
     """
-    return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+    return midnight(day + timedelta(days=1))
 
 
 def pair_worths(events: DataFrame, settings: Events, day: date) -> DataFrame:
@@ -178,7 +177,7 @@ def _weight(weights: Mapping[str, float]) -> Column:
 
 def _fading(timestamp: Column, end: Column, half_life: float) -> Column:
     """What is left at ``end`` of a weight at ``timestamp``."""
-    age = (F.unix_micros(end) - F.unix_micros(timestamp)) / float(_DAY)
+    age = (F.unix_micros(end) - F.unix_micros(timestamp)) / float(DAY_MICROS)
     return F.pow(F.lit(2.0), -age / float(half_life))
 
 

@@ -13,13 +13,11 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys_spark.data.cells import moment, number, time_text, typed_id
+from recsys_spark.data.cells import date_of, moment, number, time_text, typed_id
 from recsys_spark.errors import SourceError
 from recsys_spark.schema import USUAL_FEATURES, FeatureType, IdType
 
-_OF_NUMBERS = r"[\s,;]+"
 _NOTHING = ("", "nan", "null", "none", r"\n")
-_DAY = 86_400 * 10**6
 _OWN_TYPES: dict[type[T.DataType], FeatureType] = {
     T.StringType: "string",
     T.ByteType: "int",
@@ -130,22 +128,6 @@ def is_given(name: str, kind: T.DataType) -> Column:
     return cell.isNotNull()
 
 
-def date_of(timestamp: Column) -> Column:
-    """The day of an instant in UTC, whatever the session's zone.
-
-    Parameters
-    ----------
-    timestamp : Column
-        Of type timestamp.
-
-    Returns
-    -------
-    Column
-        Of type date.
-    """
-    return F.date_from_unix_date(F.floor(F.unix_micros(timestamp) / _DAY).cast("int"))
-
-
 def split_list(column: str, separator: str) -> Column:
     """A field such as ``Comedy|Drama`` as an array, without blanks; "(no genres listed)" is an empty one.
 
@@ -165,7 +147,7 @@ def split_list(column: str, separator: str) -> Column:
     return F.filter(parts, lambda part: (F.trim(part) != "") & (part != "(no genres listed)"))
 
 
-def split_numbers(column: str, separator: str) -> Column:
+def split_numbers(column: str, separator: str, decimal: str = ".") -> Column:
     """A field such as ``0.1|0.2`` or ``[0.1, 0.2]`` as an array of its numbers' texts.
 
     Parameters
@@ -173,7 +155,9 @@ def split_numbers(column: str, separator: str) -> Column:
     column : str
         Name of the field's column.
     separator : str
-        What may stand between two numbers, beside commas, semicolons and blanks.
+        What may stand between two numbers, beside semicolons, blanks and commas.
+    decimal : str
+        The decimal mark that the file was written with; a comma then stands between no numbers.
 
     Returns
     -------
@@ -181,7 +165,8 @@ def split_numbers(column: str, separator: str) -> Column:
         Of type array<string>; null where the field is blank or says that there is nothing.
     """
     inside = F.regexp_replace(F.trim(F.col(column)), r"^\[|\]$", "")
-    parts = F.split(F.replace(inside, F.lit(separator), F.lit(" ")), _OF_NUMBERS, -1)
+    between = r"[\s;]+" if decimal == "," else r"[\s,;]+"
+    parts = F.split(F.replace(inside, F.lit(separator), F.lit(" ")), between, -1)
     return F.when(_holds_text(F.col(column)), F.filter(parts, lambda part: part != ""))
 
 
@@ -220,8 +205,10 @@ def _convertible(own: FeatureType, wanted: FeatureType) -> bool:
         return True
     if own.startswith("array"):
         return wanted.startswith("array")
-    numbers = {"int", "bigint", "double"}
-    return wanted == "string" or {own, wanted} <= numbers or {own, wanted} == {"date", "timestamp"}
+    numbers, times = {"int", "bigint", "double"}, {"date", "timestamp"}
+    if own in numbers:
+        return wanted in {"string", *numbers, *times}
+    return wanted == "string" or {own, wanted} == times
 
 
 def _list(cells: Column, wanted: FeatureType) -> Column:

@@ -24,6 +24,8 @@ from recsys_spark.data.typed import read_typed
 from recsys_spark.errors import SourceError
 from recsys_spark.schema import RATING, TIMESTAMP, USUAL_FEATURES
 
+_NUMBERS = ("int", "bigint", "double", "array<float>")
+
 
 @dataclass(frozen=True)
 class RawTables:
@@ -71,12 +73,15 @@ def _side(spark: SparkSession, side: SideTable | None, key: str) -> DataFrame | 
     if side is None:
         return None
     types = {name: side.types.get(name) or USUAL_FEATURES.get(name) for name in side.columns}
-    numbers = [name for name, wanted in types.items() if wanted in ("int", "bigint", "double")]
+    numbers = [name for name, wanted in types.items() if wanted in _NUMBERS]
     raw = read_cells(spark, side.format, side.path, {key: side.id, **side.columns}, side.text, numbers)
-    splits = {"array<string>": split_list, "array<float>": split_numbers}
     for name, wanted in types.items():
-        if wanted in splits and isinstance(raw.schema[name].dataType, T.StringType):
-            parts = splits[wanted](name, side.list_separator)
+        if wanted in ("array<string>", "array<float>") and isinstance(
+            raw.schema[name].dataType, T.StringType
+        ):
+            parts = split_list(name, side.list_separator)
+            if wanted == "array<float>":
+                parts = split_numbers(name, side.list_separator, side.text.decimal)
             if side.format == "json":
                 parts = F.coalesce(F.from_json(name, "array<string>"), parts)
             raw = raw.withColumn(name, parts)
@@ -139,10 +144,7 @@ def _delimited(
         names, header = text.names, None
     in_lines = {role: name for role, name in columns.items() if name in names or name not in folders}
     places = positions(path, names, in_lines, text)
-    cells = {
-        role: _in_decimals(role, field(at, text), text, (TIMESTAMP, *IDS, *numbers))
-        for role, at in places.items()
-    }
+    cells = {role: _in_decimals(role, field(at, text), text, numbers) for role, at in places.items()}
     cells |= {
         role: folder_value(F.col(SOURCE_FILE), name) for role, name in columns.items() if role not in in_lines
     }
@@ -171,15 +173,14 @@ def _delimited(
 
 
 def _in_decimals(role: str, cell: Column, text: Delimited, numbers: Collection[str]) -> Column:
-    """Numbers with the point that Spark reads; with a comma declared, a point is no part of a rating."""
+    """Numbers with the point that Spark reads; with a comma declared, a point is no part of a number."""
     if text.decimal == ".":
         return cell
-    commas = F.replace(cell, F.lit(","), F.lit("."))
-    pointed = F.contains(cell, F.lit("."))
-    if role == RATING:
-        return F.when(~pointed, commas)
-    if role in numbers:
-        return F.when(~pointed & cell.rlike(r"^\s*[+-]?\d+,\d+\s*$"), commas).otherwise(cell)
+    if role == RATING or role in numbers:
+        return F.translate(cell, ",.", ".,")  # so that 1.234, which may be 1,234 with its thousands, is none
+    if role in (TIMESTAMP, *IDS):
+        whole = ~F.contains(cell, F.lit(".")) & cell.rlike(r"^\s*[+-]?\d+,\d+\s*$")
+        return F.when(whole, F.replace(cell, F.lit(","), F.lit("."))).otherwise(cell)
     return cell
 
 

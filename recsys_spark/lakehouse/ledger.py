@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import LakeError, summary
@@ -94,8 +95,7 @@ class Ledger:
         LakeError
             The step has not been done for this date.
         """
-        done = self.lake.read("runs").where((F.col("state") == "done") & (F.col("step") == step))
-        of_date = done.where(F.col("run_date") == F.lit(self.run_date))
+        of_date = self._done(step).where(F.col("run_date") == F.lit(self.run_date))
         this_run_first = F.desc(F.col("run_id") == self.run_id)
         rows = of_date.orderBy(this_run_first, F.desc("started")).collect()
         if not rows:
@@ -137,9 +137,11 @@ class Ledger:
         """
         if not self.lake.exists("runs"):
             return None
-        done = self.lake.read("runs").where((F.col("state") == "done") & (F.col("step") == step))
-        rows = done.orderBy(F.desc("started")).limit(1).collect()
+        rows = self._done(step).orderBy(F.desc("started")).limit(1).collect()
         return rows[0].asDict() if rows else None
+
+    def _done(self, step: str) -> DataFrame:
+        return self.lake.read("runs").where((F.col("state") == "done") & (F.col("step") == step))
 
     def _record(
         self, step: str, state: str, record: StepRecord, started: datetime, error: str | None

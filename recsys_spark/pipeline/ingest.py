@@ -133,7 +133,7 @@ def ingest(night: Night) -> None:
                 unnamed = night.lake.create(name, user_type, item_type, features)
                 if unnamed:
                     progress_line(f"  {name}: {', '.join(unnamed)} not in the source, left as in the table")
-                before = night.lake.version(name)
+                before = night.lake.version(name) if name == "events" else 0
                 _account(record, name, table, _upsert(night, name, table.latest))
                 if name == "events":
                     derive_ratings(night, record, before)
@@ -256,7 +256,8 @@ def _side(
     rejected = {row[REASON]: row["rows"] for row in counted if row[REASON] is not None}
     distinct = sum(row["keys"] for row in counted if row[REASON] is None)
     features = [name for name in rows.columns if name not in (key, REASON, RAW, SOURCE_FILE)]
-    # of several rows of an id the largest stays: any rule would do that does not depend on the order of rows
+    # of several rows of an id the largest stays: any rule would do that does not depend on the order of rows;
+    # the constant is for tables without features
     whole = F.max(F.struct(F.lit(0).alias("0"), *map(quoted, features))).alias("features")
     chosen = (F.col(f"features.{quoted(name)}") for name in features)
     latest = rows.where(F.col(REASON).isNull()).groupBy(key).agg(whole).select(key, *chosen)

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, FileSource, config_problem
 from recsys_spark.console import working
-from recsys_spark.data.events import as_of, pair_worths
+from recsys_spark.data.events import as_of, end_of, pair_worths
 from recsys_spark.data.split import FOLD_IN, PART, TEST, TRAIN, split_ratings
 from recsys_spark.errors import ConfigError, LakeError
 from recsys_spark.lakehouse.ledger import Ledger, StepRecord
@@ -217,7 +217,7 @@ class Night:
         pairs = pairs.select(USER, ITEM)
         if isinstance(asked, bool):
             return pairs if asked else pairs.limit(0)
-        return pairs.join(self._worths(asked).where(F.col(RATING).isNotNull()), [USER, ITEM], "left_semi")
+        return pairs.join(self._events(asked), [USER, ITEM], "left_semi")
 
     def fitted_on(self, model: str, rows: DataFrame) -> DataFrame:
         """What a model is fitted on: all of ``rows``, or those with events of the types that the
@@ -233,13 +233,15 @@ class Night:
         types = self.config.history.get(model)
         if types is None:
             return rows
-        worths = as_of(self._worths(types), self.config.ingest.events, self.run_date)
+        settings = self.config.ingest.events
+        worths = as_of(pair_worths(self._events(types), settings, self.run_date), settings, self.run_date)
         return rows.drop(RATING, TIMESTAMP).join(worths, [USER, ITEM])
 
-    def _worths(self, types: Sequence[str]) -> DataFrame:
-        """What pairs are worth by their events of some types, at the pinned version."""
-        events = self.lake.read("events", self.versions()["events"]).where(F.col(EVENT).isin(*types))
-        return pair_worths(events, self.config.ingest.events, self.run_date)
+    def _events(self, types: Sequence[str]) -> DataFrame:
+        """The events of some types until the run date, at the pinned version."""
+        events = self.lake.read("events", self.versions()["events"])
+        until = F.col(TIMESTAMP).isNull() | (F.col(TIMESTAMP) < F.lit(end_of(self.run_date)))
+        return events.where(F.col(EVENT).isin(*types) & until)
 
     def parts(self) -> DataFrame:
         """Ratings of the pinned version with their ``part``; kept in memory for the steps of this process."""

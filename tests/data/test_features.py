@@ -82,13 +82,28 @@ def test_csv(spark, tmp_path, line):
 
 
 def test_csv_with_decimal_commas(spark, tmp_path):
-    (tmp_path / "items.csv").write_text("id;price;vector\na;1.234;0,5|1,5\nb;4,5;\n")
+    lines = "a;1.234;;\nb;4,5;0,5|-1,5;\nc;;[0,5 1];7,0\nd;1;0.5;\ne;1;;1.000\n"
+    (tmp_path / "items.csv").write_text(f"id;price;vector;stock\n{lines}")
+    types = {"price": "double", "vector": "array<float>", "stock": "int"}
+    columns = {name: name for name in types}
     text = Delimited(delimiter=";", decimal=",")
-    types = {"price": "double"}
     rows, _ = cleaned(
-        spark, tmp_path, path=str(tmp_path / "items.csv"), text=text, columns={"price": "price"}, types=types
+        spark, tmp_path, path=str(tmp_path / "items.csv"), text=text, columns=columns, types=types
     )
-    checked(rows["b"], {"price": 4.5})
+    checked(rows["b"], {"price": 4.5, "vector": [0.5, -1.5], "stock": None})
+    checked(rows["c"], {"price": None, "vector": [0.5, 1.0], "stock": 7})
+    reasons = {item: rows[item][REASON] for item in "ade"}
+    assert reasons == {"a": "unparsable_price", "d": "unparsable_vector", "e": "unparsable_stock"}
+
+
+def test_seconds_since_1970_are_a_time_in_parquet_too(spark, tmp_path):
+    table = pa.table({"id": ["a"], "changed": [int(NOON.timestamp())], "launched": [int(NOON.timestamp())]})
+    pq.write_table(table, tmp_path / "items.parquet")
+    types = {"changed": "timestamp", "launched": "date"}
+    columns = {name: name for name in types}
+    path = str(tmp_path / "items.parquet")
+    rows, _ = cleaned(spark, tmp_path, path=path, format="parquet", columns=columns, types=types)
+    checked(rows["a"], {"changed": NOON, "launched": date(2024, 1, 31)})
 
 
 def test_json(spark, tmp_path):
