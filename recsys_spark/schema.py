@@ -12,6 +12,14 @@ EVENT: Final = "event"
 SCORE: Final = "score"
 RANK: Final = "rank"
 
+FAULT: Final = "fault"
+REASON: Final = "reason"
+RAW: Final = "raw"
+SOURCE_FILE: Final = "source_file"
+
+RESERVED_FEATURES: Final = (USER, ITEM, FAULT, REASON, RAW, SOURCE_FILE)
+"""Names that no side feature may have."""
+
 IdType = Literal["integer", "long", "string"]
 """The types a user or item id may have, end to end."""
 

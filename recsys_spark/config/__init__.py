@@ -5,22 +5,18 @@ A value comes, in rising order of precedence, from the defaults, the YAML file, 
 ``RECSYS__ALS__REG_PARAM=0.1`` sets ``als.regParam``. Values of overrides are read as YAML.
 """
 
-from recsys_spark.config.loading import config_problem, load_config
-from recsys_spark.config.sections import (
-    BlockSizes,
+from recsys_spark.config.ingest import (
     Columns,
-    Config,
     Delimited,
     Events,
     FileSource,
     Ingest,
-    Lake,
     MovieLensSource,
-    Session,
     SideTable,
-    Split,
     SyntheticSource,
 )
+from recsys_spark.config.loading import config_problem, load_config
+from recsys_spark.config.sections import BlockSizes, Config, Lake, Session, Split
 
 __all__ = [
     "BlockSizes",

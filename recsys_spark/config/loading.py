@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from recsys_spark.config.sections import SOURCE_TYPES, Config, Ingest, Section
+from recsys_spark.config.ingest import SOURCE_TYPES, Ingest
+from recsys_spark.config.section import Section
+from recsys_spark.config.sections import Config
 from recsys_spark.errors import ConfigError
 
 ENV_PREFIX = "RECSYS__"

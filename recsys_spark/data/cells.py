@@ -198,10 +198,10 @@ def moment(cell: Column, kind: T.DataType, counted: Column, text: Column, form: 
         return _iso8601(text)
     if form == "excel":
         # to the millisecond, which is what the digits of a fraction of a day say
-        return _since_epoch(F.round((counted - _EXCEL_DAY_OF_EPOCH) * 86_400, 3), 1)
+        return _since_epoch(F.round((counted - _EXCEL_DAY_OF_EPOCH) * 86_400, 3), "seconds", cell, kind)
     if form != "auto":
-        return _since_epoch(counted, _UNITS[form])
-    return F.coalesce(_by_size(counted), _iso8601(text))
+        return _since_epoch(counted, form, cell, kind)
+    return F.coalesce(_by_size(counted, cell, kind), _iso8601(text))
 
 
 def date_of(timestamp: Column) -> Column:
@@ -217,30 +217,52 @@ def date_of(timestamp: Column) -> Column:
     Column
         Of type date.
     """
-    return F.date_from_unix_date(F.floor(F.unix_micros(timestamp) / DAY_MICROS).cast("int"))
+    return F.date_from_unix_date(floor_divide(F.unix_micros(timestamp), DAY_MICROS).cast("int"))
 
 
-def _since_epoch(number: Column, per_second: int) -> Column:
+def floor_divide(dividend: Column, divisor: int) -> Column:
+    """The largest integer below a quotient, without the rounding of Spark's ``/``, which is a double's.
+
+    Parameters
+    ----------
+    dividend : Column
+        Of type long.
+    divisor : int
+        Positive.
+
+    Returns
+    -------
+    Column
+        Of type long.
+    """
+    rest = dividend % divisor
+    return F.call_function("div", dividend, F.lit(divisor)) - F.when(rest < 0, 1).otherwise(0)
+
+
+def _since_epoch(number: Column, unit: str, cell: Column, kind: T.DataType) -> Column:
     # outside these bounds Spark's conversions overflow
-    inside = F.abs(number) <= float(MAX_EPOCH_SECONDS * per_second)
-    if per_second == 1:
-        return F.when(inside, F.timestamp_seconds(number))
-    if per_second == 1_000:
-        return F.when(inside, F.timestamp_micros(F.round(number * 1_000).cast("long")))
-    return F.when(inside, F.timestamp_micros(F.floor(number / (per_second // 1_000_000)).cast("long")))
+    inside = F.abs(number) <= float(MAX_EPOCH_SECONDS * _UNITS[unit])
+    return F.when(inside, F.timestamp_micros(_micros(number, unit, cell, kind)))
 
 
-def _by_size(number: Column) -> Column:
+def _by_size(number: Column, cell: Column, kind: T.DataType) -> Column:
     """The instant of a number in the largest unit in which it is of a year from 1897 to 5138."""
-    micros = F.when(number.between(*map(float, _EXCEL_DAYS)), F.lit(None).cast("double"))
+    micros = F.when(number.between(*map(float, _EXCEL_DAYS)), F.lit(None).cast("long"))
     for unit in ("seconds", "milliseconds", "microseconds"):
         size = _UNITS[unit]
         first, last = float(_FIRST_PLAUSIBLE_SECONDS * size), float(_LAST_PLAUSIBLE_SECONDS * size)
-        micros = micros.when((number >= first) & (number < last), F.round(number * (1_000_000 / size)))
+        micros = micros.when((number >= first) & (number < last), _micros(number, unit, cell, kind))
     last = float(MAX_EPOCH_SECONDS * _UNITS["nanoseconds"])
-    micros = micros.when(F.abs(number) <= last, F.floor(number / 1_000).cast("double"))
-    told = F.timestamp_micros(micros.cast("long"))
-    return F.coalesce(_compact(number), told)
+    micros = micros.when(F.abs(number) <= last, _micros(number, "nanoseconds", cell, kind))
+    return F.coalesce(_compact(number), F.timestamp_micros(micros))
+
+
+def _micros(number: Column, unit: str, cell: Column, kind: T.DataType) -> Column:
+    """The nearest microsecond; of whole nanoseconds, which no double holds, the microsecond they are in."""
+    nearest = F.round(number * (1_000_000 / _UNITS[unit])).cast("long")
+    if unit != "nanoseconds" or isinstance(kind, T.FractionalType):
+        return nearest
+    return F.coalesce(F.call_function("div", cell.try_cast("decimal(38,0)"), F.lit(1_000)), nearest)
 
 
 def _compact(number: Column) -> Column:

@@ -26,7 +26,20 @@ from recsys_spark.data.cells import (
 )
 from recsys_spark.data.features import feature, feature_types, is_given
 from recsys_spark.errors import SourceError
-from recsys_spark.schema import EVENT, ITEM, MAX_ID_LENGTH, RATING, TIMESTAMP, USER, FeatureType, IdType
+from recsys_spark.schema import (
+    EVENT,
+    FAULT,
+    ITEM,
+    MAX_ID_LENGTH,
+    RATING,
+    RAW,
+    REASON,
+    SOURCE_FILE,
+    TIMESTAMP,
+    USER,
+    FeatureType,
+    IdType,
+)
 
 REASONS: dict[str, str] = {
     "undecodable_bytes": "the bytes are not text in the declared encoding",
@@ -52,8 +65,6 @@ REASONS: dict[str, str] = {
 
 HEADER_LINE = "header_line"
 """Marks a line that equals its input's header: neither a row nor rejected, wherever in a file it is."""
-
-FAULT, REASON, RAW, SOURCE_FILE = "fault", "reason", "raw", "source_file"
 
 UNTYPED = "untyped"
 """Key of the metadata of a text file's columns, whose cells have no type: ``17.0`` may be the integer 17."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from recsys_spark.data.cleaning import REASON, computed_once
-from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER
+from recsys_spark.data.cleaning import computed_once
+from recsys_spark.schema import ITEM, RATING, REASON, TIMESTAMP, USER
 
 
 def latest_per_pair(rows: DataFrame) -> DataFrame:

@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Delimited
-from recsys_spark.data.cleaning import RAW
+from recsys_spark.schema import RAW
 
 CP1252 = {
     byte: bytes([byte]).decode("cp1252")

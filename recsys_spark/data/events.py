@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Events
 from recsys_spark.data.cells import DAY_MICROS, date_of
-from recsys_spark.data.cleaning import REASON, midnight
-from recsys_spark.schema import EVENT, ITEM, RATING, TIMESTAMP, USER
+from recsys_spark.data.cleaning import midnight
+from recsys_spark.schema import EVENT, ITEM, RATING, REASON, TIMESTAMP, USER
 
 UNNAMED = "event"
 """The type of all events of a source that has no column of types."""

@@ -14,7 +14,6 @@ from pyspark.sql import functions as F
 from recsys_spark.columns import shown
 from recsys_spark.config import Delimited
 from recsys_spark.console import progress_line
-from recsys_spark.data.cleaning import RAW, SOURCE_FILE
 from recsys_spark.data.delimited import decoded
 from recsys_spark.data.files import (
     HEAD_BYTES,
@@ -27,7 +26,7 @@ from recsys_spark.data.files import (
 )
 from recsys_spark.data.sniffing import excel_note, packed_problem, text_problem
 from recsys_spark.errors import SourceError, summary
-from recsys_spark.schema import ITEM, USER
+from recsys_spark.schema import ITEM, RAW, SOURCE_FILE, USER
 
 SNIFFED_FILES = 64
 """Files whose beginnings are looked at before all are read."""

@@ -11,8 +11,8 @@ from pyspark.sql import functions as F
 
 from recsys_spark.columns import quoted
 from recsys_spark.config import Delimited
-from recsys_spark.data.cleaning import FAULT, RAW, SOURCE_FILE
 from recsys_spark.data.inputs import IDS, folder_columns, folder_value, read_lines
+from recsys_spark.schema import FAULT, RAW, SOURCE_FILE
 
 _HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F]"
 _HALF_CHARACTER = f"{_HIGH}(?!{_LOW})|(?<!{_HIGH}){_LOW}"

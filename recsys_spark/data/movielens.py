@@ -13,11 +13,11 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Delimited
-from recsys_spark.data.cleaning import SOURCE_FILE
 from recsys_spark.data.download import extract
 from recsys_spark.data.features import split_list, year_of
 from recsys_spark.data.sources import RawTables, read_cells
 from recsys_spark.errors import SourceError
+from recsys_spark.schema import SOURCE_FILE
 
 GENRES_100K = (
     "unknown",

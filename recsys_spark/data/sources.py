@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recsys_spark.config import Delimited, FileSource, SideTable
-from recsys_spark.data.cleaning import FAULT, HEADER_LINE, RAW, SOURCE_FILE, UNTYPED
+from recsys_spark.data.cleaning import HEADER_LINE, UNTYPED
 from recsys_spark.data.delimited import decoded, field, readable, unclosed, with_fields
 from recsys_spark.data.features import split_list, split_numbers, year_of
 from recsys_spark.data.files import literal
@@ -22,7 +22,7 @@ from recsys_spark.data.inputs import IDS, folder_columns, folder_value, position
 from recsys_spark.data.json_lines import read_json_lines
 from recsys_spark.data.typed import read_typed
 from recsys_spark.errors import SourceError
-from recsys_spark.schema import RATING, TIMESTAMP, USUAL_FEATURES
+from recsys_spark.schema import FAULT, RATING, RAW, SOURCE_FILE, TIMESTAMP, USUAL_FEATURES
 
 _NUMBERS = ("int", "bigint", "double", "array<float>")
 

@@ -12,10 +12,10 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from recsys_spark.data.cleaning import FAULT, RAW, SOURCE_FILE
 from recsys_spark.data.sources import RawTables
 from recsys_spark.errors import ConfigError
 from recsys_spark.kernels.synthetic import GENRES, World, genres_of, profiles, ratings_of_users
+from recsys_spark.schema import FAULT, RAW, SOURCE_FILE
 
 FROM = datetime(2025, 1, 1, tzinfo=UTC)
 UNTIL = datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC)

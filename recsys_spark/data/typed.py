@@ -17,11 +17,11 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_type
 
 from recsys_spark.columns import MAX_SHOWN, quoted
-from recsys_spark.data.cells import untyped_id
-from recsys_spark.data.cleaning import FAULT, RAW, SOURCE_FILE
+from recsys_spark.data.cells import floor_divide, untyped_id
 from recsys_spark.data.files import Listing, literal, open_file
 from recsys_spark.data.inputs import IDS, folder_columns, folder_value, listed_files, positions, reader
 from recsys_spark.errors import SourceError, summary
+from recsys_spark.schema import FAULT, RAW, SOURCE_FILE
 
 
 def read_typed(spark: SparkSession, kind: str, path: str, columns: Mapping[str, str]) -> DataFrame:
@@ -86,7 +86,7 @@ def _typed_cell(
         raise SourceError(f"{path}: column {name!r} is a structure: map columns.{role} to one of {nested}")
     cell = F.col(".".join(map(quoted, keys)))
     if nanoseconds:
-        return F.timestamp_micros(F.floor(cell / 1000).cast("long"))
+        return F.timestamp_micros(floor_divide(cell, 1_000))
     return cell.cast("string") if isinstance(kind, T.BinaryType) else cell
 
 

@@ -31,16 +31,7 @@ from recsys_spark.config import (
     config_problem,
 )
 from recsys_spark.console import progress_line
-from recsys_spark.data.cleaning import (
-    HEADER_LINE,
-    RAW,
-    REASON,
-    SOURCE_FILE,
-    Rules,
-    clean_ratings,
-    clean_side_table,
-    rejected_rows,
-)
+from recsys_spark.data.cleaning import HEADER_LINE, Rules, clean_ratings, clean_side_table, rejected_rows
 from recsys_spark.data.deduplication import latest_per_pair, settle
 from recsys_spark.data.events import distinct_events, month_of
 from recsys_spark.data.files import line_number
@@ -52,7 +43,7 @@ from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import Upserted
 from recsys_spark.pipeline.derive import derive_ratings, require_one_kind
 from recsys_spark.pipeline.night import Night
-from recsys_spark.schema import EVENT, ITEM, TIMESTAMP, USER, FeatureType, IdType
+from recsys_spark.schema import EVENT, ITEM, RAW, REASON, SOURCE_FILE, TIMESTAMP, USER, FeatureType, IdType
 
 NEWER = """
     (old.timestamp IS NULL AND new.timestamp IS NOT NULL) OR new.timestamp > old.timestamp

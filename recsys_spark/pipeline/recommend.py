@@ -56,6 +56,8 @@ def recommend(night: Night) -> None:
         model, fallback = _models(night, champion, record)
         users = keep(night.pairs().select(USER).distinct())
         seen = night.seen(night.pairs())
+        if not isinstance(night.config.recommend.exclude_seen, bool):
+            seen = keep(seen)  # a join with the events, which is read three times
         rows = keep(_labelled(model.recommend(users, n, seen, blockSizes=block_sizes), champion, "model"))
         if fallback is not None:
             short = keep(_short(rows, users, n))

@@ -13,10 +13,11 @@ import pytest
 from pyspark.sql import types as T
 
 from recsys_spark.config import Columns, Delimited, FileSource, SideTable
-from recsys_spark.data.cleaning import HEADER_LINE, RAW, REASON, SOURCE_FILE, clean_side_table
+from recsys_spark.data.cleaning import HEADER_LINE, clean_side_table
 from recsys_spark.data.features import feature_types
 from recsys_spark.data.sources import read_source
 from recsys_spark.errors import SourceError
+from recsys_spark.schema import RAW, REASON, SOURCE_FILE
 
 NOON = datetime(2024, 1, 31, 12, tzinfo=UTC)
 

@@ -9,6 +9,7 @@ import json
 import lzma
 import zipfile
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys_spark.config import Delimited, FileSource, SideTable
-from recsys_spark.data.cleaning import HEADER_LINE, REASON, Rules, clean_side_table
+from recsys_spark.data.cleaning import HEADER_LINE, Rules, clean_side_table
 from recsys_spark.data.movielens import movielens_inputs
 from recsys_spark.data.sources import read_cells, read_source
 from recsys_spark.errors import SourceError
+from recsys_spark.schema import REASON
 from tests.data.reading import RULES, read, write
 
 # ids
@@ -299,6 +301,41 @@ def test_parquet_as_pandas_and_old_writers_write_it(spark, tmp_path, in_new_york
     for name in ("new", "old", "micros"):
         (row,) = read(spark, tmp_path / f"{name}.parquet", "parquet", timestamp="t")
         assert (row["seconds"], row["reason"]) == (SECONDS, None)
+
+
+EXACT = np.sort(np.random.default_rng(7).integers(SECONDS * 10**6 - 10**15, SECONDS * 10**6, 300))
+"""Microseconds since 1970, of the thirty years before 2024."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "form", "numbers"),
+    [
+        ("csv", "auto", EXACT * 1000),
+        ("csv", "nanoseconds", EXACT * 1000 + 999),
+        ("csv", "microseconds", EXACT),
+        ("csv", "milliseconds", [f"{n // 1000}.{n % 1000:03d}" for n in EXACT]),
+        ("csv", "auto", [f"{n // 10**6}.{n % 10**6:06d}" for n in EXACT]),
+        ("csv", "seconds", [f"{n // 10**6}.{n % 10**6:06d}" for n in EXACT]),
+        ("json", "auto", EXACT * 1000),
+        ("parquet", "auto", EXACT * 1000),
+        ("parquet", "nanoseconds", EXACT * 1000),
+        ("parquet", "auto", (EXACT * 1000).astype("float64")),
+        ("parquet", "seconds", EXACT / 1e6),
+        ("parquet", "auto", [Decimal(int(n)).scaleb(-6) for n in EXACT]),
+        ("parquet", "auto", EXACT.astype("datetime64[us]").astype("datetime64[ns]")),
+    ],
+)
+def test_a_number_is_its_microsecond(spark, tmp_path, kind, form, numbers):
+    frame = pd.DataFrame({"user": range(len(EXACT)), "item": "i", "t": numbers})
+    path = tmp_path / "times"
+    if kind == "csv":
+        frame.to_csv(path, index=False)
+    elif kind == "json":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_parquet(path)
+    rows = read(spark, path, kind, Rules(run_date=RULES.run_date, timestamps=form), timestamp="t")
+    assert {int(row["user"]): row["micros"] for row in rows} == dict(enumerate(EXACT.tolist()))
 
 
 def test_dates_of_typed_sources_are_utc_midnights(spark, tmp_path, in_new_york):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
 from recsys_spark.config import load_config
-from recsys_spark.data.cleaning import REASON, Rules, clean_ratings
+from recsys_spark.data.cleaning import Rules, clean_ratings
 from recsys_spark.data.sources import read_source
 from recsys_spark.errors import SourceError
 from recsys_spark.models.registry import REGISTRY
@@ -29,6 +29,7 @@ from recsys_spark.preview.columns import describe, find_roles, rejections
 from recsys_spark.preview.dialect import fields_of, guess_dialect
 from recsys_spark.preview.report import preview, suggested
 from recsys_spark.preview.sample import take_sample
+from recsys_spark.schema import REASON
 
 TEXT = {"columns": {"user": "column1", "item": "column2", "rating": "column3", "timestamp": "column4"}}
 FOUR = ["column1", "column2", "column3", "column4"]
