@@ -44,6 +44,9 @@ USUAL_FEATURES: Final[dict[str, FeatureType]] = {
 diversity of lists is that of their genres.
 """
 
+MAX_LINE_BYTES: Final = 10_000_000
+"""The longest line of a text file, or of JSON, that is read; a longer one is taken for one without an end."""
+
 MAX_ID_LENGTH: Final = 256
 """Longest string id, in characters."""
 

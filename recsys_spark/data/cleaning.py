@@ -31,6 +31,7 @@ from recsys_spark.schema import (
     FAULT,
     ITEM,
     MAX_ID_LENGTH,
+    MAX_LINE_BYTES,
     RATING,
     RAW,
     REASON,
@@ -42,6 +43,7 @@ from recsys_spark.schema import (
 )
 
 REASONS: dict[str, str] = {
+    "line_too_long": f"a line of more than {MAX_LINE_BYTES:,} bytes",
     "undecodable_bytes": "the bytes are not text in the declared encoding",
     "different_header": "a file begins with another header than the first file",
     "wrong_column_count": "more or fewer fields than the header or the declared names; also a blank line",
@@ -175,9 +177,11 @@ def rejected_rows(rows: DataFrame) -> DataFrame:
     """
     valid = F.is_valid_utf8(RAW)
     text, start = F.make_valid_utf8(RAW), F.lit(1)
-    ends = F.concat(
-        F.substr(text, start, F.lit(MAX_RAW_LENGTH)), F.lit(" … of "), F.length(text), F.lit(" characters")
+    length = F.when(F.col(REASON) == "line_too_long", f"more than {MAX_LINE_BYTES}").otherwise(
+        F.length(text).cast("string")
     )
+    kept = F.substr(text, start, F.lit(MAX_RAW_LENGTH))
+    ends = F.concat(kept, F.lit(" … of "), length, F.lit(" characters"))
     return (
         computed_once(rows)
         .where(F.col(REASON).isNotNull() & (F.col(REASON) != HEADER_LINE))

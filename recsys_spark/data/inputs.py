@@ -26,7 +26,7 @@ from recsys_spark.data.files import (
 )
 from recsys_spark.data.sniffing import excel_note, packed_problem, text_problem
 from recsys_spark.errors import SourceError, summary
-from recsys_spark.schema import ITEM, RAW, SOURCE_FILE, USER
+from recsys_spark.schema import ITEM, MAX_LINE_BYTES, RAW, SOURCE_FILE, USER
 
 SNIFFED_FILES = 64
 """Files whose beginnings are looked at before all are read."""
@@ -87,7 +87,8 @@ def read_lines(
     Returns
     -------
     DataFrame, Listing
-        One row per line: ``raw``, decoded, and ``source_file``; and the files.
+        One row per line: ``raw``, decoded, of a line that is :func:`too_long` its beginning, and
+        ``source_file``; and the files.
 
     Raises
     ------
@@ -101,9 +102,16 @@ def read_lines(
         lines = reader(spark).text(literal(path))
     except AnalysisException as error:
         raise SourceError(f"{path}: cannot be read: {summary(error)}") from None
+    whole = F.octet_length("value") <= MAX_LINE_BYTES
+    line = F.when(whole, F.col("value")).otherwise(F.left("value", F.lit(MAX_LINE_BYTES + 1)))
     return lines.select(
-        decoded(F.col("value"), text.encoding).alias(RAW), F.col("_metadata.file_path").alias(SOURCE_FILE)
+        decoded(line, text.encoding).alias(RAW), F.col("_metadata.file_path").alias(SOURCE_FILE)
     ), listing
+
+
+def too_long() -> Column:
+    """Whether a line of :func:`read_lines` is only the beginning of one that was too long to be read."""
+    return F.octet_length(RAW) > MAX_LINE_BYTES
 
 
 def reader(spark: SparkSession) -> Any:

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.columns import quoted
 from recsys_spark.config import Delimited
-from recsys_spark.data.inputs import IDS, folder_columns, folder_value, read_lines
+from recsys_spark.data.inputs import IDS, folder_columns, folder_value, read_lines, too_long
 from recsys_spark.schema import FAULT, RAW, SOURCE_FILE
 
 _HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F]"
@@ -64,6 +64,7 @@ def read_json_lines(spark: SparkSession, path: str, columns: Mapping[str, str]) 
     }
     lost = reduce(or_, (F.col(role).isNull() for role in columns))
     faults = [
+        F.when(too_long(), F.lit("line_too_long")),
         F.when(~F.is_valid_utf8(RAW), F.lit("undecodable_bytes")),
         F.when(~F.col("whole") | (F.col(RAW).rlike(_HALF_CHARACTER) & lost), F.lit("malformed_line")),
         *(F.when(given[role] & cells[role].isNull(), F.lit(f"unparsable_{role}")) for role in given),

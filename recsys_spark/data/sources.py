@@ -18,7 +18,15 @@ from recsys_spark.data.cleaning import HEADER_LINE, UNTYPED
 from recsys_spark.data.delimited import decoded, field, readable, unclosed, with_fields
 from recsys_spark.data.features import split_list, split_numbers, year_of
 from recsys_spark.data.files import literal
-from recsys_spark.data.inputs import IDS, folder_columns, folder_value, positions, read_lines, reader
+from recsys_spark.data.inputs import (
+    IDS,
+    folder_columns,
+    folder_value,
+    positions,
+    read_lines,
+    reader,
+    too_long,
+)
 from recsys_spark.data.json_lines import read_json_lines
 from recsys_spark.data.typed import read_typed
 from recsys_spark.errors import SourceError
@@ -149,6 +157,7 @@ def _delimited(
         role: folder_value(F.col(SOURCE_FILE), name) for role, name in columns.items() if role not in in_lines
     }
     faults = [
+        F.when(too_long(), F.lit("line_too_long")),
         F.when(~F.is_valid_utf8(RAW), F.lit("undecodable_bytes")),
         F.when(F.trim(RAW) == "", F.lit("wrong_column_count")),
         F.when(unclosed(text), F.lit("wrong_column_count")),

@@ -185,8 +185,20 @@ def test_of_an_endless_row_the_beginning_is_kept(spark, tmp_path):
     assert bytes(undecodable["raw_bytes"]) == b"\xff,i,3," + b"x" * 99_994
 
 
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_a_line_without_an_end_is_one_rejected_row(spark, tmp_path, kind):
+    row = b"v,j,4,1" if kind == "csv" else b'{"user": "v", "item": "j"}'
+    lines = [*[row] * 200_000, row[:-1] + b"0" * 30_000_000, row]  # not at once, where files are looked at
+    path = write(tmp_path, *lines, header=HEADER if kind == "csv" else None)
+    source = FileSource(format=kind, path=path, columns=COLUMNS if kind == "csv" else Columns())
+    rows = clean_ratings(read_source(spark, source).ratings, Rules(RULES.run_date))
+    ends = rejected_rows(rows).select("reason", F.expr("substr(raw, -39)").alias("end")).collect()
+    assert [tuple(end) for end in ends] == [("line_too_long", "0000 … of more than 10000000 characters")]
+    assert rows.where("reason is null and user = 'v' and item = 'j'").count() == 200_001
+
+
 def test_every_reason_is_exercised():
-    elsewhere = {"different_header", "unparsable_event", "unparsable_<feature>"}
+    elsewhere = {"different_header", "line_too_long", "unparsable_event", "unparsable_<feature>"}
     assert {*REJECTED, *elsewhere} == set(REASONS)
 
 
