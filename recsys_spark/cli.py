@@ -301,7 +301,7 @@ def _lake(config: Config) -> Lakehouse:
     from recsys_spark.lakehouse.tables import Lakehouse
     from recsys_spark.session import get_session
 
-    return Lakehouse(get_session(config.session), config.lake)
+    return Lakehouse(get_session(config.session), config.lake, config.retention)
 
 
 def _is_spark_error(error: Exception) -> bool:

@@ -127,6 +127,13 @@ class BlockSizes(Section):
     """Rows that a packing task holds before it hands them on."""
 
 
+class Retention(Section):
+    """How long what nights have read and made is kept."""
+
+    days: Annotated[int, Field(ge=7, le=3_650)] = 30
+    """Days for which the versions of tables that a night has read stay readable."""
+
+
 class Recommend(Section):
     """The nightly lists."""
 
@@ -164,6 +171,8 @@ class Config(Section):
     """How the models are compared."""
     recommend: Recommend = Recommend()
     """The nightly lists."""
+    retention: Retention = Retention()
+    """How long what nights have read and made is kept."""
     seed: int = Field(SEEDED, ge=0, lt=2**31)
     """Of every random draw."""
     origin: str

@@ -163,4 +163,4 @@ class Ledger:
         )
         schema = ", ".join(f"{name} {kind}" for name, kind in TABLES["runs"].columns.items())
         self.lake.create("runs")
-        self.lake.append("runs", self.lake.spark.createDataFrame([row], schema).coalesce(1))
+        self.lake.append("runs", self.lake.spark.createDataFrame([row], schema).coalesce(1), 1)

@@ -7,7 +7,7 @@ not.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,32 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import quoted
-from recsys_spark.config import Lake
+from recsys_spark.config import Lake, Retention
 from recsys_spark.errors import LakeError
+from recsys_spark.lakehouse.conflicts import retried
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.schema import ID_SQL_TYPES, IdType
 from recsys_spark.session import require_delta
+
+RECENT = 20
+"""Commits of a table's history that are looked at first."""
+
+_LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
+
+
+class _SkippedError(LakeError):
+    """Delta took a write for one that was made already."""
+
+
+@dataclass(frozen=True)
+class _Conditions:
+    """What an upsert does with a row; see :meth:`Lakehouse.upsert`."""
+
+    keys: Sequence[str]
+    newer: Column
+    updates: dict[str, str | Column]
+    gone: Column
+    within: Column | None
 
 
 @dataclass(frozen=True)
@@ -62,6 +83,8 @@ class Lakehouse:
         Session with Delta.
     location : Lake
         The configuration's ``lake`` section.
+    retention : Retention, optional
+        Its ``retention`` section, which tables follow when a step creates or meets them.
 
     Raises
     ------
@@ -69,10 +92,11 @@ class Lakehouse:
         The session has no Delta.
     """
 
-    def __init__(self, spark: SparkSession, location: Lake) -> None:
+    def __init__(self, spark: SparkSession, location: Lake, retention: Retention | None = None) -> None:
         require_delta(spark)
         self.spark = spark
         self.location = location
+        self.retention = retention or Retention()
 
     def exists(self, name: str) -> bool:
         """Whether the table exists.
@@ -122,23 +146,13 @@ class Lakehouse:
         types = {"user": ID_SQL_TYPES[user_type], "item": ID_SQL_TYPES[item_type]}
         columns = {column: kind.format(**types) for column, kind in TABLES[name].columns.items()}
         features = features or {}
-        if self.exists(name):
-            present = self._present(name)
-            self._require_types(name, present, columns)
-            self._add(name, present, features)
-            return [column for column in present if column not in {*columns, *features}]
-        table = TABLES[name]
-        builder = DeltaTable.createIfNotExists(self.spark)
-        if self.location.root:
-            builder = builder.location(self._path(name))
-        else:
-            builder = builder.tableName(self._identifier(name))
-        for column, kind in {**columns, **features}.items():
-            builder = builder.addColumn(column, kind, nullable=column not in table.required)
-        for check, condition in (table.checks or {}).items():
-            builder = builder.property(f"delta.constraints.{check}", condition)
-        builder.comment(table.grain).partitionedBy(*table.partition).execute()
-        return []
+        if not self.exists(name):
+            self._make(name, {**columns, **features})
+        present = self._present(name)
+        self._require_types(name, present, columns)
+        self._require_properties(name)
+        retried(lambda: self._add(name, self._present(name), features), name)
+        return [column for column in present if column not in {*columns, *features}]
 
     def version(self, name: str) -> int:
         """The table's current version.
@@ -187,7 +201,7 @@ class Lakehouse:
             reader = reader.option("versionAsOf", version)
         return reader.load(self._path(name)) if self.location.root else reader.table(self._identifier(name))
 
-    def append(self, name: str, rows: DataFrame) -> int:
+    def append(self, name: str, rows: DataFrame, count: int) -> int:
         """Add ``rows`` in one commit.
 
         Parameters
@@ -196,18 +210,26 @@ class Lakehouse:
             A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
         rows : DataFrame
             With the table's columns.
+        count : int
+            How many they are; compared with what Delta says it wrote.
 
         Returns
         -------
         int
             The new version.
+
+        Raises
+        ------
+        LakeError
+            Delta wrote another number of rows.
         """
-        return self._write(name, rows, "append")
+        return self._require_count(name, retried(lambda: self._write(name, rows, "append"), name), count)
 
-    def replace(self, name: str, rows: DataFrame, where: str) -> int:
-        """Replace the rows that satisfy ``where`` by ``rows``, in one commit.
+    def replace(self, name: str, rows: DataFrame, where: str | None, count: int) -> int:
+        """Replace the rows that satisfy ``where``, or all rows, by ``rows``, in one commit.
 
-        All of ``rows`` must satisfy ``where``, or nothing is written.
+        All of ``rows`` must satisfy ``where``, or nothing is written. Of two that replace the same rows at
+        once, both do, one after the other.
 
         Parameters
         ----------
@@ -215,15 +237,24 @@ class Lakehouse:
             A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
         rows : DataFrame
             With the table's columns.
-        where : str
+        where : str, optional
             SQL condition of the rows that are replaced.
+        count : int
+            How many ``rows`` are; compared with what Delta says it wrote.
 
         Returns
         -------
         int
             The new version.
+
+        Raises
+        ------
+        LakeError
+            Delta wrote another number of rows.
         """
-        return self._write(name, rows, "overwrite", replaceWhere=where)
+        options = {} if where is None else {"replaceWhere": where}
+        version = retried(lambda: self._write(name, rows, "overwrite", **options), name)
+        return self._require_count(name, version, count)
 
     def upsert(
         self,
@@ -239,7 +270,8 @@ class Lakehouse:
         """Insert the rows with new keys, update existing rows by those that are ``newer``, leave the others.
 
         Nothing is committed if nothing changes. What Delta reports of its MERGE is compared with the counts
-        taken before. Columns of the table that ``rows`` has not stay as they are, null in new rows.
+        taken before. Where another writer commits in between, what is left to do is looked for again. Columns
+        of the table that ``rows`` has not stay as they are, null in new rows.
 
         Parameters
         ----------
@@ -268,14 +300,36 @@ class Lakehouse:
         Raises
         ------
         LakeError
-            The table does not exist, or another writer changed it in between, so that the counts differ.
+            The table does not exist, or Delta reports other counts than those taken before.
         """
+        conditions = _Conditions(
+            keys,
+            F.lit(False) if newer is None else newer,
+            dict(updates or {}),
+            F.lit(False) if gone is None else gone,
+            within,
+        )
+        first = retried(lambda: self._first_load(name, rows.alias("new").where(~conditions.gone)), name)
+        if first is not None:
+            return first
+        done = Upserted(0, 0, 0, -1)
+        while True:
+            alone, one = retried(lambda: self._merge(name, rows, conditions), name)
+            done = Upserted(
+                done.inserted + one.inserted,
+                done.updated + one.updated,
+                max(0, one.unchanged - done.inserted - done.updated),
+                one.version,
+                done.removed + one.removed,
+            )
+            if alone:
+                return done
+
+    def _merge(self, name: str, rows: DataFrame, conditions: _Conditions) -> tuple[bool, Upserted]:
+        """One MERGE of what differs from the table's current version; and whether it met that version."""
         before = self.version(name)
-        newer = F.lit(False) if newer is None else newer
-        gone = F.lit(False) if gone is None else gone
+        keys, newer, gone, within = conditions.keys, conditions.newer, conditions.gone, conditions.within
         old = self.read(name, before).alias("old")
-        if before == 0 and old.isEmpty():  # a first load needs neither join nor MERGE
-            return self._first_load(name, rows.alias("new").where(~gone), before)
         required = TABLES[name].required
         same = F.expr(
             " AND ".join(f"old.{key} {'=' if key in required else '<=>'} new.{key}" for key in keys)
@@ -293,57 +347,84 @@ class Lakehouse:
             counts = {row["_action"]: row["count"] for row in marked.groupBy("_action").count().collect()}
             wanted = [counts.get(what, 0) for what in ("insert", "update", "remove")]
             if not any(wanted):
-                return Upserted(0, 0, counts.get("same", 0), before)
+                return True, Upserted(0, 0, counts.get("same", 0), before)
             changed = marked.where(~F.col("_action").isin("same", "nothing")).drop("_action").alias("new")
             merge = self._delta(name).alias("old").merge(changed, same if within is None else within & same)
-            merge.whenMatchedDelete(gone).whenMatchedUpdate(newer, dict(updates or {})).whenNotMatchedInsert(
-                values={quoted(column): f"new.{quoted(column)}" for column in rows.columns}
-            ).execute()
+            merge = merge.whenMatchedDelete(gone).whenMatchedUpdate(newer, conditions.updates)
+            inserted: dict[str, str | Column] = {
+                quoted(column): f"new.{quoted(column)}" for column in rows.columns
+            }
+            version = self._committed(name, merge.whenNotMatchedInsert(values=inserted).execute)
         finally:
             marked.unpersist()
-        commit = self._commit(name, self._committed())
+        commit = self._commit(name, version)
+        alone = commit["readVersion"] == before
         metrics = commit["operationMetrics"]
         reported = [
             int(metrics.get(f"numTargetRows{what}", -1)) for what in ("Inserted", "Updated", "Deleted")
         ]
-        if reported != wanted:
+        if alone and reported != wanted:
             raise LakeError(
-                f"{name}: expected to insert, update and remove {wanted} rows, MERGE reports {reported}: "
-                "another writer changed the table meanwhile; run the step again"
+                f"table {name!r}: expected to insert, update and remove {wanted} rows, MERGE reports "
+                f"{reported} in version {version}"
             )
-        inserted, updated, removed = wanted
-        return Upserted(inserted, updated, counts.get("same", 0), int(commit["version"]), removed)
+        return alone, Upserted(reported[0], reported[1], counts.get("same", 0), version, reported[2])
 
-    def _first_load(self, name: str, rows: DataFrame, before: int) -> Upserted:
+    def _first_load(self, name: str, rows: DataFrame) -> Upserted | None:
+        """Write all rows, which needs neither join nor MERGE; None where the table is not new any more."""
+        before = self.version(name)
+        if before > 0 or not self.read(name, before).isEmpty():
+            return None
         if rows.isEmpty():
             return Upserted(0, 0, 0, before)
         if TABLES[name].partition:  # or every task would write a file of every partition
             rows = rows.hint("rebalance", *TABLES[name].partition)
-        # of two first loads at once Delta lets one through
-        version = self._write(name, rows, "append", txnAppId=f"first load of {name}", txnVersion=str(before))
-        inserted = int(self._commit(name, version)["operationMetrics"]["numOutputRows"])
-        return Upserted(inserted, 0, 0, version)
+        # of two first loads at once Delta lets one through, and skips the other without a word
+        once = {"txnAppId": f"first load of {name}", "txnVersion": str(before)}
+        try:
+            version = self._write(name, rows, "append", **once)
+        except _SkippedError:
+            return None
+        return Upserted(int(self._commit(name, version)["operationMetrics"]["numOutputRows"]), 0, 0, version)
 
     def _write(self, name: str, rows: DataFrame, mode: str, **options: str) -> int:
         """Write in one commit; returns its version."""
         writer = rows.write.format("delta").mode(mode).options(**options)
         if self.location.root:
-            writer.save(self._path(name))
-        else:
-            writer.saveAsTable(self._identifier(name))
-        return self._committed()
+            return self._committed(name, lambda: writer.save(self._path(name)))
+        return self._committed(name, lambda: writer.saveAsTable(self._identifier(name)))
 
     def _delta(self, name: str) -> DeltaTable:
         if self.location.root:
             return DeltaTable.forPath(self.spark, self._path(name))
         return DeltaTable.forName(self.spark, self._identifier(name))
 
-    def _committed(self) -> int:
-        """Version of this session's last commit, which another writer's commit does not change."""
-        return int(str(self.spark.conf.get("spark.databricks.delta.lastCommitVersionInSession")))
+    def _committed(self, name: str, write: Callable[[], Any]) -> int:
+        """Version of the commit that ``write`` makes in this session, whoever else commits meanwhile."""
+        self.spark.conf.unset(_LAST_COMMIT)
+        write()
+        version = self.spark.conf.get(_LAST_COMMIT, None)
+        if version is None:
+            raise _SkippedError(f"table {name!r}: Delta skipped a write without an error: run the step again")
+        return int(version)
 
     def _commit(self, name: str, version: int) -> Any:
-        return self._delta(name).history().where(F.col("version") == version).collect()[0]
+        """The row of the table's history; few others come later."""
+        limit = RECENT
+        while True:
+            rows = self._delta(name).history(limit).collect()
+            found = [row for row in rows if row["version"] == version]
+            if found or len(rows) < limit:
+                return found[0]
+            limit *= 10
+
+    def _require_count(self, name: str, version: int, count: int) -> int:
+        written = int(self._commit(name, version)["operationMetrics"].get("numOutputRows", 0))
+        if written != count:
+            raise LakeError(
+                f"table {name!r}: {count:,} rows were to be written, and version {version} wrote {written:,}"
+            )
+        return version
 
     def _path(self, name: str) -> str:
         return f"{absolute_path(str(self.location.root))}/{name}"
@@ -355,6 +436,43 @@ class Lakehouse:
         if not self.exists(name):
             location = self.location.root or self.location.catalog
             raise LakeError(f"table {name!r} is not in {location}: run the step that writes it first")
+
+    def _make(self, name: str, columns: Mapping[str, str]) -> None:
+        """Create a table; of several that do so at once, one does."""
+        table = TABLES[name]
+        builder = DeltaTable.createIfNotExists(self.spark)
+        if self.location.root:
+            builder = builder.location(self._path(name))
+        else:
+            builder = builder.tableName(self._identifier(name))
+        for column, kind in columns.items():
+            builder = builder.addColumn(column, kind, nullable=column not in table.required)
+        for check, condition in (table.checks or {}).items():
+            builder = builder.property(f"delta.constraints.{check}", condition)
+        for key, value in self._properties().items():
+            builder = builder.property(key, value)
+        retried(builder.comment(table.grain).partitionedBy(*table.partition).execute, name)
+
+    def _properties(self) -> dict[str, str]:
+        """Table properties: old versions stay readable, and other readers than Spark can read the newest."""
+        kept = f"interval {self.retention.days} days"
+        return {
+            "delta.deletedFileRetentionDuration": kept,
+            "delta.logRetentionDuration": kept,
+            "delta.enableDeletionVectors": "false",
+            "delta.columnMapping.mode": "none",
+        }
+
+    def _require_properties(self, name: str) -> None:
+        """Set the properties that an existing table has otherwise."""
+        table = f"delta.{quoted(self._path(name))}" if self.location.root else self._identifier(name)
+        present = {
+            row["key"]: row["value"] for row in self.spark.sql(f"SHOW TBLPROPERTIES {table}").collect()
+        }
+        other = {key: value for key, value in self._properties().items() if present.get(key) != value}
+        if other:
+            listed = ", ".join(f"'{key}' = '{value}'" for key, value in other.items())
+            retried(lambda: self.spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ({listed})"), name)
 
     def _present(self, name: str) -> dict[str, str]:
         """Column → SQL type of an existing table."""

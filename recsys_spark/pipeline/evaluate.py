@@ -116,4 +116,4 @@ def _write(night: Night, metrics: list[MetricValue]) -> int:
     ]
     schema = ", ".join(f"{name} {kind}" for name, kind in TABLES["metrics"].columns.items())
     night.lake.create("metrics")
-    return night.lake.append("metrics", night.spark.createDataFrame(rows, schema).coalesce(1))
+    return night.lake.append("metrics", night.spark.createDataFrame(rows, schema).coalesce(1), len(rows))

@@ -268,7 +268,8 @@ def _keep_rejected(night: Night, record: StepRecord, cleaned: Mapping[str, _Clea
     lake.create("rejected_ratings")
     none = lake.read("rejected_ratings").limit(0)
     rows = reduce(DataFrame.unionByName, kept, none)
-    version = lake.replace("rejected_ratings", rows, f"run_date = '{night.run_date}'")
+    count = sum(sum(table.rejected.values()) for table in cleaned.values())
+    version = lake.replace("rejected_ratings", rows, f"run_date = '{night.run_date}'", count)
     record.versions_written["rejected_ratings"] = version
 
 

@@ -112,7 +112,7 @@ class Night:
     def __post_init__(self) -> None:
         """Check the configured models and open the lake; nothing is read or written."""
         check_models(self.config)
-        self.lake = Lakehouse(self.spark, self.config.lake)
+        self.lake = Lakehouse(self.spark, self.config.lake, self.config.retention)
         self.ledger = Ledger(self.lake, self.run_id, self.run_date, redacted(self.config))
         self._parts: DataFrame | None = None
 

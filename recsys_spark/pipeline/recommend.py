@@ -158,4 +158,6 @@ def check_lists(rows: DataFrame, seen: DataFrame) -> dict[str, int]:
 def _write(night: Night, record: StepRecord, rows: DataFrame) -> None:
     night.lake.create("recommendations", *night.config.ingest.id_types)
     where = f"run_date = '{night.run_date}'"
-    record.versions_written["recommendations"] = night.lake.replace("recommendations", rows, where)
+    record.versions_written["recommendations"] = night.lake.replace(
+        "recommendations", rows, where, record.counts["rows"]
+    )

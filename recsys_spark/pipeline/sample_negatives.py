@@ -62,7 +62,9 @@ def sample_negatives(night: Night) -> None:
             written = rows.where(F.col(LABEL) == 0).withColumn("run_date", F.lit(night.run_date))
             written = written.select("run_date", USER, POSITIVE, ITEM, LOG_Q)
             where = f"run_date = '{night.run_date}'"
-            record.versions_written["negatives"] = night.lake.replace("negatives", written, where)
+            record.versions_written["negatives"] = night.lake.replace(
+                "negatives", written, where, record.counts["negatives"]
+            )
         finally:
             rows.unpersist()
         progress_line(

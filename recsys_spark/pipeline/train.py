@@ -111,7 +111,7 @@ def record_models(night: Night, record: StepRecord, rows: list[dict[str, Any]]) 
     night.lake.create("models")
     schema = ", ".join(f"{name} {kind}" for name, kind in columns.items())
     frame = night.spark.createDataFrame([tuple(row[name] for name in columns) for row in rows], schema)
-    record.versions_written["models"] = night.lake.append("models", frame.coalesce(1))
+    record.versions_written["models"] = night.lake.append("models", frame.coalesce(1), len(rows))
     record.counts["models"] = len(rows)
 
 

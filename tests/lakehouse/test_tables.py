@@ -47,7 +47,7 @@ def rating(spark, *rows):
 def test_constraint_rejects_what_must_not_be_in_ratings(spark, lake, row):
     lake.create("ratings")
     with pytest.raises((PySparkException, Py4JJavaError), match=r"(?i)constraint"):
-        lake.append("ratings", spark.createDataFrame([row], RATING))
+        lake.append("ratings", spark.createDataFrame([row], RATING), 1)
     assert lake.read("ratings").count() == 0
 
 
@@ -72,8 +72,8 @@ def test_upsert_counts_and_changes_what_is_newer_only(spark, lake):
 
 def test_old_versions_stay_readable(spark, lake):
     lake.create("ratings")
-    first = lake.append("ratings", rating(spark, ("a", "x", 3.0)))
-    lake.append("ratings", rating(spark, ("b", "x", 3.0)))
+    first = lake.append("ratings", rating(spark, ("a", "x", 3.0)), 1)
+    lake.append("ratings", rating(spark, ("b", "x", 3.0)), 1)
     assert lake.read("ratings", first).count() == 1
 
 
@@ -85,13 +85,13 @@ def test_replace_touches_its_partition_only(spark, lake):
 
     lake.create("recommendations")
     for day, item in ((1, "x"), (2, "y"), (1, "z")):
-        lake.replace("recommendations", rows(day, item), f"run_date = '2024-01-0{day}'")
+        lake.replace("recommendations", rows(day, item), f"run_date = '2024-01-0{day}'", 1)
     assert {(r["run_date"].day, r["item"]) for r in lake.read("recommendations").collect()} == {
         (1, "z"),
         (2, "y"),
     }
     with pytest.raises(PySparkException):
-        lake.replace("recommendations", rows(3, "q"), "run_date = '2024-01-01'")
+        lake.replace("recommendations", rows(3, "q"), "run_date = '2024-01-01'", 1)
     assert lake.read("recommendations").count() == 2
 
 
@@ -111,7 +111,7 @@ def test_tables_of_a_catalog_schema(spark, tmp_path):
     spark.sql("CREATE SCHEMA IF NOT EXISTS nightly")
     lake = Lakehouse(spark, Lake(catalog="nightly", model_store=str(tmp_path)))
     lake.create("ratings")
-    version = lake.append("ratings", rating(spark, ("a", "x", 3.0)))
+    version = lake.append("ratings", rating(spark, ("a", "x", 3.0)), 1)
     updates = {"rating": "new.rating"}
     new = rating(spark, ("a", "x", 5.0))
     lake.upsert("ratings", new, ("user", "item"), newer=F.expr(NEWER), updates=updates)
