@@ -12,16 +12,19 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from datetime import date
+from contextlib import nullcontext
+from datetime import UTC, date, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from click import Choice
 
 from recsys_spark import __version__
 from recsys_spark.console import configure, duration, error_line, result_line, table
 from recsys_spark.errors import NO_ANSWER, ConfigError, RecsysError, summary
+from recsys_spark.pipeline import STEP_NAMES
 from recsys_spark.schema import SEEDED
 
 if TYPE_CHECKING:
@@ -29,10 +32,9 @@ if TYPE_CHECKING:
     from recsys_spark.lakehouse.tables import Lakehouse
     from recsys_spark.pipeline.night import Night
 
-STEP_NAMES = ("ingest", "split", "sample_negatives", "train", "evaluate", "recommend", "publish")
-"""The steps of a night; each is the function of its name in ``recsys_spark.pipeline.<name>``."""
-
 SHOWN_USERS = 3
+
+_COMMANDS = [name.replace("_", "-") for name in STEP_NAMES]
 
 app = typer.Typer(
     help="Nightly recommendations on Spark and Delta Lake.",
@@ -114,19 +116,25 @@ def nightly(
     run_date: RunDate,
     overrides: Overrides = None,
     show: Annotated[int, typer.Option(min=0, help="Print the lists of this many users.")] = 0,
+    from_step: Annotated[
+        str | None,
+        typer.Option(click_type=Choice(_COMMANDS), help="Run from this step on, also what is done."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run all steps, also what is done.")] = False,
     quiet: Quiet = False,
     log_file: LogFile = None,
 ) -> None:
-    """Run a whole night: ingest, split, negatives where configured, train, evaluate, recommend, publish."""
+    """Run a night: the steps from ingest to publish that are not done yet, or have to be done again."""
     started = time.monotonic()
     configure(quiet, log_file)
     night = _night(config, run_date, overrides, reads_inputs=True)
     from recsys_spark.pipeline.show import sample_users, show_metrics, show_runs, show_user
-    from recsys_spark.pipeline.steps import run_night, steps_of
+    from recsys_spark.pipeline.steps import run_night
 
-    run_night(night)
-    show_runs(night.lake, run_date, len(steps_of(night.config)))
-    show_metrics(night.lake, night.run_id, int(night.config.evaluate.champion_metric.split("@")[1]))
+    run_night(night, from_step.replace("-", "_") if from_step else None, force)
+    show_runs(night.lake, run_date, len(STEP_NAMES))
+    evaluated = night.ledger.last_done("evaluate")["run_id"]
+    show_metrics(night.lake, evaluated, int(night.config.evaluate.champion_metric.split("@")[1]))
     for user in sample_users(night.lake, show, run_date):
         show_user(night.lake, user, run_date)
     lake = night.config.lake
@@ -167,7 +175,7 @@ def _train_command() -> Callable[..., None]:
     ) -> None:
         configure(quiet, log_file)
         chosen = [f"models=[{', '.join(models)}]"] if models else []
-        _run_step("train", config, run_date, [*(overrides or ()), *chosen])
+        _run_step("train", config, run_date, [*(overrides or ()), *chosen], shared=bool(models))
 
     command.__doc__ = first_docstring_line("recsys_spark.pipeline.train", "train")
     return command
@@ -183,8 +191,8 @@ def first_docstring_line(module: str, function: str) -> str:
     return ""
 
 
-for _name in STEP_NAMES:
-    app.command(_name.replace("_", "-"))(_train_command() if _name == "train" else _step_command(_name))
+for _name, _command in zip(STEP_NAMES, _COMMANDS, strict=True):
+    app.command(_command)(_train_command() if _name == "train" else _step_command(_name))
 
 
 @app.command()
@@ -205,12 +213,45 @@ def show(
 
 
 @app.command()
-def runs(config: ConfigFile, run_date: AnyDate = None, overrides: Overrides = None) -> None:
+def current(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print what is served: date, models, age, and why."""
+    lake = _lake(_load(config, overrides))
+    from recsys_spark.pipeline.show import show_current
+
+    show_current(lake, datetime.now(UTC))
+
+
+@app.command()
+def rollback(
+    config: ConfigFile,
+    to: Annotated[
+        date | None,
+        typer.Option(parser=_day, metavar="DAY", help="A published date. Default: the one served before."),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Serve the lists again that were served before."""
+    loaded = _load(config, overrides)
+    from recsys_spark.pipeline.publish import rollback
+    from recsys_spark.session import get_session
+
+    rollback(get_session(loaded.session), loaded, to)
+
+
+@app.command()
+def runs(
+    config: ConfigFile,
+    run_date: AnyDate = None,
+    run: Annotated[str | None, typer.Option(help="Only the run of this id.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only steps that failed or died.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
+    overrides: Overrides = None,
+) -> None:
     """Print the ledger: every step of every run."""
     lake = _lake(_load(config, overrides))
     from recsys_spark.pipeline.show import show_runs
 
-    show_runs(lake, run_date)
+    show_runs(lake, run_date, limit, run, failed)
 
 
 @app.command()
@@ -290,11 +331,15 @@ def _night(config: Path, run_date: date, overrides: list[str] | None, reads_inpu
     return Night(get_session(loaded.session), loaded, run_date)
 
 
-def _run_step(name: str, config: Path, run_date: date, overrides: list[str] | None) -> None:
+def _run_step(
+    name: str, config: Path, run_date: date, overrides: list[str] | None, shared: bool = False
+) -> None:
+    """A step, alone for its date unless it may be shared: models may be trained apart at one time."""
     night = _night(config, run_date, overrides, reads_inputs=name == "ingest")
     from recsys_spark.pipeline.steps import STEPS
 
-    STEPS[name](night)
+    with nullcontext() if shared else night.alone():
+        STEPS[name](night)
 
 
 def _lake(config: Config) -> Lakehouse:

@@ -26,7 +26,7 @@ class RejectedFractionError(RecsysError):
 
 
 class AccountingError(RecsysError):
-    """Rows in do not equal inserted + updated + duplicates + unchanged + rejected: a bug, never ignored."""
+    """Rows in do not add up to those inserted, updated, left out and rejected: a bug, never ignored."""
 
 
 class DownloadError(RecsysError):

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from recsys_spark import __version__
-from recsys_spark.cli import STEP_NAMES, app, main
+from recsys_spark.cli import app, main
 from recsys_spark.console import table
 from recsys_spark.data.download import RELEASES
+from recsys_spark.pipeline import STEP_NAMES
 from recsys_spark.pipeline.steps import STEPS
 
 PROJECT = Path(__file__).parents[1]

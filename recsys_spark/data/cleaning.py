@@ -60,13 +60,16 @@ REASONS: dict[str, str] = {
     "unparsable_timestamp": "the timestamp is missing, not a time, or may be Excel's days",
     "not_finite_rating": "the rating is NaN or infinite",
     "rating_out_of_scale": "the rating is outside the declared scale",
-    "timestamp_in_future": "the timestamp is after the run date",
+    "timestamp_in_future": "the timestamp is in the future",
     "timestamp_before_start": "the timestamp is before the declared earliest day; a number, before 1970",
 }
 """Reason code → what it means. Where several apply, a row gets the first, in this order."""
 
 HEADER_LINE = "header_line"
 """Marks a line that equals its input's header: neither a row nor rejected, wherever in a file it is."""
+
+LATER = "later"
+"""Marks a row of a day after the run date, which is left for that day's own night: not rejected."""
 
 UNTYPED = "untyped"
 """Key of the metadata of a text file's columns, whose cells have no type: ``17.0`` may be the integer 17."""
@@ -82,12 +85,13 @@ class Rules:
 
     Attributes
     ----------
-    run_date : rows later than the end of this day (UTC) are rejected
+    run_date : rows after the end of this day (UTC) are of a later night
     user_type, item_type : type that ids are cast to
     timestamps : how timestamp cells are written
     events : the known types, where the source has an event column
     scale : smallest and largest allowed rating
     earliest : rows before this day (UTC) are rejected; without it, numbers before 1970
+    today : rows after the end of this day (UTC) are rejected; without it, those after the run date
     """
 
     run_date: date
@@ -97,6 +101,7 @@ class Rules:
     events: Collection[str] = ()
     scale: tuple[float, float] | None = None
     earliest: date | None = None
+    today: date | None = None
 
 
 def clean_ratings(raw: DataFrame, rules: Rules) -> DataFrame:
@@ -115,7 +120,8 @@ def clean_ratings(raw: DataFrame, rules: Rules) -> DataFrame:
     DataFrame
         The same rows: ``user``, ``item`` (of the declared types), ``rating`` double (1 where the source has
         none), ``timestamp`` timestamp (null where the source has none), ``event`` where the source has it,
-        ``reason`` (null for a valid row), ``raw``, ``source_file``. Narrow: no shuffle.
+        ``reason`` (null for a valid row, :data:`LATER` for one of a later night), ``raw``, ``source_file``.
+        Narrow: no shuffle.
 
     Raises
     ------
@@ -184,7 +190,7 @@ def rejected_rows(rows: DataFrame) -> DataFrame:
     ends = F.concat(kept, F.lit(" … of "), length, F.lit(" characters"))
     return (
         computed_once(rows)
-        .where(F.col(REASON).isNotNull() & (F.col(REASON) != HEADER_LINE))
+        .where(F.col(REASON).isNotNull() & ~F.col(REASON).isin(HEADER_LINE, LATER))
         .select(
             SOURCE_FILE,
             REASON,
@@ -332,8 +338,9 @@ def _checks(rules: Rules, timed: bool, has_events: bool) -> list[tuple[str, Colu
     if rules.scale is not None:
         checks.append(("rating_out_of_scale", ~rating.between(float(rules.scale[0]), float(rules.scale[1]))))
     if timed:
-        end = midnight(rules.run_date + timedelta(days=1))
-        checks.append(("timestamp_in_future", timestamp >= F.lit(end)))
+        last = max(rules.run_date, rules.today or rules.run_date)
+        checks.append(("timestamp_in_future", timestamp >= F.lit(midnight(last + timedelta(days=1)))))
         before = timestamp < F.lit(midnight(rules.earliest or date(1970, 1, 1)))
         checks.append(("timestamp_before_start", before if rules.earliest else before & F.col("counted")))
+        checks.append((LATER, timestamp >= F.lit(midnight(rules.run_date + timedelta(days=1)))))
     return checks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import io
 import os
 import re
@@ -11,12 +12,14 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from recsys_spark.errors import SourceError, summary
 
@@ -39,11 +42,13 @@ class Listing:
     files : paths or URIs of those that are read, sorted
     ignored : local files whose names begin with ``_`` or ``.``, which Spark does not read
     bytes : size of all files together
+    fingerprint : changes when a file is added, removed or written again
     """
 
     files: tuple[str, ...]
     ignored: tuple[str, ...]
     bytes: int
+    fingerprint: str
 
 
 def literal(path: str) -> str:
@@ -97,9 +102,15 @@ def list_files(spark: SparkSession, path: str) -> Listing:
     found = [entry for root in roots for entry in _walk(spark, root)]
     if not found:
         raise SourceError(f"{path}: names no file")
-    shown = {name: size for name, size, hidden in found if not hidden}
-    ignored = tuple(sorted(name for name, _, hidden in found if hidden and not _bookkeeping(name)))
-    return Listing(tuple(sorted(shown)), ignored, sum(shown.values()))
+    shown = sorted((entry for entry in found if not entry.hidden), key=attrgetter("name"))
+    ignored = sorted(entry.name for entry in found if entry.hidden and not _bookkeeping(entry.name))
+    told = repr([(entry.name, entry.size, entry.modified) for entry in shown])
+    return Listing(
+        tuple(entry.name for entry in shown),
+        tuple(ignored),
+        sum(entry.size for entry in shown),
+        hashlib.sha256(told.encode()).hexdigest()[:16],
+    )
 
 
 def decompressed(file: BinaryIO, name: str, size: int) -> bytes:
@@ -236,8 +247,18 @@ def _resolved(spark: SparkSession, path: str, exact: str) -> list[str]:
     return names
 
 
-def _walk(spark: SparkSession, root: str) -> Iterator[tuple[str, int, bool]]:
-    """Path, size, and whether Spark ignores it, of each file at or below ``root``."""
+@dataclass(frozen=True)
+class _Entry:
+    """A file; ``hidden`` where Spark ignores it, ``modified`` in seconds since 1970."""
+
+    name: str
+    size: int
+    hidden: bool
+    modified: float
+
+
+def _walk(spark: SparkSession, root: str) -> Iterator[_Entry]:
+    """Each file at or below ``root``."""
     local = local_path(root)
     if local is None:
         yield from _walk_elsewhere(spark, root)
@@ -247,7 +268,7 @@ def _walk(spark: SparkSession, root: str) -> Iterator[tuple[str, int, bool]]:
         yield from _walk_here(local)
 
 
-def _walk_here(folder: Path) -> Iterator[tuple[str, int, bool]]:
+def _walk_here(folder: Path) -> Iterator[_Entry]:
     def refuse(error: OSError) -> None:
         raise SourceError(f"{error.filename}: cannot be listed: {error.strerror}")
 
@@ -261,7 +282,7 @@ def _walk_here(folder: Path) -> Iterator[tuple[str, int, bool]]:
             yield _entry(Path(parent) / name, hidden or _is_hidden(name))
 
 
-def _entry(path: Path, hidden: bool) -> tuple[str, int, bool]:
+def _entry(path: Path, hidden: bool) -> _Entry:
     try:
         found = path.stat()
     except OSError as error:
@@ -273,14 +294,15 @@ def _entry(path: Path, hidden: bool) -> tuple[str, int, bool]:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
         raise SourceError(f"{path}: is not a regular file")
-    return str(path), found.st_size, hidden
+    return _Entry(str(path), found.st_size, hidden, found.st_mtime)
 
 
-def _walk_elsewhere(spark: SparkSession, root: str) -> Iterator[tuple[str, int, bool]]:
+def _walk_elsewhere(spark: SparkSession, root: str) -> Iterator[_Entry]:
     # the names and sizes only: contents are not read unless they are asked for
     files = spark.read.format("binaryFile").option("recursiveFileLookup", True).load(literal(root))
-    for row in files.select("path", "length").collect():
-        yield row["path"], row["length"], False
+    modified = F.unix_micros("modificationTime") / 1e6
+    for row in files.select("path", "length", modified.alias("modified")).collect():
+        yield _Entry(row["path"], row["length"], False, row["modified"])
 
 
 def _is_hidden(name: str) -> bool:

@@ -1,8 +1,9 @@
-"""The ledger: one row in ``runs`` for each step of a run, whether it was done or failed."""
+"""The ledger: rows in ``runs`` for each step of a run, as it starts and as it is done, failed or died."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -12,6 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import LakeError, summary
+from recsys_spark.lakehouse.processes import this_process
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.tables import Lakehouse
 
@@ -50,11 +52,13 @@ class Ledger:
 
     def __init__(self, lake: Lakehouse, run_id: str, run_date: date, config: str) -> None:
         self.lake, self.run_id, self.run_date, self.config = lake, run_id, run_date, config
+        self._remembers = False
+        self._known: list[dict[str, Any]] | None = None
 
     @contextmanager
     def step(self, name: str) -> Iterator[StepRecord]:
-        """Record the block as step ``name``: done when it ends, or failed, with the error's summary, when it
-        raises.
+        """Record the block as step ``name``: running, then done when it ends, or failed, with the error's
+        summary, when it raises.
 
         Parameters
         ----------
@@ -67,6 +71,7 @@ class Ledger:
             To be filled in by the block; it is written at the end.
         """
         record, started = StepRecord(), datetime.now(UTC)
+        self._record(name, "running", record, started, None)
         try:
             yield record
         except BaseException as error:
@@ -76,6 +81,18 @@ class Ledger:
                 error.add_note(f"the failure could not be recorded in runs either: {summary(second)}")
             raise
         self._record(name, "done", record, started, None)
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Read the date's rows once for the whole block, and remember those that this run adds."""
+        if self._remembers:
+            yield
+            return
+        self._remembers = True
+        try:
+            yield
+        finally:
+            self._remembers, self._known = False, None
 
     def all_done(self, step: str) -> list[dict[str, Any]]:
         """The rows of a finished ``step`` for this run's date: that of this run first, then the newest.
@@ -88,19 +105,17 @@ class Ledger:
         Returns
         -------
         list of dict
-            Rows of ``runs``, at least one.
+            Rows of ``runs`` without their configuration, at least one; ``started`` in seconds since 1970.
 
         Raises
         ------
         LakeError
             The step has not been done for this date.
         """
-        of_date = self._done(step).where(F.col("run_date") == F.lit(self.run_date))
-        this_run_first = F.desc(F.col("run_id") == self.run_id)
-        rows = of_date.orderBy(this_run_first, F.desc("started")).collect()
+        rows = [row for row in self._of_date() if (row["step"], row["state"]) == (step, "done")]
         if not rows:
             raise LakeError(f"step {step!r} has not been done for run date {self.run_date}: run it first")
-        return [row.asDict() for row in rows]
+        return sorted(rows, key=lambda row: (row["run_id"] != self.run_id, -row["started"]))
 
     def last_done(self, step: str) -> dict[str, Any]:
         """The first of :meth:`all_done`.
@@ -121,6 +136,51 @@ class Ledger:
             The step has not been done for this date.
         """
         return self.all_done(step)[0]
+
+    def newest(self) -> dict[str, dict[str, Any]]:
+        """The newest row of each step of this run's date, in whatever state.
+
+        Returns
+        -------
+        dict of str to dict
+            Step → row of ``runs``, without its configuration.
+        """
+        return {row["step"]: row for row in self._of_date()}
+
+    def close_died(self) -> list[str]:
+        """Record as ``died`` the steps of this date that are said to run; for who holds the date's lock.
+
+        Returns
+        -------
+        list of str
+            What died, for people.
+        """
+        died = [row for row in self._of_date() if row["state"] == "running"]
+        for row in died:
+            kept = StepRecord(row["counts"], row["details"], row["versions_read"], row["versions_written"])
+            error = f"process {row['process'].split()[0]} on {row['host']} ended without a word"
+            started = datetime.fromtimestamp(row["started"], UTC)
+            self._record(row["step"], "died", kept, started, error, row)
+        return [f"{row['step']} of run {row['run_id']}" for row in died]
+
+    def _of_date(self) -> list[dict[str, Any]]:
+        """The last state of each step of each run of this date, in the order in which they started."""
+        rows = self._read() if self._known is None else self._known
+        if self._remembers:
+            self._known = rows
+        last: dict[Any, dict[str, Any]] = {}
+        for row in rows:
+            key = row["run_id"], row["step"], row["started"]
+            if key not in last or last[key]["state"] == "running":
+                last[key] = row
+        return sorted(last.values(), key=lambda row: float(row["started"]))
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self.lake.exists("runs"):
+            return []
+        rows = self.lake.read("runs").where(F.col("run_date") == F.lit(self.run_date)).drop("config")
+        in_seconds = F.unix_micros("started") / 1e6
+        return [row.asDict() for row in rows.withColumn("started", in_seconds).collect()]
 
     def newest_done(self, step: str) -> dict[str, Any] | None:
         """The newest row of a finished ``step``, whatever its date.
@@ -144,11 +204,19 @@ class Ledger:
         return self.lake.read("runs").where((F.col("state") == "done") & (F.col("step") == step))
 
     def _record(
-        self, step: str, state: str, record: StepRecord, started: datetime, error: str | None
+        self,
+        step: str,
+        state: str,
+        record: StepRecord,
+        started: datetime,
+        error: str | None,
+        of: Mapping[str, Any] | None = None,
     ) -> None:
+        """Append a row of this run and process, or ``of`` another that died."""
         seconds = (datetime.now(UTC) - started).total_seconds()
+        of = of or {"run_id": self.run_id, "host": socket.gethostname(), "process": this_process()}
         row = (
-            self.run_id,
+            of["run_id"],
             self.run_date,
             step,
             state,
@@ -158,9 +226,14 @@ class Ledger:
             record.details,
             record.versions_read,
             record.versions_written,
+            of["host"],
+            of["process"],
             self.config,
             error,
         )
         schema = ", ".join(f"{name} {kind}" for name, kind in TABLES["runs"].columns.items())
+        if self._known is not None:
+            known = dict(zip(TABLES["runs"].columns, row, strict=True))
+            self._known = [*self._known, {**known, "started": started.timestamp()}]
         self.lake.create("runs")
-        self.lake.append("runs", self.lake.spark.createDataFrame([row], schema).coalesce(1), 1)
+        self.lake.append("runs", self.lake.spark.createDataFrame([row], schema).coalesce(1), None)

@@ -140,8 +140,34 @@ TABLES: dict[str, Table] = {
         },
         partition=("run_date",),
     ),
+    "current_recommendations": Table(
+        "one row per (user, rank): what is served",
+        {
+            "user": "{user}",
+            "rank": "int",
+            "item": "{item}",
+            "score": "float",
+            "model": "string",
+            "reason": "string",
+            "run_date": "date",
+            "published_at": "timestamp",
+        },
+        required=("user", "rank", "item", "score", "model", "reason", "run_date", "published_at"),
+    ),
+    "locks": Table(
+        "one row per lock that is held",
+        {
+            "name": "string",
+            "holder": "string",
+            "host": "string",
+            "process": "string",
+            "since": "timestamp",
+            "until": "timestamp",
+        },
+        required=("name", "holder", "host", "process", "since", "until"),
+    ),
     "runs": Table(
-        "one row per step of a run",
+        "one row per state of a run's step: running, and how it ended",
         {
             "run_id": "string",
             "run_date": "date",
@@ -153,11 +179,13 @@ TABLES: dict[str, Table] = {
             "details": "map<string,string>",
             "versions_read": "map<string,bigint>",
             "versions_written": "map<string,bigint>",
+            "host": "string",
+            "process": "string",
             "config": "string",
             "error": "string",
         },
-        required=("run_id", "run_date", "step", "state", "started", "seconds", "config"),
-        checks={"known_state": "state IN ('done', 'failed')"},
+        required=("run_id", "run_date", "step", "state", "started", "seconds", "host", "process", "config"),
+        checks={"known_state": "state IN ('running', 'done', 'failed', 'died')"},
     ),
 }
 """Every table, by name."""

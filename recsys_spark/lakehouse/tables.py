@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.columns import quoted
 from recsys_spark.config import Lake, Retention
-from recsys_spark.errors import LakeError
+from recsys_spark.errors import LakeError, summary
 from recsys_spark.lakehouse.conflicts import retried
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.schema import ID_SQL_TYPES, IdType
@@ -74,6 +74,28 @@ def absolute_path(path: str) -> str:
     return path.rstrip("/") if re.match(r"[A-Za-z][\w+.-]+:", path) else str(Path(path).absolute())
 
 
+def _no_longer_kept(name: str) -> str:
+    return (
+        f"table {name!r} is no longer kept: run this date's steps again from the split on, and raise "
+        "retention.days if nights come later than that"
+    )
+
+
+def lost_files(error: BaseException) -> LakeError | None:
+    """The error of a reader whose table's old files are gone, as a VACUUM leaves it; None for other errors.
+
+    Parameters
+    ----------
+    error : BaseException
+        What reading raised.
+    """
+    told = f"{error} {summary(error)}"
+    if not re.search(r"FILE_NOT_EXIST|FileNotFoundException|DELTA_FILE_NOT_FOUND", told):
+        return None
+    name = next((name for name in TABLES if re.search(rf"/{name}/[^\s]*\.parquet", told)), None)
+    return LakeError(f"a version of {_no_longer_kept(name)}; its files have been removed") if name else None
+
+
 class Lakehouse:
     """The tables under one root or in one catalog schema.
 
@@ -97,6 +119,7 @@ class Lakehouse:
         self.spark = spark
         self.location = location
         self.retention = retention or Retention()
+        self._met: set[tuple[str, str, str]] = set()
 
     def exists(self, name: str) -> bool:
         """Whether the table exists.
@@ -143,6 +166,9 @@ class Lakehouse:
         LakeError
             It exists, with other types of ids or features.
         """
+        asked = (name, user_type, item_type)
+        if features is None and asked in self._met:
+            return []
         types = {"user": ID_SQL_TYPES[user_type], "item": ID_SQL_TYPES[item_type]}
         columns = {column: kind.format(**types) for column, kind in TABLES[name].columns.items()}
         features = features or {}
@@ -152,6 +178,7 @@ class Lakehouse:
         self._require_types(name, present, columns)
         self._require_properties(name)
         retried(lambda: self._add(name, self._present(name), features), name)
+        self._met.add(asked)
         return [column for column in present if column not in {*columns, *features}]
 
     def version(self, name: str) -> int:
@@ -193,15 +220,73 @@ class Lakehouse:
         Raises
         ------
         LakeError
-            The table does not exist.
+            The table does not exist, or does not keep this version any more.
         """
         self._require(name)
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
-        return reader.load(self._path(name)) if self.location.root else reader.table(self._identifier(name))
+        try:
+            if self.location.root:
+                return reader.load(self._path(name))
+            return reader.table(self._identifier(name))
+        except AnalysisException as error:
+            if version is None:
+                raise
+            raise LakeError(f"version {version} of {_no_longer_kept(name)} ({summary(error)})") from None
 
-    def append(self, name: str, rows: DataFrame, count: int) -> int:
+    def claim(self, name: str, rows: DataFrame, keys: Sequence[str], free: Column) -> None:
+        """Insert rows, in place of those with the same key that are ``free``; a key that is taken stays.
+
+        Of several that claim a key at once, one gets it.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
+        rows : DataFrame
+            With the table's columns, one row per key.
+        keys : sequence of str
+            Columns of the key.
+        free : Column
+            Condition over ``old.*``.
+        """
+        same = F.expr(" AND ".join(f"old.{key} = new.{key}" for key in keys))
+
+        def merge() -> None:
+            merging = self._delta(name).alias("old").merge(rows.alias("new"), same)
+            merging.whenMatchedUpdateAll(free).whenNotMatchedInsertAll().execute()
+
+        retried(merge, name)
+
+    def delete(self, name: str, where: Column) -> None:
+        """Delete the rows that satisfy ``where``, in one commit.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
+        where : Column
+            Condition of the rows.
+        """
+        retried(lambda: self._delta(name).delete(where), name)
+
+    def update(self, name: str, where: Column, values: Mapping[str, Column]) -> None:
+        """Change the rows that satisfy ``where``, in one commit.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
+        where : Column
+            Condition of the rows.
+        values : mapping of str to Column
+            Column → its new value.
+        """
+        changes: dict[str, str | Column] = dict(values)
+        retried(lambda: self._delta(name).update(where, changes), name)
+
+    def append(self, name: str, rows: DataFrame, count: int | None) -> int:
         """Add ``rows`` in one commit.
 
         Parameters
@@ -210,8 +295,8 @@ class Lakehouse:
             A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
         rows : DataFrame
             With the table's columns.
-        count : int
-            How many they are; compared with what Delta says it wrote.
+        count : int or None
+            How many they are, if that is to be compared with what Delta says it wrote.
 
         Returns
         -------
@@ -223,7 +308,8 @@ class Lakehouse:
         LakeError
             Delta wrote another number of rows.
         """
-        return self._require_count(name, retried(lambda: self._write(name, rows, "append"), name), count)
+        version = retried(lambda: self._write(name, rows, "append"), name)
+        return version if count is None else self._require_count(name, version, count)
 
     def replace(self, name: str, rows: DataFrame, where: str | None, count: int) -> int:
         """Replace the rows that satisfy ``where``, or all rows, by ``rows``, in one commit.

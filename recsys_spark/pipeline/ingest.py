@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -31,7 +32,14 @@ from recsys_spark.config import (
     config_problem,
 )
 from recsys_spark.console import progress_line
-from recsys_spark.data.cleaning import HEADER_LINE, Rules, clean_ratings, clean_side_table, rejected_rows
+from recsys_spark.data.cleaning import (
+    HEADER_LINE,
+    LATER,
+    Rules,
+    clean_ratings,
+    clean_side_table,
+    rejected_rows,
+)
 from recsys_spark.data.deduplication import latest_per_pair, settle
 from recsys_spark.data.events import distinct_events, month_of
 from recsys_spark.data.files import line_number
@@ -43,6 +51,7 @@ from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import Upserted
 from recsys_spark.pipeline.derive import derive_ratings, require_one_kind
 from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.resume import INPUT, input_of
 from recsys_spark.schema import EVENT, ITEM, RAW, REASON, SOURCE_FILE, TIMESTAMP, USER, FeatureType, IdType
 
 NEWER = """
@@ -65,6 +74,7 @@ class _Cleaned:
     rows : all rows, with their reasons
     read : how many there are
     rejected : reason → rejected rows
+    later : rows of days after the run date, left for their own nights
     headers : header lines, which are no rows
     latest : one good row per key: (user, item), or all that an event is
     distinct : how many keys there are
@@ -74,6 +84,7 @@ class _Cleaned:
     rows: DataFrame
     read: int
     rejected: Mapping[str, int]
+    later: int
     headers: int
     latest: DataFrame
     distinct: int
@@ -99,13 +110,14 @@ def ingest(night: Night) -> None:
     RejectedFractionError
         More rows were rejected than ``ingest.max_rejected_fraction`` allows; the tables are as they were.
     AccountingError
-        Rows in do not equal inserted + updated + duplicates + unchanged + rejected.
+        Rows in do not equal inserted + updated + duplicates + unchanged + rejected + later.
     LakeError
         The lake has given ratings and the source has events, or the other way round.
     """
     settings = night.config.ingest
     main = "events" if settings.has_events else "ratings"
     with night.step("ingest") as record, _advised(settings.source), _opened(night) as inputs:
+        record.details[INPUT] = input_of(night.spark, night.config)
         require_one_kind(night)
         user_type, item_type = settings.id_types
         rows = _clean(inputs.ratings, _rules(night, user_type, item_type), settings.has_events)
@@ -205,6 +217,7 @@ def _rules(night: Night, user_type: IdType, item_type: IdType) -> Rules:
         events=tuple(settings.events.weights),
         scale=(settings.scale[0], settings.scale[1]) if settings.scale else None,
         earliest=settings.earliest,
+        today=datetime.now(UTC).date(),
     )
 
 
@@ -224,13 +237,13 @@ def _clean(raw: DataFrame, rules: Rules, has_events: bool) -> _Cleaned:
     counted = {row[REASON]: row for row in keyed.groupBy(REASON).agg(*sums).collect()}
     headers = counted.pop(HEADER_LINE, None)
     read, good = sum(row["rows"] for row in counted.values()), counted.pop(None, None)
+    later = counted.pop(LATER, None)
     rejected = {reason: row["rows"] for reason, row in counted.items()}
     settled = settle(keyed, rows) if good is not None and good["disputed"] else keyed
     latest = settled.where(F.col(REASON).isNull()).drop(REASON, "rows", "disputed")
     distinct = good["keys"] if good is not None else 0
-    return _Cleaned(
-        rows, read, rejected, headers["rows"] if headers is not None else 0, latest, distinct, keyed
-    )
+    left, lines = (row["rows"] if row is not None else 0 for row in (later, headers))
+    return _Cleaned(rows, read, rejected, left, lines, latest, distinct, keyed)
 
 
 def _side(
@@ -252,7 +265,7 @@ def _side(
     whole = F.max(F.struct(F.lit(0).alias("0"), *map(quoted, features))).alias("features")
     chosen = (F.col(f"features.{quoted(name)}") for name in features)
     latest = rows.where(F.col(REASON).isNull()).groupBy(key).agg(whole).select(key, *chosen)
-    return _Cleaned(rows, sum(row["rows"] for row in counted), rejected, headers, latest, distinct, rows)
+    return _Cleaned(rows, sum(row["rows"] for row in counted), rejected, 0, headers, latest, distinct, rows)
 
 
 def _keep_rejected(night: Night, record: StepRecord, cleaned: Mapping[str, _Cleaned]) -> None:
@@ -349,9 +362,10 @@ def _account(record: StepRecord, name: str, cleaned: _Cleaned, upserted: Upserte
     counts = {
         "inserted": upserted.inserted,
         "updated": upserted.updated,
-        "duplicates": cleaned.read - rejected - cleaned.distinct,
+        "duplicates": cleaned.read - rejected - cleaned.later - cleaned.distinct,
         "unchanged": upserted.unchanged,
         "rejected": rejected,
+        "later": cleaned.later,
     }
     if cleaned.read != sum(counts.values()):
         raise AccountingError(f"{name}: rows do not add up: {counts}")
@@ -367,7 +381,8 @@ def _say(main: str, counts: Mapping[str, int], rejected: Mapping[str, int], exam
     parts = ["inserted", "updated", "duplicates", "unchanged", "rejected"]
     if main == "events":
         parts.remove("updated")
-    progress_line(f"  {counts['read']:,} {main} read: {_listed(counts, parts)}{reasons}")
+    later = f", {counts['later']:,} of later days, left for their own nights" if counts["later"] else ""
+    progress_line(f"  {counts['read']:,} {main} read: {_listed(counts, parts)}{reasons}{later}")
     if main == "events":
         changes = {what: counts[f"ratings_{what}"] for what in ("inserted", "updated", "removed")}
         progress_line(f"  their ratings: {_listed(changes, [*changes])}")

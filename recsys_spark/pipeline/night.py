@@ -9,19 +9,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Any
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, FileSource, config_problem
-from recsys_spark.console import working
+from recsys_spark.console import progress_line, working
 from recsys_spark.data.events import as_of, end_of, pair_worths
 from recsys_spark.data.split import FOLD_IN, PART, TEST, TRAIN, split_ratings
 from recsys_spark.errors import ConfigError, LakeError
 from recsys_spark.lakehouse.ledger import Ledger, StepRecord
-from recsys_spark.lakehouse.tables import Lakehouse
+from recsys_spark.lakehouse.locks import Lock
+from recsys_spark.lakehouse.tables import Lakehouse, lost_files
 from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.registry import REGISTRY, build
+from recsys_spark.pipeline import STEP_NAMES
+from recsys_spark.pipeline.resume import AFTER, SETTINGS, settings_of, steps_of, unfinished
 from recsys_spark.schema import EVENT, ITEM, RATING, TIMESTAMP, USER
 
 
@@ -115,6 +121,7 @@ class Night:
         self.lake = Lakehouse(self.spark, self.config.lake, self.config.retention)
         self.ledger = Ledger(self.lake, self.run_id, self.run_date, redacted(self.config))
         self._parts: DataFrame | None = None
+        self._lock: Lock | None = None
 
     def estimator(self, name: str) -> RecommenderEstimator:
         """A new estimator of the configured model ``name``.
@@ -144,9 +151,61 @@ class Night:
         ------
         StepRecord
             Counts, details and versions, which the block fills in.
+
+        Raises
+        ------
+        LakeError
+            An earlier step of this date failed or died when it was run last, or another run of it has taken
+            the lock over.
         """
-        with working(name), self.ledger.step(name) as record:
-            yield record
+        with self.ledger.remembering():
+            newest = self.ledger.newest()
+            broken = unfinished(name, newest)
+            if broken is not None:
+                raise LakeError(
+                    f"step {broken!r} of {self.run_date} {newest[broken]['state']} when it was run last "
+                    f"({newest[broken]['error']}): run it again before {name!r}"
+                )
+            if self._lock is not None:
+                self._lock.require()
+            with working(name), self.ledger.step(name) as record:
+                if name in STEP_NAMES:
+                    record.details |= self._told_apart(name, newest)
+                try:
+                    yield record
+                except (PySparkException, Py4JJavaError) as error:
+                    lost = lost_files(error)
+                    if lost is None:
+                        raise
+                    raise lost from error
+
+    def _told_apart(self, name: str, newest: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """What tells one run of a step from another, for a later run to see whether it still holds."""
+        told = {SETTINGS: settings_of(self.config, name)}
+        steps = steps_of(self.config)
+        at = steps.index(name) if name in steps else 0
+        if at > 0 and steps[at - 1] in newest:
+            told[AFTER] = newest[steps[at - 1]]["run_id"]
+        return told
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs of this date out, and record as ``died`` what others of them left running.
+
+        Raises
+        ------
+        LakeError
+            Another run of this date is going on; who, where and since when.
+        """
+        with Lock(self.lake, self.run_date.isoformat(), self.run_id) as lock:
+            for what in self.ledger.close_died():
+                progress_line(f"{what} had died")
+            self._lock = lock
+            try:
+                with self.ledger.remembering():
+                    yield
+            finally:
+                self._lock = None
 
     def versions(self) -> dict[str, int]:
         """Table → its version that this date's split pinned.
@@ -188,16 +247,18 @@ class Night:
             self._parts = None
 
     def ratings(self) -> DataFrame:
-        """All ratings at the pinned version; of derived ones those that are worth something on the run
-        date.
+        """All ratings at the pinned version, until the run date; of derived ones those that are worth
+        something on it.
         """
-        rows = self.lake.read("ratings", self.ratings_version())
+        rows = self._until(self.lake.read("ratings", self.ratings_version()))
         settings = self.config.ingest
         return as_of(rows, settings.events, self.run_date) if settings.has_events else rows
 
     def pairs(self) -> DataFrame:
-        """``user``, ``item`` of the pinned ratings, with those that are worth nothing on the run date."""
-        return self.lake.read("ratings", self.ratings_version()).select(USER, ITEM)
+        """``user``, ``item`` of the pinned ratings until the run date, also of those that are worth nothing
+        on it.
+        """
+        return self._until(self.lake.read("ratings", self.ratings_version())).select(USER, ITEM)
 
     def seen(self, pairs: DataFrame) -> DataFrame:
         """What lists leave out, as the configuration's ``recommend.exclude_seen`` has it.
@@ -240,8 +301,11 @@ class Night:
     def _events(self, types: Sequence[str]) -> DataFrame:
         """The events of some types until the run date, at the pinned version."""
         events = self.lake.read("events", self.versions()["events"])
-        until = F.col(TIMESTAMP).isNull() | (F.col(TIMESTAMP) < F.lit(end_of(self.run_date)))
-        return events.where(F.col(EVENT).isin(*types) & until)
+        return self._until(events.where(F.col(EVENT).isin(*types)))
+
+    def _until(self, rows: DataFrame) -> DataFrame:
+        """Rows until the end of the run date: a backfill does not know what later nights have brought."""
+        return rows.where(F.col(TIMESTAMP).isNull() | (F.col(TIMESTAMP) < F.lit(end_of(self.run_date))))
 
     def parts(self) -> DataFrame:
         """Ratings of the pinned version with their ``part``; kept in memory for the steps of this process."""

@@ -1,25 +1,29 @@
-"""Step six: make this date's recommendations the ones that readers see."""
+"""Step six: make this date's recommendations the ones that readers see; and the way back."""
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
+from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
+from recsys_spark.config import Config
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError, PublishError
+from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.pipeline.night import Night
 
+SERVED, MADE_BY = "served", "made_by"
+"""Details of the ledger's rows that switch what is served: the date, and the run that made its lists."""
+
 
 def publish(night: Night) -> None:
-    """Make this date's lists the ones that readers see: reads recommendations, writes runs only.
+    """Make this date's lists the ones that readers see: reads recommendations, writes
+    current_recommendations.
 
-    From its ``publish`` row in the ledger on, readers see these lists, and before it the last ones.
-
-    What is published is the version that the recommend step checked and wrote, whatever happened to the table
-    since.
+    The table is replaced in one commit: a reader sees all of the old lists or all of the new ones.
 
     Parameters
     ----------
@@ -31,50 +35,189 @@ def publish(night: Night) -> None:
     LakeError
         There are no recommendations for this date.
     PublishError
-        That version does not hold the rows that were checked.
+        The table does not hold the rows that the recommend step checked.
     """
     with night.step("publish") as record:
-        done = night.ledger.last_done("recommend")
-        version, checked = int(done["versions_written"]["recommendations"]), done["counts"]["rows"]
-        record.versions_read |= {"recommendations": version, "ratings": night.ratings_version()}
-        rows = (
-            night.lake.read("recommendations", version)
-            .where(F.col("run_date") == F.lit(night.run_date))
-            .count()
-        )
-        if rows != checked:
+        _serve(night, record)
+
+
+def rollback(spark: SparkSession, config: Config, to: date | None = None) -> None:
+    """Serve the lists again that were served before: reads recommendations, writes
+    current_recommendations.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        With Delta.
+    config : Config
+        The whole configuration.
+    to : date, optional
+        A date that has been published; without it the one that was served before the present one.
+
+    Raises
+    ------
+    LakeError
+        Nothing was served before, or ``to`` has never been published.
+    PublishError
+        The lists of that date were made again after they had been published.
+    """
+    switches = _switches(Lakehouse(spark, config.lake))
+    dates = _stack(switches)
+    if to is None:
+        if len(dates) < 2:
+            raise LakeError("nothing was published before what is served now: there is no way back")
+        to = dates[-2]
+    of_date = [row for row in switches if row["details"][SERVED] == to.isoformat()]
+    if not of_date:
+        known = ", ".join(sorted({row["details"][SERVED] for row in switches})) or "none"
+        raise LakeError(f"{to} has never been published; published dates: {known}")
+    night = Night(spark, config, to)
+    with night.step("rollback") as record:
+        made_by = night.ledger.last_done("recommend")["run_id"]
+        if made_by != of_date[-1]["details"][MADE_BY]:
             raise PublishError(
-                f"recommendations version {version} has {rows:,} rows of {night.run_date}, and {checked:,} "
-                "were checked: run the recommend step again"
+                f"the lists of {to} were made again by run {made_by} after they had been published: recsys "
+                f"publish --run-date {to} serves the new ones"
             )
-        record.counts |= {"rows": rows, "lists": done["counts"]["lists"]}
-        progress_line(
-            f"  {record.counts['lists']:,} users' lists published, recommendations version {version}"
-        )
+        _serve(night, record)
 
 
-def published(lake: Lakehouse, run_date: date | None = None) -> tuple[date, DataFrame]:
-    """The published recommendations of ``run_date``, or of the latest date that has been published.
+def served_lists(lake: Lakehouse, run_date: date | None = None) -> tuple[date, DataFrame]:
+    """The lists that are served, or those that were made for ``run_date``, published or not.
 
     Parameters
     ----------
     lake : Lakehouse
         The tables.
     run_date : date, optional
-        The night; without it the latest published one.
+        The night; without it what is served.
+
+    Returns
+    -------
+    date, DataFrame
+        The lists' date; one row per (user, rank): ``user``, ``rank``, ``item``, ``score``, ``model``,
+        ``reason`` and more.
 
     Raises
     ------
     LakeError
-        Nothing has been published, or nothing for this date.
+        Nothing has been published, or nothing was made for this date.
     """
-    done = lake.read("runs").where((F.col("step") == "publish") & (F.col("state") == "done"))
     if run_date is not None:
-        done = done.where(F.col("run_date") == F.lit(run_date))
-    row = done.orderBy(F.desc("run_date"), F.desc("started")).first()
-    if row is None:
-        raise LakeError(
-            f"nothing has been published{f' for {run_date}' if run_date else ''}: run the night first"
+        rows = lake.read("recommendations").where(F.col("run_date") == F.lit(run_date))
+        if rows.isEmpty():
+            raise LakeError(f"there are no recommendations of {run_date}: run the night first")
+        return run_date, rows
+    if not lake.exists("current_recommendations"):
+        raise LakeError("nothing has been published: run the night first")
+    rows = lake.read("current_recommendations")
+    first: Any = rows.select("run_date").first()
+    return first["run_date"], rows
+
+
+def later_served(night: Night) -> date | None:
+    """The date that is served, if it is later than the night's.
+
+    Parameters
+    ----------
+    night : Night
+        The run.
+    """
+    if not night.lake.exists("current_recommendations"):
+        return None
+    served, _ = served_lists(night.lake)
+    return served if served > night.run_date else None
+
+
+def is_served(night: Night) -> bool:
+    """Whether the lists that this date's last recommend step made are what is served.
+
+    Parameters
+    ----------
+    night : Night
+        The run.
+    """
+    if not night.lake.exists("current_recommendations"):
+        return False
+    switches = _switches(night.lake)
+    made_by = night.ledger.last_done("recommend")["run_id"]
+    wanted = {SERVED: night.run_date.isoformat(), MADE_BY: made_by}
+    return bool(switches) and wanted.items() <= switches[-1]["details"].items()
+
+
+def switch_now(lake: Lakehouse) -> dict[str, Any]:
+    """What is served, since when and why.
+
+    Parameters
+    ----------
+    lake : Lakehouse
+        The tables.
+
+    Returns
+    -------
+    dict
+        ``run_date``, ``models`` (name → rows), ``lists``, ``published_at``, and of the ledger ``step``
+        (publish or rollback), ``run_id`` and ``replaced``, the date that was served before.
+
+    Raises
+    ------
+    LakeError
+        Nothing has been published.
+    """
+    run_date, rows = served_lists(lake)
+    totals: Any = rows.agg(
+        F.count_distinct("user").alias("lists"), F.max(F.unix_seconds("published_at")).alias("seconds")
+    ).first()
+    models = {row["model"]: row["count"] for row in rows.groupBy("model").count().collect()}
+    newest = _switches(lake)[-1]
+    return {
+        "run_date": run_date,
+        "models": models,
+        "lists": totals["lists"],
+        "published_at": datetime.fromtimestamp(totals["seconds"], UTC),
+        "step": newest["step"],
+        "run_id": newest["run_id"],
+        "replaced": newest["details"].get("replaced"),
+    }
+
+
+def _serve(night: Night, record: StepRecord) -> None:
+    """Replace what readers see by this date's partition, once it is what was checked."""
+    lake, done = night.lake, night.ledger.last_done("recommend")
+    version = lake.version("recommendations")
+    lists = lake.read("recommendations", version).where(F.col("run_date") == F.lit(night.run_date))
+    rows, checked = lists.count(), done["counts"]["rows"]
+    if rows != checked:
+        raise PublishError(
+            f"recommendations has {rows:,} rows of {night.run_date}, and {checked:,} were checked: run the "
+            "recommend step again"
         )
-    rows = lake.read("recommendations", int(row["versions_read"]["recommendations"]))
-    return row["run_date"], rows.where(F.col("run_date") == F.lit(row["run_date"]))
+    lake.create("current_recommendations", *night.config.ingest.id_types)
+    before = lake.read("current_recommendations").select("run_date").first()
+    published = lists.withColumn("published_at", F.lit(datetime.now(UTC)))
+    written = lake.replace("current_recommendations", published, None, rows)
+    record.versions_read["recommendations"] = version
+    record.versions_written["current_recommendations"] = written
+    record.counts |= {"rows": rows, "lists": done["counts"]["lists"]}
+    record.details |= {SERVED: night.run_date.isoformat(), MADE_BY: done["run_id"]}
+    if before is not None:
+        record.details["replaced"] = before["run_date"].isoformat()
+    progress_line(f"  {record.counts['lists']:,} users' lists of {night.run_date} are served")
+
+
+def _switches(lake: Lakehouse) -> list[Row]:
+    """The ledger's rows that switched what is served, in their order."""
+    done = lake.read("runs").where((F.col("state") == "done") & F.col("details").getItem(SERVED).isNotNull())
+    return done.orderBy("started").collect()
+
+
+def _stack(switches: list[Row]) -> list[date]:
+    """Served dates from the first to the present one, without those that were taken back."""
+    dates: list[date] = []
+    for row in switches:
+        served = date.fromisoformat(row["details"][SERVED])
+        if row["step"] == "rollback" and served in dates:
+            del dates[len(dates) - dates[::-1].index(served) :]
+        elif not dates or dates[-1] != served:
+            dates.append(served)
+    return dates

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from recsys_spark.console import table
+from recsys_spark.console import duration, table
 from recsys_spark.errors import LakeError
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.pipeline.derive import DERIVED
-from recsys_spark.pipeline.publish import published
+from recsys_spark.pipeline.publish import MADE_BY, SERVED, served_lists, switch_now
+from recsys_spark.pipeline.resume import AFTER, INPUT, SETTINGS
 from recsys_spark.schema import ITEM, RANK, USER
 
 HISTORY_LENGTH = 10
@@ -28,14 +29,14 @@ def show_user(lake: Lakehouse, user: str, run_date: date | None = None) -> None:
     user : str
         The user's id.
     run_date : date, optional
-        The night; without it the latest published one.
+        The night; without it what is served.
 
     Raises
     ------
     LakeError
         Nothing is published, or no user has this id.
     """
-    shown, lists = published(lake, run_date)
+    shown, lists = served_lists(lake, run_date)
     ratings = lake.read("ratings")
     same = F.col(USER) == F.lit(user).try_cast(ratings.schema[USER].dataType)
     history = _titled(lake, ratings.where(same)).orderBy(
@@ -58,7 +59,7 @@ def show_user(lake: Lakehouse, user: str, run_date: date | None = None) -> None:
 
 
 def sample_users(lake: Lakehouse, count: int, run_date: date | None = None) -> list[str]:
-    """Some published users' ids, the same ones each time: those with the smallest hash.
+    """Some users' ids of those with lists, the same ones each time: those with the smallest hash.
 
     Parameters
     ----------
@@ -67,15 +68,21 @@ def sample_users(lake: Lakehouse, count: int, run_date: date | None = None) -> l
     count : int
         How many.
     run_date : date, optional
-        The night; without it the latest published one.
+        The night; without it what is served.
     """
-    _, lists = published(lake, run_date)
+    _, lists = served_lists(lake, run_date)
     users = lists.select(USER).distinct().orderBy(F.xxhash64(USER)).limit(count)
     return [str(row[USER]) for row in users.collect()]
 
 
-def show_runs(lake: Lakehouse, run_date: date | None = None, limit: int = 50) -> None:
-    """Print the ledger, newest last.
+def show_runs(
+    lake: Lakehouse,
+    run_date: date | None = None,
+    limit: int = 50,
+    run_id: str | None = None,
+    failed: bool = False,
+) -> None:
+    """Print the ledger, one row for each step of a run, newest last.
 
     Parameters
     ----------
@@ -85,10 +92,23 @@ def show_runs(lake: Lakehouse, run_date: date | None = None, limit: int = 50) ->
         Only this night.
     limit : int
         Rows at most.
+    run_id : str, optional
+        Only this run.
+    failed : bool
+        Only steps that failed or died.
     """
     runs = lake.read("runs")
     if run_date is not None:
         runs = runs.where(F.col("run_date") == F.lit(run_date))
+    if run_id is not None:
+        runs = runs.where(F.col("run_id") == run_id)
+    # of a step's rows that which says how it ended, where it has
+    last = F.row_number().over(
+        Window.partitionBy("run_id", "step", "started").orderBy(F.col("state") == "running")
+    )
+    runs = runs.withColumn("nth", last).where("nth = 1")
+    if failed:
+        runs = runs.where(F.col("state").isin("failed", "died"))
     in_utc = F.date_format("started", "yyyy-MM-dd HH:mm:ss")
     newest = runs.orderBy(F.desc("started")).limit(limit).withColumn("started", in_utc)
     rows = [row.asDict() for row in newest.collect()][::-1]
@@ -101,9 +121,38 @@ def show_runs(lake: Lakehouse, run_date: date | None = None, limit: int = 50) ->
         row["counts"] = _listed({**row["details"], **ratings})
         row["versions"] = f"{_listed(row['versions_read'])} → {_listed(row['versions_written'])}"
         row["seconds"] = round(row["seconds"], 1)
-    failed = ["error"] if any(row["error"] for row in rows) else []
-    columns = ["run_date", "run_id", "step", "state", "started", "seconds", "counts", "versions", *failed]
+    errors = ["error"] if any(row["error"] for row in rows) else []
+    columns = ["run_date", "run_id", "step", "state", "started", "seconds", "counts", "versions", *errors]
     table("Runs (versions: Delta tables read → written)", rows, columns)
+
+
+def show_current(lake: Lakehouse, now: datetime) -> None:
+    """Print what is served: its date, models, age, and the switch that made it so.
+
+    Parameters
+    ----------
+    lake : Lakehouse
+        The tables.
+    now : datetime
+        With a zone; ages are counted until then.
+
+    Raises
+    ------
+    LakeError
+        Nothing has been published.
+    """
+    served = switch_now(lake)
+    age = duration((now - served["published_at"]).total_seconds())
+    models = ", ".join(f"{name} {rows:,}" for name, rows in sorted(served["models"].items()))
+    replaced = f", instead of {served['replaced']}" if served["replaced"] else ""
+    row = {
+        "run_date": served["run_date"],
+        "lists": served["lists"],
+        "rows by model": models,
+        "published": f"{served['published_at']:%Y-%m-%d %H:%M:%S} UTC, {age} ago",
+        "by": f"{served['step']}, run {served['run_id']}{replaced}",
+    }
+    table("Served now: current_recommendations", [row], list(row))
 
 
 def show_metrics(lake: Lakehouse, run_id: str, k: int) -> None:
@@ -145,6 +194,6 @@ def _listed(values: dict[str, Any]) -> str:
     shown = {
         key: f"{value:,}" if isinstance(value, int) else value
         for key, value in sorted(values.items())
-        if key not in ("split", DERIVED)
+        if key not in ("split", DERIVED, SETTINGS, INPUT, AFTER, SERVED, MADE_BY)
     }
     return ", ".join(f"{key} {value}" for key, value in shown.items())

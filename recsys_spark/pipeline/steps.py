@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from recsys_spark.config import Config
+from recsys_spark.console import progress_line
 from recsys_spark.pipeline.evaluate import evaluate
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.publish import publish
+from recsys_spark.pipeline.publish import is_served, later_served, publish
 from recsys_spark.pipeline.recommend import recommend
+from recsys_spark.pipeline.resume import input_of, settings_of, steps_of, why_run
 from recsys_spark.pipeline.sample_negatives import sample_negatives
 from recsys_spark.pipeline.split import split
 from recsys_spark.pipeline.train import train
@@ -28,25 +29,56 @@ and again.
 """
 
 
-def steps_of(config: Config) -> list[str]:
-    """Names of the steps of a configured night: negatives are a table only where a section asks for them.
+def run_night(night: Night, first: str | None = None, again: bool = False) -> None:
+    """The steps of a night that still have to run, one after the other; stops at the first that fails.
 
-    Parameters
-    ----------
-    config : Config
-        The whole configuration.
-    """
-    return [name for name in STEPS if name != "sample_negatives" or config.negatives is not None]
-
-
-def run_night(night: Night) -> None:
-    """All steps of a night. Stops at the first that fails; run again, the night starts over and changes
-    nothing twice.
+    A step is left out whose settings and input are what they were when it was done, as long as all before it
+    are. Where a later night is served, this one is not published.
 
     Parameters
     ----------
     night : Night
         The run: session, tables, ledger and pinned data.
+    first : str, optional
+        Run from this step on, whatever has changed; those before it must be done.
+    again : bool
+        Run all steps.
+
+    Raises
+    ------
+    LakeError
+        Another run of this date is going on, or a step before ``first`` is not done.
     """
-    for name in steps_of(night.config):
-        STEPS[name](night)
+    steps = steps_of(night.config)
+    with night.alone():
+        at = _first_to_run(night, steps) if first is None and not again else 0
+        if first is not None:
+            at = steps.index(first)
+            for name in steps[:at]:
+                night.ledger.last_done(name)
+        for name in steps[at:]:
+            later = later_served(night) if name == "publish" else None
+            if later is None:
+                STEPS[name](night)
+            else:
+                progress_line(
+                    f"publish: left out, as lists of {later} are served; recsys publish --run-date "
+                    f"{night.run_date} serves these"
+                )
+
+
+def _first_to_run(night: Night, steps: list[str]) -> int:
+    """Position of the first step that has to run; what is left out, and why the rest is not, is said."""
+    newest, before = night.ledger.newest(), None
+    for at, name in enumerate(steps):
+        source = input_of(night.spark, night.config) if name == "ingest" and name in newest else None
+        why = why_run(name, newest, before, settings_of(night.config, name), source)
+        if why is None and name == "publish" and later_served(night) is None and not is_served(night):
+            why = "other lists are served"
+        if why is not None:
+            if at:
+                progress_line(f"{name}: {why}")
+            return at
+        progress_line(f"{name}: done by run {newest[name]['run_id']}, and nothing has changed")
+        before = name
+    return len(steps)

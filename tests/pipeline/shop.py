@@ -13,7 +13,7 @@ from recsys_spark.pipeline.night import Night
 
 DAY, NEXT = date(2024, 6, 30), date(2024, 7, 1)
 COLUMNS = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
-PARTS = ("inserted", "updated", "duplicates", "unchanged", "rejected")
+PARTS = ("inserted", "updated", "duplicates", "unchanged", "rejected", "later")
 
 
 class Shop:
