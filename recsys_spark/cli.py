@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from click import Choice
 
 from recsys_spark import __version__
 from recsys_spark.console import configure, duration, error_line, result_line, table
@@ -53,6 +52,12 @@ def _day(text: str) -> date:
     if not 1970 <= day.year <= 9998:
         raise typer.BadParameter(f"{text!r} is not between 1970 and 9998")
     return day
+
+
+def _step_name(text: str) -> str:
+    if text not in _COMMANDS:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(_COMMANDS)}")
+    return text.replace("-", "_")
 
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="YAML file; see conf/.")]
@@ -118,7 +123,7 @@ def nightly(
     show: Annotated[int, typer.Option(min=0, help="Print the lists of this many users.")] = 0,
     from_step: Annotated[
         str | None,
-        typer.Option(click_type=Choice(_COMMANDS), help="Run from this step on, also what is done."),
+        typer.Option(parser=_step_name, metavar="STEP", help="Run from this step on, also what is done."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run all steps, also what is done.")] = False,
     quiet: Quiet = False,
@@ -131,7 +136,7 @@ def nightly(
     from recsys_spark.pipeline.show import sample_users, show_metrics, show_runs, show_user
     from recsys_spark.pipeline.steps import run_night
 
-    run_night(night, from_step.replace("-", "_") if from_step else None, force)
+    run_night(night, from_step, force)
     show_runs(night.lake, run_date, len(STEP_NAMES))
     evaluated = night.ledger.last_done("evaluate")["run_id"]
     show_metrics(night.lake, evaluated, int(night.config.evaluate.champion_metric.split("@")[1]))
@@ -236,6 +241,43 @@ def rollback(
     from recsys_spark.session import get_session
 
     rollback(get_session(loaded.session), loaded, to)
+
+
+@app.command()
+def maintain(
+    config: ConfigFile,
+    keep_days: Annotated[
+        int | None, typer.Option(min=0, help="Keep files of so many days. Default: retention.days.")
+    ] = None,
+    below_floor: Annotated[
+        bool, typer.Option("--below-floor", help="Let --keep-days be less than seven.")
+    ] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Drop old run dates and models, compact the tables, remove the files of old versions."""
+    loaded = _load(config, overrides)
+    from recsys_spark.pipeline.maintain import maintain
+    from recsys_spark.session import get_session
+
+    maintain(get_session(loaded.session), loaded, datetime.now(UTC).date(), keep_days, below_floor)
+
+
+@app.command()
+def forget(
+    config: ConfigFile,
+    user: Annotated[list[str] | None, typer.Option(help="A user's id; may be given several times.")] = None,
+    file: Annotated[Path | None, typer.Option(help="File with one id a line.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Remove people's rows from every table, and reject those that come again."""
+    users = {*(user or ()), *(file.read_text(encoding="utf-8").splitlines() if file else ())} - {""}
+    if not users:
+        raise typer.BadParameter("name whom to forget, by --user or --file")
+    loaded = _load(config, overrides)
+    from recsys_spark.pipeline.forget import forget
+    from recsys_spark.session import get_session
+
+    forget(get_session(loaded.session), loaded, users, datetime.now(UTC).date())
 
 
 @app.command()

@@ -175,6 +175,8 @@ def _local(settings: Session, app_name: str) -> SparkSession:
         except (PySparkException, RuntimeError, OSError) as error:
             keep_log()
             raise SetupError(_start_problem(log, error)) from None
+    # when Java dies, the end of its connection would be printed as a stack trace, beside the error itself
+    session.sparkContext._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
     return session
 
 

@@ -15,30 +15,31 @@ from numpydoc.docscrape import NumpyDocString
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from recsys_spark.config import Config, sections
-from recsys_spark.config.sections import Section
+from recsys_spark.config import Config, ingest, sections
+from recsys_spark.config.section import Section
 from recsys_spark.data.cleaning import REASONS
 from recsys_spark.models.registry import REGISTRY
 
 SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "`lake`": ("lake", sections.Lake),
     "`session`": ("session", sections.Session),
-    "`ingest`": ("ingest", sections.Ingest),
-    "`ingest.events`": ("ingest.events", sections.Events),
-    "`ingest.source`, format synthetic": ("ingest.source", sections.SyntheticSource),
-    "`ingest.source`, format movielens": ("ingest.source", sections.MovieLensSource),
-    "`ingest.source`, format csv, json, parquet or delta": ("ingest.source", sections.FileSource),
-    "`ingest.source.columns`": ("ingest.source.columns", sections.Columns),
-    "`ingest.source.text`": ("ingest.source.text", sections.Delimited),
-    "`ingest.source.users`": ("ingest.source.users", sections.SideTable),
-    "`ingest.source.users.text`": ("ingest.source.users.text", sections.Delimited),
-    "`ingest.source.items`": ("ingest.source.items", sections.SideTable),
-    "`ingest.source.items.text`": ("ingest.source.items.text", sections.Delimited),
+    "`ingest`": ("ingest", ingest.Ingest),
+    "`ingest.events`": ("ingest.events", ingest.Events),
+    "`ingest.source`, format synthetic": ("ingest.source", ingest.SyntheticSource),
+    "`ingest.source`, format movielens": ("ingest.source", ingest.MovieLensSource),
+    "`ingest.source`, format csv, json, parquet or delta": ("ingest.source", ingest.FileSource),
+    "`ingest.source.columns`": ("ingest.source.columns", ingest.Columns),
+    "`ingest.source.text`": ("ingest.source.text", ingest.Delimited),
+    "`ingest.source.users`": ("ingest.source.users", ingest.SideTable),
+    "`ingest.source.users.text`": ("ingest.source.users.text", ingest.Delimited),
+    "`ingest.source.items`": ("ingest.source.items", ingest.SideTable),
+    "`ingest.source.items.text`": ("ingest.source.items.text", ingest.Delimited),
     "`split`": ("split", sections.Split),
     "`negatives`": ("negatives", sections.Negatives),
     "`evaluate`": ("evaluate", sections.Evaluate),
     "`recommend`": ("recommend", sections.Recommend),
     "`recommend.block_sizes`": ("recommend.block_sizes", sections.BlockSizes),
+    "`retention`": ("retention", sections.Retention),
 }
 """Heading → prefix of the keys, and the section."""
 

@@ -132,6 +132,8 @@ class Retention(Section):
 
     days: Annotated[int, Field(ge=7, le=3_650)] = 30
     """Days for which the versions of tables that a night has read stay readable."""
+    dates: Annotated[int, Field(ge=1, le=36_500)] = 90
+    """Days for which ``recsys maintain`` keeps a run date's lists, negatives, rejected rows and models."""
 
 
 class Recommend(Section):

@@ -50,6 +50,7 @@ REASONS: dict[str, str] = {
     "malformed_line": "a quoted field with text after its end, or a line that is not one JSON object",
     "control_characters": "a mapped field has control characters, such as NUL",
     "missing_user": "no user id",
+    "forgotten": "the user has been forgotten; neither the id nor the row's text is kept",
     "missing_item": "no item id",
     "id_too_long": f"an id of more than {MAX_ID_LENGTH} characters",
     "unparsable_user": "the user id is a number with a fraction, or no number where one is declared",
@@ -267,6 +268,37 @@ def computed_once(rows: DataFrame) -> DataFrame:
         The same rows.
     """
     return rows.select(F.inline(F.array(F.struct("*"))))
+
+
+def forgotten_hash(user: Column) -> Column:
+    """What a forgotten user's id is remembered as.
+
+    Parameters
+    ----------
+    user : Column
+        An id of any type.
+
+    Returns
+    -------
+    Column
+        Of type long: 64 bits of the id's text.
+    """
+    return F.xxhash64(user.cast("string"))
+
+
+def without_forgotten(rows: DataFrame, hashes: Collection[int]) -> DataFrame:
+    """Cleaned rows of which those of forgotten users are rejected, and hold nothing of them.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Result of :func:`clean_ratings`, or of :func:`clean_side_table` of users.
+    hashes : collection of int
+        :func:`forgotten_hash` of each forgotten user.
+    """
+    theirs = F.coalesce(forgotten_hash(F.col(USER)).isin(*hashes), F.lit(False))
+    kept = {RAW: F.when(~theirs, F.col(RAW)), REASON: F.when(theirs, "forgotten").otherwise(F.col(REASON))}
+    return rows.withColumns(kept)
 
 
 def midnight(day: date) -> datetime:

@@ -15,6 +15,9 @@ from recsys_spark.lakehouse.processes import is_gone, this_process
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.tables import Lakehouse
 
+WHOLE_LAKE = "the lake"
+"""Name of the lock that no other lock goes together with."""
+
 LEASE = timedelta(minutes=10)
 """How long a lock outlives the last sign of life of its holder."""
 
@@ -52,21 +55,22 @@ class Lock:
         Raises
         ------
         LakeError
-            Somebody else holds it.
+            Somebody else holds it; or one of the two is :data:`WHOLE_LAKE`.
         """
         self.lake.create("locks")
         now = datetime.now(UTC)
         row = (self.name, self.holder, socket.gethostname(), this_process(), now, now + self.lease)
         schema = ", ".join(f"{name} {kind}" for name, kind in TABLES["locks"].columns.items())
         wanted = self.lake.spark.createDataFrame([row], schema).coalesce(1)
-        held = self._held()
-        gone = [held["holder"]] if held is not None and is_gone(held["host"], held["process"]) else []
+        gone = [held["holder"] for held in self._rows() if is_gone(held["host"], held["process"])]
         free = (F.col("old.until") < F.lit(now)) | F.col("old.holder").isin(*gone, self.holder)
         self.lake.claim("locks", wanted, ("name",), free)
-        held = self._held()
-        if held is None or held["holder"] != self.holder:
-            who = "another run" if held is None else described(held)
-            raise LakeError(f"{self.name} is being run by {who}: wait for it, or stop it")
+        others = [held for held in self._rows() if held["holder"] not in (*gone, self.holder)]
+        for held in others:
+            together = held["name"] != self.name and WHOLE_LAKE not in (held["name"], self.name)
+            if held["until"] > now.timestamp() and not together:
+                self.lake.delete("locks", self._mine())
+                raise LakeError(f"{held['name']} is being run by {described(held)}: wait for it, or stop it")
         self._thread.start()
         return self
 
@@ -100,7 +104,7 @@ class Lock:
             until = datetime.now(UTC) + self.lease
             try:
                 self.lake.update("locks", self._mine(), {"until": F.lit(until)})
-                held = self._held()
+                held = {row["name"]: row for row in self._rows()}.get(self.name)
             except Exception:  # noqa: S112 – the next attempt may succeed, and the lease is longer than both
                 continue
             if held is None or held["holder"] != self.holder:
@@ -111,10 +115,9 @@ class Lock:
     def _mine(self) -> Any:
         return (F.col("name") == self.name) & (F.col("holder") == self.holder)
 
-    def _held(self) -> dict[str, Any] | None:
+    def _rows(self) -> list[dict[str, Any]]:
         in_seconds = {column: F.unix_seconds(column) for column in ("since", "until")}
-        rows = self.lake.read("locks").where(F.col("name") == self.name).withColumns(in_seconds).collect()
-        return rows[0].asDict() if rows else None
+        return [row.asDict() for row in self.lake.read("locks").withColumns(in_seconds).collect()]
 
 
 def described(held: dict[str, Any]) -> str:

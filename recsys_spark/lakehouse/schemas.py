@@ -154,6 +154,11 @@ TABLES: dict[str, Table] = {
         },
         required=("user", "rank", "item", "score", "model", "reason", "run_date", "published_at"),
     ),
+    "forgotten": Table(
+        "one row per forgotten user, known by a hash only",
+        {"user_hash": "bigint", "forgotten_at": "timestamp"},
+        required=("user_hash", "forgotten_at"),
+    ),
     "locks": Table(
         "one row per lock that is held",
         {

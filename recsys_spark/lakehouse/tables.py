@@ -7,12 +7,13 @@ not.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from delta.tables import DeltaTable
+from delta.tables import DeltaTable, DeltaTableBuilder
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -28,6 +29,7 @@ from recsys_spark.session import require_delta
 RECENT = 20
 """Commits of a table's history that are looked at first."""
 
+_LISTING_TASKS = 16
 _LAST_COMMIT = "spark.databricks.delta.lastCommitVersionInSession"
 
 
@@ -234,6 +236,49 @@ class Lakehouse:
             if version is None:
                 raise
             raise LakeError(f"version {version} of {_no_longer_kept(name)} ({summary(error)})") from None
+
+    def compact(self, name: str) -> None:
+        """Write a table's small files anew as large ones, in one commit.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
+        """
+        retried(lambda: self._delta(name).optimize().executeCompaction(), name)
+
+    def vacuum(self, name: str, days: int, below_floor: bool = False) -> int:
+        """Remove the files that no version of the last days needs; those versions can no longer be read.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
+        days : int
+            How many.
+        below_floor : bool
+            Let them be fewer than the table's property says.
+
+        Returns
+        -------
+        int
+            Files that were removed.
+        """
+        settings = {
+            "spark.databricks.delta.retentionDurationCheck.enabled": str(not below_floor).lower(),
+            # folders are listed by so many tasks, by default 10,000
+            "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(_LISTING_TASKS),
+        }
+        before = {key: str(self.spark.conf.get(key)) for key in settings}
+        try:
+            for key, value in settings.items():
+                self.spark.conf.set(key, value)
+            self._delta(name).vacuum(24.0 * days)
+        finally:
+            for key, value in before.items():
+                self.spark.conf.set(key, value)
+        newest = self._delta(name).history(RECENT).where("operation = 'VACUUM END'").first()
+        return int(newest["operationMetrics"]["numDeletedFiles"]) if newest is not None else 0
 
     def claim(self, name: str, rows: DataFrame, keys: Sequence[str], free: Column) -> None:
         """Insert rows, in place of those with the same key that are ``free``; a key that is taken stays.
@@ -525,6 +570,18 @@ class Lakehouse:
 
     def _make(self, name: str, columns: Mapping[str, str]) -> None:
         """Create a table; of several that do so at once, one does."""
+        for pause in (0.2, 0.5, 1.0, 2.0):
+            try:
+                retried(self._builder(name, columns).execute, name)
+            except AnalysisException as error:
+                if not re.search(r"DELTA_\w*(NON_EMPTY_LOCATION|MISSING_DELTA_TABLE)", str(error)):
+                    raise
+                time.sleep(pause)  # another writer may have made the folder, and not yet its first commit
+            if self.exists(name):
+                return
+        raise LakeError(f"table {name!r}: its folder {self._path(name)} holds something else: move that away")
+
+    def _builder(self, name: str, columns: Mapping[str, str]) -> DeltaTableBuilder:
         table = TABLES[name]
         builder = DeltaTable.createIfNotExists(self.spark)
         if self.location.root:
@@ -537,7 +594,7 @@ class Lakehouse:
             builder = builder.property(f"delta.constraints.{check}", condition)
         for key, value in self._properties().items():
             builder = builder.property(key, value)
-        retried(builder.comment(table.grain).partitionedBy(*table.partition).execute, name)
+        return builder.comment(table.grain).partitionedBy(*table.partition)
 
     def _properties(self) -> dict[str, str]:
         """Table properties: old versions stay readable, and other readers than Spark can read the newest."""

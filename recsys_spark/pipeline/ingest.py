@@ -8,7 +8,7 @@ import glob
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,6 +39,7 @@ from recsys_spark.data.cleaning import (
     clean_ratings,
     clean_side_table,
     rejected_rows,
+    without_forgotten,
 )
 from recsys_spark.data.deduplication import latest_per_pair, settle
 from recsys_spark.data.events import distinct_events, month_of
@@ -120,8 +121,9 @@ def ingest(night: Night) -> None:
         record.details[INPUT] = input_of(night.spark, night.config)
         require_one_kind(night)
         user_type, item_type = settings.id_types
-        rows = _clean(inputs.ratings, _rules(night, user_type, item_type), settings.has_events)
-        users = _side(inputs.users, USER, user_type, _types(settings, "users"))
+        forgotten = _forgotten(night)
+        rows = _clean(inputs.ratings, _rules(night, user_type, item_type), settings.has_events, forgotten)
+        users = _side(inputs.users, USER, user_type, _types(settings, "users"), forgotten)
         items = _side(inputs.items, ITEM, item_type, _types(settings, "items"))
         cleaned = {main: rows, "users": users, "items": items}
         present = {name: rows for name, rows in cleaned.items() if rows is not None}
@@ -227,8 +229,16 @@ def _types(settings: Ingest, name: str) -> Mapping[str, FeatureType]:
     return side.types if isinstance(side, SideTable) else {}
 
 
-def _clean(raw: DataFrame, rules: Rules, has_events: bool) -> _Cleaned:
+def _forgotten(night: Night) -> list[int]:
+    """Hashes of the users that have been forgotten."""
+    if not night.lake.exists("forgotten"):
+        return []
+    return [row["user_hash"] for row in night.lake.read("forgotten").collect()]
+
+
+def _clean(raw: DataFrame, rules: Rules, has_events: bool, forgotten: Collection[int]) -> _Cleaned:
     rows = clean_ratings(raw, rules)
+    rows = without_forgotten(rows, forgotten) if forgotten else rows
     keyed = (distinct_events(rows) if has_events else latest_per_pair(rows)).persist(
         StorageLevel.MEMORY_AND_DISK
     )
@@ -247,11 +257,16 @@ def _clean(raw: DataFrame, rules: Rules, has_events: bool) -> _Cleaned:
 
 
 def _side(
-    raw: DataFrame | None, key: str, id_type: IdType, declared: Mapping[str, FeatureType]
+    raw: DataFrame | None,
+    key: str,
+    id_type: IdType,
+    declared: Mapping[str, FeatureType],
+    forgotten: Collection[int] = (),
 ) -> _Cleaned | None:
     if raw is None:
         return None
-    rows = clean_side_table(raw, key, id_type, declared).persist()
+    rows = clean_side_table(raw, key, id_type, declared)
+    rows = (without_forgotten(rows, forgotten) if forgotten else rows).persist()
     counted = (
         rows.groupBy(REASON).agg(F.count("*").alias("rows"), F.count_distinct(key).alias("keys")).collect()
     )
@@ -303,7 +318,7 @@ def _require_few_rejected(night: Night, name: str, cleaned: _Cleaned) -> None:
     if not cleaned.read:
         raise SourceError(f"the {name} input is empty: nothing was written")
     allowed = night.config.ingest.max_rejected_fraction
-    rejected = sum(cleaned.rejected.values())
+    rejected = sum(count for reason, count in cleaned.rejected.items() if reason != "forgotten")
     if rejected > allowed * cleaned.read:
         raise RejectedFractionError(
             f"{rejected:,} of {cleaned.read:,} rows of {name} were rejected "
@@ -327,7 +342,7 @@ def _examples(night: Night, name: str, cleaned: _Cleaned, count: int) -> str:
     if isinstance(table, FileSource | SideTable) and table.format in ("csv", "json"):
         encoding = table.text.encoding if table.format == "csv" else "utf-8"
     shown = []
-    for row in rejected_rows(cleaned.rows).limit(count).collect():
+    for row in rejected_rows(cleaned.rows).where(F.col(RAW).isNotNull()).limit(count).collect():
         line = line_number(night.spark, row[SOURCE_FILE], row[RAW], encoding) if encoding else None
         file = unquote(row[SOURCE_FILE].rpartition("/")[2])
         raw = row[RAW] if len(row[RAW]) <= MAX_SHOWN else row[RAW][:MAX_SHOWN] + "…"
@@ -377,7 +392,7 @@ def _account(record: StepRecord, name: str, cleaned: _Cleaned, upserted: Upserte
 
 
 def _say(main: str, counts: Mapping[str, int], rejected: Mapping[str, int], example: str) -> None:
-    reasons = f" ({_reasons(rejected)}, such as {example})" if rejected else ""
+    reasons = f" ({_reasons(rejected)}{f', such as {example}' if example else ''})" if rejected else ""
     parts = ["inserted", "updated", "duplicates", "unchanged", "rejected"]
     if main == "events":
         parts.remove("updated")

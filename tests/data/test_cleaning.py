@@ -198,7 +198,7 @@ def test_a_line_without_an_end_is_one_rejected_row(spark, tmp_path, kind):
 
 
 def test_every_reason_is_exercised():
-    elsewhere = {"different_header", "line_too_long", "unparsable_event", "unparsable_<feature>"}
+    elsewhere = {"different_header", "line_too_long", "forgotten", "unparsable_event", "unparsable_<feature>"}
     assert {*REJECTED, *elsewhere} == set(REASONS)
 
 

@@ -24,7 +24,7 @@ def recommended(night, *, rows=USERS):
     lake, today = night.lake, night.run_date.isoformat()
     lake.create("recommendations", "string", "string")
     with night.step("recommend") as record:
-        lists = night.spark.range(rows).select(
+        lists = night.spark.range(0, rows, 1, 1).select(
             F.lit(night.run_date).alias("run_date"),
             F.format_string("user %d", "id").alias("user"),
             F.lit(1).alias("rank"),
@@ -78,7 +78,7 @@ def test_rollback_goes_back_step_by_step(spark, tmp_path):
     assert items(shop.night().lake) == {f"item of {day(0)}"}  # which was served before
     rollback(spark, shop.night().config, day(1))
     assert items(shop.night().lake) == {f"item of {day(1)}"}
-    steps = [row["step"] for row in shop.night().lake.read("runs").orderBy("started").collect()]
+    steps = [row["step"] for row in shop.night().lake.read("runs").where("state = 'done'").collect()]
     assert steps.count("publish") == 4
     assert steps.count("rollback") == 4
 

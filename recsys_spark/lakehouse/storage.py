@@ -1,0 +1,59 @@
+"""Folders beside the tables, on whatever storage they are."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+
+def folders(spark: SparkSession, root: str) -> list[str]:
+    """Paths of the folders in ``root``; none where it does not exist.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that knows the storage.
+    root : str
+        Path or URI.
+    """
+    system, path = _located(spark, root)
+    if not system.exists(path):
+        return []
+    return sorted(entry.getPath().toString() for entry in system.listStatus(path) if entry.isDirectory())
+
+
+def modified(spark: SparkSession, path: str) -> datetime:
+    """When a folder was written to last.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that knows the storage.
+    path : str
+        Path or URI.
+    """
+    system, found = _located(spark, path)
+    return datetime.fromtimestamp(system.getFileStatus(found).getModificationTime() / 1e3, UTC)
+
+
+def remove(spark: SparkSession, path: str) -> None:
+    """Remove a folder and all in it.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that knows the storage.
+    path : str
+        Path or URI.
+    """
+    system, found = _located(spark, path)
+    system.delete(found, True)
+
+
+def _located(spark: SparkSession, path: str) -> tuple[Any, Any]:
+    """File system and path of Hadoop."""
+    jvm: Any = spark._jvm
+    hadoop_path = jvm.org.apache.hadoop.fs.Path(path)
+    return hadoop_path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf()), hadoop_path

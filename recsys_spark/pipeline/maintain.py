@@ -1,0 +1,125 @@
+"""Between the nights: what is no longer needed goes, and small files become large ones."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Config
+from recsys_spark.console import progress_line
+from recsys_spark.errors import LakeError
+from recsys_spark.lakehouse.locks import WHOLE_LAKE, Lock
+from recsys_spark.lakehouse.schemas import TABLES
+from recsys_spark.lakehouse.storage import folders, modified, remove
+from recsys_spark.lakehouse.tables import Lakehouse, absolute_path
+from recsys_spark.pipeline.publish import served_lists
+
+FLOOR_DAYS = 7
+"""Days for which files of old versions stay, whatever is asked for, unless that is said to be meant."""
+
+DATED = ("recommendations", "negatives", "rejected_ratings")
+"""Tables from which old run dates are dropped."""
+
+
+@dataclass(frozen=True)
+class Maintained:
+    """What was done.
+
+    Attributes
+    ----------
+    rows : table → rows of old run dates that were dropped
+    files : table → files of old versions that were removed
+    folders : model folders that were removed
+    """
+
+    rows: dict[str, int]
+    files: dict[str, int]
+    folders: int
+
+
+def maintain(
+    spark: SparkSession, config: Config, today: date, keep_days: int | None = None, below_floor: bool = False
+) -> Maintained:
+    """Drop old run dates and models, compact the tables, and remove the files of old versions.
+
+    What is served stays, with its models. Nothing is done while a night of this lake is running.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        With Delta.
+    config : Config
+        The whole configuration; its ``retention`` says how long what is kept.
+    today : date
+        From which days are counted.
+    keep_days : int, optional
+        Days for which the files of old versions stay; by default ``retention.days``.
+    below_floor : bool
+        ``keep_days`` may be less than seven: a reader, or a night, that still needs such files fails.
+
+    Raises
+    ------
+    LakeError
+        A night is running, or ``keep_days`` is less than seven without ``below_floor``.
+    """
+    days = config.retention.days if keep_days is None else keep_days
+    if days < FLOOR_DAYS and not below_floor:
+        raise LakeError(
+            f"files of versions that are younger than {FLOOR_DAYS} days may still be read: keep them, or say "
+            "that it is meant by --below-floor"
+        )
+    lake = Lakehouse(spark, config.lake, config.retention)
+    with Lock(lake, WHOLE_LAKE, uuid.uuid4().hex[:12]):
+        first = today - timedelta(days=config.retention.dates)
+        rows = {name: _drop_dates(lake, name, first) for name in DATED if lake.exists(name)}
+        removed = _drop_models(lake, config, first)
+        files = {}
+        for name in TABLES:
+            if lake.exists(name):
+                lake.compact(name)
+                files[name] = lake.vacuum(name, days, below_floor)
+                progress_line(f"  {name}: {rows.get(name, 0):,} old rows, {files[name]:,} old files removed")
+    progress_line(f"  {removed:,} model folders removed")
+    return Maintained(rows, files, removed)
+
+
+def _drop_dates(lake: Lakehouse, name: str, first: date) -> int:
+    """Delete the run dates before ``first``, but the one that is served."""
+    old: Column = F.col("run_date") < F.lit(first)
+    served = _served(lake)
+    if served is not None:
+        old &= F.col("run_date") != F.lit(served)
+    count = lake.read(name).where(old).count()
+    if count:
+        lake.delete(name, old)
+    return count
+
+
+def _served(lake: Lakehouse) -> date | None:
+    return served_lists(lake)[0] if lake.exists("current_recommendations") else None
+
+
+def _drop_models(lake: Lakehouse, config: Config, first: date) -> int:
+    """Remove the folders of models of dates before ``first``, and those that no row names."""
+    models: DataFrame | None = lake.read("models") if lake.exists("models") else None
+    rows: list[Any] = [] if models is None else models.select("run_id", "run_date").distinct().collect()
+    served = _served(lake)
+    kept = {row["run_id"] for row in rows if row["run_date"] >= first or row["run_date"] == served}
+    root = absolute_path(config.lake.models_path)
+    orphaned_before = datetime.now(UTC) - timedelta(days=1)
+    known = {row["run_id"] for row in rows}
+    removed = 0
+    for folder in folders(lake.spark, root):
+        run = folder.rpartition("/")[2]
+        if run in kept or (run not in known and modified(lake.spark, folder) > orphaned_before):
+            continue
+        remove(lake.spark, folder)
+        removed += 1
+    if models is not None:
+        lake.delete("models", ~F.col("run_id").isin(*kept))
+    return removed
