@@ -570,16 +570,17 @@ class Lakehouse:
 
     def _make(self, name: str, columns: Mapping[str, str]) -> None:
         """Create a table; of several that do so at once, one does."""
+        problem = "it is not there afterwards"
         for pause in (0.2, 0.5, 1.0, 2.0):
             try:
                 retried(self._builder(name, columns).execute, name)
             except AnalysisException as error:
-                if not re.search(r"DELTA_\w*(NON_EMPTY_LOCATION|MISSING_DELTA_TABLE)", str(error)):
-                    raise
-                time.sleep(pause)  # another writer may have made the folder, and not yet its first commit
+                # which also another writer causes that has made the folder, and not yet its first commit
+                problem = summary(error)
+                time.sleep(pause)
             if self.exists(name):
                 return
-        raise LakeError(f"table {name!r}: its folder {self._path(name)} holds something else: move that away")
+        raise LakeError(f"table {name!r} cannot be created in {self._path(name)}: {problem}")
 
     def _builder(self, name: str, columns: Mapping[str, str]) -> DeltaTableBuilder:
         table = TABLES[name]

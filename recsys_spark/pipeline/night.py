@@ -192,6 +192,11 @@ class Night:
     def alone(self) -> Iterator[None]:
         """Keep other runs of this date out, and record as ``died`` what others of them left running.
 
+        Yields
+        ------
+        None
+            While nobody else works on the date.
+
         Raises
         ------
         LakeError
