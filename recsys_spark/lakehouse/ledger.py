@@ -112,10 +112,20 @@ class Ledger:
         LakeError
             The step has not been done for this date.
         """
-        rows = [row for row in self._of_date() if (row["step"], row["state"]) == (step, "done")]
+        rows = self.rows_done(step)
         if not rows:
             raise LakeError(f"step {step!r} has not been done for run date {self.run_date}: run it first")
         return sorted(rows, key=lambda row: (row["run_id"] != self.run_id, -row["started"]))
+
+    def rows_done(self, step: str) -> list[dict[str, Any]]:
+        """The rows of a finished ``step`` for this run's date, the oldest first; there may be none.
+
+        Parameters
+        ----------
+        step : str
+            Name of the step.
+        """
+        return [row for row in self._of_date() if (row["step"], row["state"]) == (step, "done")]
 
     def last_done(self, step: str) -> dict[str, Any]:
         """The first of :meth:`all_done`.

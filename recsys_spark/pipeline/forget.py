@@ -7,12 +7,13 @@ import uuid
 from collections.abc import Collection
 from datetime import date, timedelta
 
-from pyspark.sql import Column, SparkSession
+from pyspark.sql import Column, Row, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
 from recsys_spark.console import progress_line
 from recsys_spark.data.cleaning import forgotten_hash
+from recsys_spark.lakehouse.ledger import Ledger
 from recsys_spark.lakehouse.locks import WHOLE_LAKE, Lock
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.tables import Lakehouse
@@ -47,20 +48,26 @@ def forget(spark: SparkSession, config: Config, users: Collection[str], today: d
         A night is running.
     """
     lake = Lakehouse(spark, config.lake, config.retention)
-    with Lock(lake, WHOLE_LAKE, uuid.uuid4().hex[:12]):
+    run_id = uuid.uuid4().hex[:12]
+    with Lock(lake, WHOLE_LAKE, run_id):
         _remember(lake, users)
-        gone = {}
+        gone, dates = {}, list[Row]()
         for name in TABLES:
             if not lake.exists(name):
                 continue
             where = _of_users(name, users)
             if where is None:
                 continue
+            if name == "recommendations":
+                dates = lake.read(name).where(where).groupBy("run_date").count().collect()
             gone[name] = lake.read(name).where(where).count()
             if gone[name]:
                 lake.delete(name, where)
                 version = lake.version(name)
                 progress_line(f"  {name}: {gone[name]:,} rows removed, gone from version {version} on")
+        for of_date in dates:  # so that the rest of a date's lists can still be published
+            with Ledger(lake, run_id, of_date["run_date"], "{}").step("forget") as record:
+                record.counts["rows"] = of_date["count"]
         _clear_errors(lake, users)
     versions = today + timedelta(days=config.retention.days)
     models = today + timedelta(days=config.retention.dates)

@@ -17,7 +17,7 @@ from recsys_spark.lakehouse.locks import WHOLE_LAKE, Lock
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.storage import folders, modified, remove
 from recsys_spark.lakehouse.tables import Lakehouse, absolute_path
-from recsys_spark.pipeline.publish import served_lists
+from recsys_spark.pipeline.publish import served_date
 
 FLOOR_DAYS = 7
 """Days for which files of old versions stay, whatever is asked for, unless that is said to be meant."""
@@ -91,7 +91,7 @@ def maintain(
 def _drop_dates(lake: Lakehouse, name: str, first: date) -> int:
     """Delete the run dates before ``first``, but the one that is served."""
     old: Column = F.col("run_date") < F.lit(first)
-    served = _served(lake)
+    served = served_date(lake)
     if served is not None:
         old &= F.col("run_date") != F.lit(served)
     count = lake.read(name).where(old).count()
@@ -100,15 +100,13 @@ def _drop_dates(lake: Lakehouse, name: str, first: date) -> int:
     return count
 
 
-def _served(lake: Lakehouse) -> date | None:
-    return served_lists(lake)[0] if lake.exists("current_recommendations") else None
-
-
 def _drop_models(lake: Lakehouse, config: Config, first: date) -> int:
-    """Remove the folders of models of dates before ``first``, and those that no row names."""
+    """Remove the folders of models of dates before ``first``; in the lake's own folder also those that no row
+    names, which elsewhere may be another lake's.
+    """
     models: DataFrame | None = lake.read("models") if lake.exists("models") else None
     rows: list[Any] = [] if models is None else models.select("run_id", "run_date").distinct().collect()
-    served = _served(lake)
+    served = served_date(lake)
     kept = {row["run_id"] for row in rows if row["run_date"] >= first or row["run_date"] == served}
     root = absolute_path(config.lake.models_path)
     orphaned_before = datetime.now(UTC) - timedelta(days=1)
@@ -116,7 +114,8 @@ def _drop_models(lake: Lakehouse, config: Config, first: date) -> int:
     removed = 0
     for folder in folders(lake.spark, root):
         run = folder.rpartition("/")[2]
-        if run in kept or (run not in known and modified(lake.spark, folder) > orphaned_before):
+        orphaned = config.lake.model_store is None and modified(lake.spark, folder) < orphaned_before
+        if run in kept or (run not in known and not orphaned):
             continue
         remove(lake.spark, folder)
         removed += 1

@@ -14,6 +14,7 @@ from recsys_spark.errors import LakeError, PublishError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.pipeline.night import Night
+from recsys_spark.schema import RANK
 
 SERVED, MADE_BY = "served", "made_by"
 """Details of the ledger's rows that switch what is served: the date, and the run that made its lists."""
@@ -108,11 +109,24 @@ def served_lists(lake: Lakehouse, run_date: date | None = None) -> tuple[date, D
         if rows.isEmpty():
             raise LakeError(f"there are no recommendations of {run_date}: run the night first")
         return run_date, rows
-    if not lake.exists("current_recommendations"):
+    served = served_date(lake)
+    if served is None:
         raise LakeError("nothing has been published: run the night first")
-    rows = lake.read("current_recommendations")
-    first: Any = rows.select("run_date").first()
-    return first["run_date"], rows
+    return served, lake.read("current_recommendations")
+
+
+def served_date(lake: Lakehouse) -> date | None:
+    """The date whose lists are served; None where there are none.
+
+    Parameters
+    ----------
+    lake : Lakehouse
+        The tables.
+    """
+    if not lake.exists("current_recommendations"):
+        return None
+    first = lake.read("current_recommendations").select("run_date").first()
+    return None if first is None else first["run_date"]
 
 
 def later_served(night: Night) -> date | None:
@@ -123,10 +137,8 @@ def later_served(night: Night) -> date | None:
     night : Night
         The run.
     """
-    if not night.lake.exists("current_recommendations"):
-        return None
-    served, _ = served_lists(night.lake)
-    return served if served > night.run_date else None
+    served = served_date(night.lake)
+    return served if served is not None and served > night.run_date else None
 
 
 def is_served(night: Night) -> bool:
@@ -137,7 +149,7 @@ def is_served(night: Night) -> bool:
     night : Night
         The run.
     """
-    if not night.lake.exists("current_recommendations"):
+    if served_date(night.lake) != night.run_date:
         return False
     switches = _switches(night.lake)
     made_by = night.ledger.last_done("recommend")["run_id"]
@@ -186,22 +198,26 @@ def _serve(night: Night, record: StepRecord) -> None:
     lake, done = night.lake, night.ledger.last_done("recommend")
     version = lake.version("recommendations")
     lists = lake.read("recommendations", version).where(F.col("run_date") == F.lit(night.run_date))
-    rows, checked = lists.count(), done["counts"]["rows"]
+    totals: Any = lists.agg(F.count("*").alias("rows"), F.count_if(F.col(RANK) == 1).alias("lists")).first()
+    rows, checked = totals["rows"], done["counts"]["rows"]
+    for forgotten in night.ledger.rows_done("forget"):
+        if forgotten["started"] > done["started"]:
+            checked -= forgotten["counts"]["rows"]
     if rows != checked:
         raise PublishError(
             f"recommendations has {rows:,} rows of {night.run_date}, and {checked:,} were checked: run the "
             "recommend step again"
         )
     lake.create("current_recommendations", *night.config.ingest.id_types)
-    before = lake.read("current_recommendations").select("run_date").first()
+    before = served_date(lake)
     published = lists.withColumn("published_at", F.lit(datetime.now(UTC)))
     written = lake.replace("current_recommendations", published, None, rows)
     record.versions_read["recommendations"] = version
     record.versions_written["current_recommendations"] = written
-    record.counts |= {"rows": rows, "lists": done["counts"]["lists"]}
+    record.counts |= {"rows": rows, "lists": totals["lists"]}
     record.details |= {SERVED: night.run_date.isoformat(), MADE_BY: done["run_id"]}
     if before is not None:
-        record.details["replaced"] = before["run_date"].isoformat()
+        record.details["replaced"] = before.isoformat()
     progress_line(f"  {record.counts['lists']:,} users' lists of {night.run_date} are served")
 
 

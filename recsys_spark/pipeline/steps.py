@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from recsys_spark.console import progress_line
+from recsys_spark.errors import LakeError
 from recsys_spark.pipeline.evaluate import evaluate
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.night import Night
@@ -47,9 +48,11 @@ def run_night(night: Night, first: str | None = None, again: bool = False) -> No
     Raises
     ------
     LakeError
-        Another run of this date is going on, or a step before ``first`` is not done.
+        Another run of this date is going on, a step before ``first`` is not done, or ``first`` is none.
     """
     steps = steps_of(night.config)
+    if first is not None and first not in steps:
+        raise LakeError(f"{first!r} is not among the steps of this configuration: {', '.join(steps)}")
     with night.alone():
         at = _first_to_run(night, steps) if first is None and not again else 0
         if first is not None:

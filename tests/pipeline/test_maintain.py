@@ -123,6 +123,22 @@ def test_forgotten_people_leave_every_table(forgotten):
     assert forgotten.rows("recommendations", "user") == [("user 0",)]
 
 
+def test_the_others_lists_can_still_be_published(forgotten):
+    publish(forgotten.night())
+    assert forgotten.rows("current_recommendations", "user") == [("user 0",)]
+
+
+@pytest.mark.slow
+def test_folders_of_a_store_outside_the_lake_are_left_alone(shop, spark, tmp_path):
+    shop.tree["lake"]["model_store"] = str(tmp_path / "store")
+    saved(shop.night(), "als")
+    other = tmp_path / "store" / "another lake's"
+    other.mkdir()
+    aged(other, 2 * 86_400)
+    assert maintain(spark, shop.night().config, TODAY).folders == 0
+    assert other.exists()
+
+
 def test_forgotten_people_do_not_come_back(forgotten):
     counts = forgotten.ingested("ann,x,3,1700000000", "ann,,9,1700000000", "bob,x,4,1700000000", "ann,z,1,1")
     assert counts == {"updated": 1, "rejected": 3}

@@ -60,6 +60,8 @@ def test_a_night_is_resumed_where_something_has_changed(shop, capsys):
 @pytest.mark.slow
 def test_a_night_may_be_run_from_a_step_or_all_again(shop):
     ingest(shop.night())
+    with pytest.raises(LakeError, match="'sample_negatives' is not among the steps"):
+        run_night(shop.night(), first="sample_negatives")
     with pytest.raises(LakeError, match="step 'split' has not been done"):
         run_night(shop.night(), first="evaluate")
     run_night(shop.night())
