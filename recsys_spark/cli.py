@@ -1,4 +1,4 @@
-"""The command ``recsys``. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+"""The command ``recsys``. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the gate is closed.
 
 Spark and the models are imported by the commands that need them, so that help and errors of usage are
 immediate.
@@ -22,7 +22,7 @@ import typer
 
 from recsys_spark import __version__
 from recsys_spark.console import configure, duration, error_line, result_line, table
-from recsys_spark.errors import NO_ANSWER, ConfigError, RecsysError, summary
+from recsys_spark.errors import NO_ANSWER, ConfigError, GateError, RecsysError, summary
 from recsys_spark.pipeline import STEP_NAMES
 from recsys_spark.schema import SEEDED
 
@@ -87,6 +87,8 @@ def main(arguments: list[str] | None = None) -> None:
         app(args=arguments, prog_name="recsys")
     except ConfigError as error:
         _fail(str(error), 2)
+    except GateError as error:
+        _fail(str(error), 3)
     except RecsysError as error:
         _fail(str(error), 1)
     except Exception as error:
@@ -186,6 +188,39 @@ def _train_command() -> Callable[..., None]:
     return command
 
 
+def _publish_command() -> Callable[..., None]:
+    """The same for ``publish``, which may overrule the gate."""
+
+    def command(
+        config: ConfigFile,
+        run_date: RunDate,
+        force: Annotated[
+            bool, typer.Option("--force", help="Serve the lists although the gate is closed.")
+        ] = False,
+        reason: Annotated[str | None, typer.Option(help="Why; needed with --force, and recorded.")] = None,
+        unless_later: Annotated[
+            bool,
+            typer.Option("--unless-later", help="Do nothing where a later date is served: for backfills."),
+        ] = False,
+        overrides: Overrides = None,
+        quiet: Quiet = False,
+        log_file: LogFile = None,
+    ) -> None:
+        if force != bool(reason):
+            raise typer.BadParameter("--force and --reason belong together: the ledger keeps why")
+        configure(quiet, log_file)
+        night = _night(config, run_date, overrides, reads_inputs=False)
+        from recsys_spark.pipeline.publish import publish
+        from recsys_spark.pipeline.served import left_out_for_later
+
+        with night.alone():
+            if not (unless_later and left_out_for_later(night)):
+                publish(night, reason)
+
+    command.__doc__ = first_docstring_line("recsys_spark.pipeline.publish", "publish")
+    return command
+
+
 def first_docstring_line(module: str, function: str) -> str:
     """First line of a function's docstring, read from the module's source without importing it."""
     spec = find_spec(module)
@@ -196,8 +231,9 @@ def first_docstring_line(module: str, function: str) -> str:
     return ""
 
 
+_OWN_COMMANDS = {"train": _train_command, "publish": _publish_command}
 for _name, _command in zip(STEP_NAMES, _COMMANDS, strict=True):
-    app.command(_command)(_train_command() if _name == "train" else _step_command(_name))
+    app.command(_command)(_OWN_COMMANDS[_name]() if _name in _OWN_COMMANDS else _step_command(_name))
 
 
 @app.command()

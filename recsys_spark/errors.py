@@ -45,6 +45,10 @@ class PublishError(RecsysError):
     """The recommendations of a run date break an invariant and must not be served."""
 
 
+class GateError(RecsysError):
+    """The lists of a run date failed a check of the gate, and are not served; commands exit with 3."""
+
+
 class GroupError(RecsysError):
     """The tasks of a training stage cannot form a group, or one of them was lost."""
 

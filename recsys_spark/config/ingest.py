@@ -258,6 +258,11 @@ class Ingest(Section):
         return "integer", "integer"
 
     @property
+    def has_timestamps(self) -> bool:
+        """Whether the source says when."""
+        return not isinstance(self.source, FileSource) or self.source.columns.timestamp is not None
+
+    @property
     def has_events(self) -> bool:
         """Whether the source has events, or neither ratings nor events: then a row is an event, and a rating
         is what a pair's events are worth, not an opinion.

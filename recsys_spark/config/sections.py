@@ -54,22 +54,36 @@ class Session(Section):
 
 
 class Split(Section):
-    """How the ratings divide into train and test."""
-
-    method: Literal["random", "temporal", "leave_last", "random_per_user", "holdout_users"] = "leave_last"
-    """``random`` rows; ``temporal``: one cut in time; ``leave_last`` or ``random_per_user``: some rows of
-    each user; ``holdout_users``: users that no model is fitted on (strong generalisation).
+    """How the ratings divide into train, validation and test: models are fitted on the first, chosen on the
+    second, and judged on the third.
     """
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+    method: Literal["random", "temporal", "leave_last", "random_per_user", "holdout_users"] = "temporal"
+    """``temporal``: the same cuts in time for all users; ``random`` rows, which is the default where the
+    source has no timestamps; ``leave_last`` or ``random_per_user``: some rows of each user;
+    ``holdout_users``: users that no model is fitted on (strong generalisation).
+    """
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Fraction of test rows (random, temporal), or of held-out users and of their test rows
     (holdout_users).
     """
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Fraction of validation rows (random, temporal), or of users held out for validation (holdout_users).
+    """
     rows_per_user: Count = 1
-    """Test rows per user (leave_last, random_per_user)."""
+    """Test rows per user, and validation rows (leave_last, random_per_user)."""
     min_user_ratings: Count = 1
     """Keep users with at least this many rows, within what is kept (k-core)."""
     min_item_ratings: Count = 1
     """Keep items with at least this many rows, within what is kept (k-core)."""
+
+    @model_validator(mode="after")
+    def _leaves_train(self) -> Self:
+        if self.test_fraction + self.validation_fraction >= 1:
+            raise ValueError(
+                "test_fraction and validation_fraction must leave rows to train: together below 1"
+            )
+        return self
 
 
 class Negatives(Section):
@@ -151,6 +165,39 @@ class Recommend(Section):
     """What bounds the memory of a task."""
 
 
+Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Gate(Section):
+    """What lists must satisfy to be served. A limit that is ``null`` is not checked."""
+
+    max_loss: Limit | None = 0.05
+    """How much worse than what is served, and than the baseline, the champion may be on the test part, as a
+    fraction of their ``evaluate.champion_metric``. A loss that a bootstrap over users takes for chance
+    passes.
+    """
+    max_segment_loss: Limit | None = 0.2
+    """The same against what is served, for each segment of users."""
+    segment_users: Count = 100
+    """Test users that a segment must have to be checked."""
+    bootstrap: Annotated[int, Field(ge=100, le=10_000)] = 1_000
+    """Resamplings of the test users."""
+    max_uncovered: Limit | None = 0.05
+    """Share of users without a list."""
+    max_fallback: Limit | None = 0.3
+    """Share of rows that are filled in from popular items."""
+    max_row_change: Limit | None = 0.5
+    """Change of the number of rows from what is served, as a fraction of it."""
+    max_churn: Limit | None = 0.9
+    """What changes in users' lists from those that are served: 1 - rank-biased overlap, from 0, nothing, to
+    1, everything.
+    """
+    max_drift: Limit | None = 1.0
+    """Change of the mean score from what is served, in standard deviations of it, where the same model made
+    both.
+    """
+
+
 class Config(Section):
     """A whole night. ``params`` holds, for each model, the section of its name."""
 
@@ -161,7 +208,7 @@ class Config(Section):
     session: Session = Session()
     """Settings of the Spark session."""
     split: Split = Split()
-    """How the ratings divide into train and test."""
+    """How the ratings divide into train, validation and test."""
     negatives: Negatives | None = None
     """Negatives of the training part, as a table; without this section there is none."""
     models: list[str] = Field(["popularity", "als"], min_length=1)
@@ -173,12 +220,21 @@ class Config(Section):
     """How the models are compared."""
     recommend: Recommend = Recommend()
     """The nightly lists."""
+    gate: Gate = Gate()
+    """What lists must satisfy to be served."""
     retention: Retention = Retention()
     """How long what nights have read and made is kept."""
     seed: int = Field(SEEDED, ge=0, lt=2**31)
     """Of every random draw."""
     origin: str
     """The file the configuration was read from."""
+
+    @model_validator(mode="after")
+    def _timed(self) -> Self:
+        """Without timestamps there is no cut in time: rows divide by chance where nothing else is asked."""
+        if self.ingest.has_timestamps or "method" in self.split.model_fields_set:
+            return self
+        return self.model_copy(update={"split": self.split.model_copy(update={"method": "random"})})
 
     @model_validator(mode="after")
     def _known_types(self) -> Self:

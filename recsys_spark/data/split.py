@@ -1,6 +1,8 @@
-"""Train and test parts as pure functions of the rows: same rows, same split, on any partitioning.
+"""Train, validation and test parts as pure functions of the rows: same rows, same split, on any
+partitioning.
 
-Chance is a hash of (seed, user, item), never ``rand``; ties are broken by that hash too.
+Models are fitted on ``train``, chosen on ``validation``, and judged on ``test``. Chance is a hash of (seed,
+user, item), never ``rand``; ties are broken by that hash too.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from recsys_spark.errors import ModelError
 from recsys_spark.schema import ITEM, TIMESTAMP, USER
 
 PART = "part"
-TRAIN, FOLD_IN, TEST = "train", "fold_in", "test"
+TRAIN, FOLD_IN, VALIDATION, TEST = "train", "fold_in", "validation", "test"
 
 
 def split_ratings(ratings: DataFrame, how: Split, seed: int) -> DataFrame:
@@ -33,8 +35,8 @@ def split_ratings(ratings: DataFrame, how: Split, seed: int) -> DataFrame:
     Returns
     -------
     DataFrame
-        The rows that pass the filter, with ``part``: ``train``, ``test`` or, with ``holdout_users``,
-        ``fold_in``.
+        The rows that pass the filter, with ``part``: ``train``, ``validation``, ``test`` or, with
+        ``holdout_users``, ``fold_in``.
 
     Examples
     --------
@@ -46,89 +48,103 @@ def split_ratings(ratings: DataFrame, how: Split, seed: int) -> DataFrame:
     [3]
     """
     methods: dict[str, Callable[[DataFrame], DataFrame]] = {
-        "random": lambda rows: random_split(rows, how.test_fraction, seed),
-        "temporal": lambda rows: temporal_split(rows, how.test_fraction),
+        "random": lambda rows: random_split(rows, how.validation_fraction, how.test_fraction, seed),
+        "temporal": lambda rows: temporal_split(rows, how.validation_fraction, how.test_fraction),
         "leave_last": lambda rows: leave_last_out(rows, how.rows_per_user, seed),
         "random_per_user": lambda rows: random_per_user(rows, how.rows_per_user, seed),
-        "holdout_users": lambda rows: holdout_users(rows, how.test_fraction, seed),
+        "holdout_users": lambda rows: holdout_users(rows, how.validation_fraction, how.test_fraction, seed),
     }
     return methods[how.method](k_core(ratings, how.min_user_ratings, how.min_item_ratings))
 
 
-def random_split(ratings: DataFrame, test_fraction: float, seed: int) -> DataFrame:
-    """Mark about ``test_fraction`` of the rows as test, each by its own chance. No shuffle.
+def random_split(
+    ratings: DataFrame, validation_fraction: float, test_fraction: float, seed: int
+) -> DataFrame:
+    """Mark about these fractions of the rows as validation and test, each by its own chance. No shuffle.
 
     Parameters
     ----------
     ratings : DataFrame
         ``user``, ``item`` and anything else; one row per (user, item).
-    test_fraction : float
-        Fraction of test rows, between 0 and 1.
+    validation_fraction, test_fraction : float
+        Fractions of the rows, at least 0, together below 1.
     seed : int
         Any integer.
 
     Returns
     -------
     DataFrame
-        The rows of ``ratings`` with ``part``: ``train`` or ``test``.
+        The rows of ``ratings`` with ``part``: ``train``, ``validation`` or ``test``.
 
     Examples
     --------
     >>> from recsys_spark.data.split import random_split
     >>> ratings = spark.range(1000).selectExpr("id AS user", "id % 7 AS item")
-    >>> parts = random_split(ratings, 0.2, seed=42)
+    >>> parts = random_split(ratings, 0.1, 0.2, seed=42)
     >>> 150 < parts.where("part = 'test'").count() < 250
     True
-    >>> parts.exceptAll(random_split(ratings.repartition(5), 0.2, seed=42)).count()
+    >>> parts.exceptAll(random_split(ratings.repartition(5), 0.1, 0.2, seed=42)).count()
     0
     """
-    return ratings.withColumn(PART, _part(_chance(seed, USER, ITEM) < test_fraction))
+    chance = _chance(seed, USER, ITEM)
+    return _marked(ratings, chance < test_fraction, chance < test_fraction + validation_fraction)
 
 
-def temporal_split(ratings: DataFrame, test_fraction: float) -> DataFrame:
-    """Cut the rows at one time for all users: test begins at the smallest second from which on at most
-    ``test_fraction`` of the rows come.
+def temporal_split(ratings: DataFrame, validation_fraction: float, test_fraction: float) -> DataFrame:
+    """Cut the rows at two times for all users: test begins at the smallest second from which on at most
+    ``test_fraction`` of the rows come, and validation so that both together are at most their fractions.
 
-    Two small jobs find the cut: rows per day, then rows per second of one day.
+    Rows without a timestamp are train, and count for no fraction. Two small jobs find the cuts: rows per day,
+    then rows per second of the two days.
 
     Parameters
     ----------
     ratings : DataFrame
-        ``timestamp``, never null, and anything else.
-    test_fraction : float
-        Largest fraction of test rows, between 0 and 1.
+        ``timestamp`` and anything else.
+    validation_fraction, test_fraction : float
+        Largest fractions of the rows, at least 0, together below 1.
 
     Returns
     -------
     DataFrame
-        The rows of ``ratings`` with ``part``: ``train`` or ``test``.
+        The rows of ``ratings`` with ``part``: ``train``, ``validation`` or ``test``.
 
     Raises
     ------
     ModelError
-        A row has no timestamp.
+        No row has a timestamp.
 
     Examples
     --------
     >>> from recsys_spark.data.split import temporal_split
     >>> ratings = spark.range(4).selectExpr("id AS item", "timestamp_seconds(86400 * id) AS timestamp")
-    >>> [(row.item, row.part) for row in temporal_split(ratings, 0.5).orderBy("item").collect()]
-    [(0, 'train'), (1, 'train'), (2, 'test'), (3, 'test')]
+    >>> [row.part for row in temporal_split(ratings, 0.25, 0.25).orderBy("item").collect()]
+    ['train', 'train', 'validation', 'test']
     """
     second = F.unix_seconds(TIMESTAMP)
-    days = ratings.groupBy(F.floor(second / 86_400).alias("day")).count().collect()  # bounded by the calendar
-    if any(row["day"] is None for row in days):
-        raise ModelError("a temporal split needs a timestamp in every rating: choose another split.method")
-    allowed = test_fraction * sum(row["count"] for row in days)
-    day, later = _first_that_fits(sorted(((row["day"], row["count"]) for row in days), reverse=True), allowed)
-    of_day = ratings.where(F.floor(second / 86_400) == day).groupBy(second.alias("second")).count().collect()
-    seconds = sorted(((row["second"], row["count"]) for row in of_day), reverse=True)
-    cut, _ = _first_that_fits(seconds, allowed - later)
-    return ratings.withColumn(PART, _part(second > cut))
+    day = F.floor(second / 86_400)
+    dated = ratings.where(F.col(TIMESTAMP).isNotNull())
+    by_day = dated.groupBy(day.alias("day")).count().collect()  # bounded by the calendar
+    if not by_day:
+        raise ModelError(
+            "a temporal split needs timestamps, and no rating has one: choose another split.method"
+        )
+    newest_first = sorted(((row["day"], row["count"]) for row in by_day), reverse=True)
+    total = sum(row["count"] for row in by_day)
+    allowed = [test_fraction * total, (test_fraction + validation_fraction) * total]
+    days = [_first_that_fits(newest_first, rows) for rows in allowed]
+    of_days = dated.where(day.isin(*(first for first, _ in days))).groupBy(second.alias("second")).count()
+    by_second = sorted(((row["second"], row["count"]) for row in of_days.collect()), reverse=True)
+    cuts = []
+    for (first, later), rows in zip(days, allowed, strict=True):
+        of_day = [(at, count) for at, count in by_second if at // 86_400 == first]
+        cuts.append(_first_that_fits(of_day, rows - later)[0] if of_day else first * 86_400)
+    return _marked(ratings, *(F.coalesce(second > cut, F.lit(False)) for cut in cuts))
 
 
 def leave_last_out(ratings: DataFrame, rows_per_user: int, seed: int) -> DataFrame:
-    """Mark each user's last ``rows_per_user`` rows as test; at least one row stays in train.
+    """Mark each user's last ``rows_per_user`` rows as test, and as many before them as validation; at least
+    one row stays in train, and test goes before validation.
 
     Rows without a timestamp count as oldest. One shuffle.
 
@@ -137,91 +153,95 @@ def leave_last_out(ratings: DataFrame, rows_per_user: int, seed: int) -> DataFra
     ratings : DataFrame
         ``user``, ``item``, ``timestamp`` and anything else; one row per (user, item).
     rows_per_user : int
-        Test rows of each user, at least 1.
+        Test rows of each user, and validation rows, at least 1.
     seed : int
         Decides between rows of the same time.
 
     Returns
     -------
     DataFrame
-        The rows of ``ratings`` with ``part``: ``train`` or ``test``.
+        The rows of ``ratings`` with ``part``: ``train``, ``validation`` or ``test``.
 
     Examples
     --------
     >>> from recsys_spark.data.split import leave_last_out
     >>> rows = [("ann", "tea", 1), ("ann", "jam", 3), ("ann", "rusk", 2), ("bob", "tea", 5)]
     >>> ratings = spark.createDataFrame(rows, "user string, item string, at int")
-    >>> ratings = ratings.selectExpr("user", "item", "timestamp_seconds(at) AS timestamp")
-    >>> [row.item for row in leave_last_out(ratings, 1, seed=42).where("part = 'test'").collect()]
-    ['jam']
+    >>> ratings = ratings.selectExpr("user", "item", "at", "timestamp_seconds(at) AS timestamp")
+    >>> parts = leave_last_out(ratings, 1, seed=42).orderBy("user", "at")
     """
     latest = [F.desc_nulls_last(TIMESTAMP), _hash(seed, USER, ITEM)]
     return _hold_out(ratings, rows_per_user, latest)
 
 
 def random_per_user(ratings: DataFrame, rows_per_user: int, seed: int) -> DataFrame:
-    """Mark ``rows_per_user`` random rows of each user as test; at least one row stays in train. One shuffle.
+    """Mark ``rows_per_user`` random rows of each user as test, and as many as validation; at least one row
+    stays in train, and test goes before validation. One shuffle.
 
     Parameters
     ----------
     ratings : DataFrame
         ``user``, ``item`` and anything else; one row per (user, item).
     rows_per_user : int
-        Test rows of each user, at least 1.
+        Test rows of each user, and validation rows, at least 1.
     seed : int
         Any integer.
 
     Returns
     -------
     DataFrame
-        The rows of ``ratings`` with ``part``: ``train`` or ``test``.
+        The rows of ``ratings`` with ``part``: ``train``, ``validation`` or ``test``.
 
     Examples
     --------
     >>> from recsys_spark.data.split import random_per_user
     >>> rows = [("ann", "tea"), ("ann", "jam"), ("ann", "rusk"), ("bob", "tea")]
     >>> ratings = spark.createDataFrame(rows, "user string, item string")
-    >>> parts = random_per_user(ratings, 2, seed=42).where("part = 'test'").groupBy("user").count()
+    >>> parts = random_per_user(ratings, 1, seed=42).where("part <> 'train'").groupBy("user").count()
     >>> [(row.user, row["count"]) for row in parts.collect()]  # bob's only row stays in train
     [('ann', 2)]
     """
     return _hold_out(ratings, rows_per_user, [_hash(seed, USER, ITEM)])
 
 
-def holdout_users(ratings: DataFrame, test_fraction: float, seed: int) -> DataFrame:
-    """Hold out about ``test_fraction`` of the *users* altogether; of their rows about ``test_fraction`` are
-    test, the others ``fold_in`` (strong generalisation).
+def holdout_users(
+    ratings: DataFrame, validation_fraction: float, test_fraction: float, seed: int
+) -> DataFrame:
+    """Hold out about ``test_fraction`` of the *users* altogether, and about ``validation_fraction`` of them
+    for validation; of their rows about ``test_fraction`` are test or validation, the others ``fold_in``
+    (strong generalisation).
 
     A model is fitted on ``train``, which has none of these users, is shown their ``fold_in`` rows as a
-    history, and is evaluated on ``test``. No shuffle.
+    history, and is evaluated on ``validation`` and ``test``. No shuffle.
 
     Parameters
     ----------
     ratings : DataFrame
         ``user``, ``item`` and anything else; one row per (user, item).
-    test_fraction : float
-        Fraction of the users, and of their rows, between 0 and 1.
+    validation_fraction, test_fraction : float
+        Fractions of the users, at least 0, together below 1; the latter also of their rows.
     seed : int
         Any integer.
 
     Returns
     -------
     DataFrame
-        The rows of ``ratings`` with ``part``: ``train``, ``fold_in`` or ``test``.
+        The rows of ``ratings`` with ``part``: ``train``, ``fold_in``, ``validation`` or ``test``.
 
     Examples
     --------
     >>> from recsys_spark.data.split import holdout_users
     >>> ratings = spark.range(1000).selectExpr("id % 100 AS user", "id AS item")
-    >>> parts = holdout_users(ratings, 0.3, seed=42)
+    >>> parts = holdout_users(ratings, 0.1, 0.3, seed=42)
     >>> trained_on = parts.where("part = 'train'").select("user")
     >>> parts.where("part <> 'train'").join(trained_on, "user").count()
     0
     """
-    is_held_out = _chance(seed, USER) < test_fraction
-    is_test = _chance(seed + 1, USER, ITEM) < test_fraction
-    held_out_part = F.when(is_test, F.lit(TEST)).otherwise(F.lit(FOLD_IN))
-    return ratings.withColumn(PART, F.when(is_held_out, held_out_part).otherwise(F.lit(TRAIN)))
+    of_user = _chance(seed, USER)
+    hidden = _chance(seed + 1, USER, ITEM) < test_fraction
+    is_test, is_held_out = of_user < test_fraction, of_user < test_fraction + validation_fraction
+    parts = _marked(ratings, is_test & hidden, is_held_out & hidden)
+    return parts.withColumn(PART, F.when(is_held_out & ~hidden, F.lit(FOLD_IN)).otherwise(F.col(PART)))
 
 
 def k_core(ratings: DataFrame, min_user_ratings: int, min_item_ratings: int) -> DataFrame:
@@ -272,12 +292,16 @@ def _hold_out(ratings: DataFrame, rows_per_user: int, order: list[Column]) -> Da
     of_user = Window.partitionBy(USER)
     nth, count = F.row_number().over(of_user.orderBy(*order)), F.count("*").over(of_user)
     numbered = ratings.withColumn("_nth", nth).withColumn("_count", count)
-    is_test = F.col("_nth") <= F.least(F.lit(rows_per_user), F.col("_count") - 1)
-    return numbered.withColumn(PART, _part(is_test)).drop("_nth", "_count")
+    nth, most = F.col("_nth"), F.col("_count") - 1
+    is_test = nth <= F.least(F.lit(rows_per_user), most)
+    marked = _marked(numbered, is_test, nth <= F.least(F.lit(2 * rows_per_user), most))
+    return marked.drop("_nth", "_count")
 
 
-def _part(is_test: Column) -> Column:
-    return F.when(is_test, F.lit(TEST)).otherwise(F.lit(TRAIN))
+def _marked(ratings: DataFrame, is_test: Column, is_held_out: Column) -> DataFrame:
+    """``ratings`` with ``part``: of what is held out that which is not test is validation."""
+    part = F.when(is_test, F.lit(TEST)).when(is_held_out, F.lit(VALIDATION)).otherwise(F.lit(TRAIN))
+    return ratings.withColumn(PART, part)
 
 
 def _hash(seed: int, *columns: str) -> Column:

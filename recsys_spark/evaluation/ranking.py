@@ -14,15 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
-from recsys_spark.errors import ModelError
+from recsys_spark.evaluation.hits import hits_at_ranks, id_types, require_id_types, with_lists
 from recsys_spark.kernels import metrics as kernels
 from recsys_spark.kernels.randomness import uniform
-from recsys_spark.recommend.top_n import RECOMMENDATIONS
 from recsys_spark.schema import ITEM, USER
 
 BEYOND_ACCURACY = ("novelty", "diversity", "popularity_share")
@@ -142,20 +139,13 @@ def ranking_metrics(
     """
     spark = relevant.sparkSession
     names, ks = list(lists), sorted(set(ks))
-    kinds = {side: train.schema[side].dataType for side in (USER, ITEM)}
-    _require_kinds("relevant", kinds, {side: relevant.schema[side].dataType for side in kinds})
+    kinds = id_types(train)
+    require_id_types("relevant", kinds, id_types(relevant))
     train = train if distinct else train.select(USER, ITEM).distinct()
     catalogue = _catalogue(train, items)
     shared = spark.sparkContext.broadcast(catalogue)
-    wanted = F.collect_set(F.col(ITEM).try_cast(kinds[ITEM])).alias("relevant")
-    joined = relevant.groupBy(F.col(USER).alias("id")).agg(wanted)
-    for index, name in enumerate(names):
-        listed = lists[name].select("id", F.col(f"{RECOMMENDATIONS}.{ITEM}").alias("items"))
-        found = listed.schema["id"].dataType, listed.schema["items"].dataType.elementType  # type: ignore[attr-defined]
-        _require_kinds(f"lists of {name}", kinds, dict(zip((USER, ITEM), found, strict=True)))
-        # an item counts at its first place, and a user once
-        once = F.array_distinct(F.min("items").try_cast(T.ArrayType(kinds[ITEM])))
-        joined = joined.join(listed.groupBy("id").agg(once.alias(f"list{index}")), "id", "left")
+    pairs = relevant.select(USER, F.col(ITEM).try_cast(kinds[ITEM]).alias(ITEM))
+    joined = with_lists(lists, pairs)
     rows = joined.select(
         F.xxhash64("id").alias("key"), "relevant", *(f"list{index}" for index in range(len(names)))
     )
@@ -165,18 +155,6 @@ def ranking_metrics(
     shared.unpersist()
     zero = _Totals.zero(*shape)
     return (zero if merged is None else _Totals.from_bytes(bytes(merged["totals"]), zero)).metrics(names, ks)
-
-
-def _require_kinds(what: str, kinds: Mapping[str, T.DataType], found: Mapping[str, T.DataType]) -> None:
-    """Raise ``ModelError`` for ids that are texts where those of the training data are numbers, or the other
-    way round: nothing would be found.
-    """
-    for side, kind in kinds.items():
-        if isinstance(kind, T.StringType) != isinstance(found[side], T.StringType):
-            raise ModelError(
-                f"the {side}s of {what} are {found[side].simpleString()}, and those of train "
-                f"{kind.simpleString()}: cast one of them"
-            )
 
 
 def _catalogue(train: DataFrame, items: DataFrame | None) -> _Catalogue:
@@ -253,8 +231,8 @@ class _Totals:
                 for j, metric in enumerate(columns):
                     users = int(self.weights[0, m, c, j])
                     if users:
-                        mean, interval = float(means[0, m, c, j]), _interval(means[1:, m, c, j])
-                        values.append(MetricValue(name, metric, k, mean, *interval, users))
+                        mean, ends = float(means[0, m, c, j]), _interval(means[1:, m, c, j])
+                        values.append(MetricValue(name, metric, k, mean, *ends, users))
                 users, coverage = int(self.weights[0, m, c, 0]), float(self.shown[m, c].mean())
                 values.append(MetricValue(name, "coverage", k, coverage, None, None, users))
         return values
@@ -327,14 +305,8 @@ def _user_values(
     """Every metric of every user: float64 (n_users, n_ks, n_metrics), NaN where undefined. Marks
     ``shown`` items.
     """
-    items, present = _positions(listed, catalogue.ids, max(ks))
-    relevant_items, is_relevant = _positions(relevant, catalogue.ids, None)
-    known = present & (items >= 0)
-    # one number for each (user, item), so that one look-up serves all users
-    pairs = np.arange(len(items))[:, None] * (len(catalogue.ids) + 1)
-    relevant_pairs = (relevant_items + pairs)[is_relevant & (relevant_items >= 0)]
-    hits = np.isin(items + pairs, relevant_pairs) & known
-    n_relevant = is_relevant.sum(axis=1)
+    hits, n_relevant, items = hits_at_ranks(relevant, listed, catalogue.ids, max(ks))
+    known = items >= 0
     columns = []
     for index, k in enumerate(ks):
         shown[index, items[:, :k][known[:, :k]]] = True
@@ -346,16 +318,3 @@ def _user_values(
             diversity = kernels.intra_list_diversity(catalogue.directions[items], known, k)
         columns.append(np.stack([*accuracy, novelty, diversity, popular], axis=1))
     return np.stack(columns, axis=1)
-
-
-def _positions(lists: pa.Array, ids: pa.Array, length: int | None) -> tuple[Any, Any]:
-    """Catalogue positions of lists of ids as an int64 matrix, -1 for an unknown id, and which entries
-    exist.
-    """
-    sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    flat = pc.fill_null(pc.index_in(lists.flatten(), value_set=ids), -1).to_numpy(zero_copy_only=False)
-    width = max(1, length or 0, int(sizes.max(initial=0)))
-    present = np.arange(width) < sizes[:, None]
-    positions = np.full((len(sizes), width), -1, np.int64)
-    positions[present] = flat
-    return (positions, present) if length is None else (positions[:, :length], present[:, :length])

@@ -16,6 +16,7 @@ from recsys_spark.errors import LakeError, summary
 from recsys_spark.lakehouse.processes import this_process
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.tables import Lakehouse
+from recsys_spark.revision import code_version
 
 
 @dataclass
@@ -224,7 +225,12 @@ class Ledger:
     ) -> None:
         """Append a row of this run and process, or ``of`` another that died."""
         seconds = (datetime.now(UTC) - started).total_seconds()
-        of = of or {"run_id": self.run_id, "host": socket.gethostname(), "process": this_process()}
+        of = of or {
+            "run_id": self.run_id,
+            "host": socket.gethostname(),
+            "process": this_process(),
+            "code": code_version(),
+        }
         row = (
             of["run_id"],
             self.run_date,
@@ -238,6 +244,7 @@ class Ledger:
             record.versions_written,
             of["host"],
             of["process"],
+            of["code"],
             self.config,
             error,
         )

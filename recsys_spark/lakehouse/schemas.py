@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from recsys_spark.kernels.metrics import ACCURACY
+
 
 @dataclass(frozen=True)
 class Table:
@@ -95,21 +97,42 @@ TABLES: dict[str, Table] = {
             "run_date": "date",
             "model": "string",
             "purpose": "string",
+            "state": "string",
             "params": "string",
+            "seed": "bigint",
+            "code": "string",
             "ratings_version": "bigint",
+            "split": "string",
             "path": "string",
             "seconds": "double",
+            "metrics": "map<string,double>",
         },
-        required=("run_id", "run_date", "model", "purpose", "params", "ratings_version", "path"),
-        checks={"known_purpose": "purpose IN ('candidate', 'champion', 'fallback')"},
+        required=(
+            "run_id",
+            "run_date",
+            "model",
+            "purpose",
+            "state",
+            "params",
+            "seed",
+            "code",
+            "ratings_version",
+            "split",
+            "path",
+        ),
+        checks={
+            "known_purpose": "purpose IN ('comparison', 'serving', 'fallback', 'baseline')",
+            "known_state": "state IN ('candidate', 'champion', 'retired')",
+        },
     ),
     "metrics": Table(
-        "one row per (run, model, metric, k, segment)",
+        "one row per (run, model, part, metric, k, segment), and one per check of the gate",
         {
             "run_id": "string",
             "run_date": "date",
             "model": "string",
             "split": "string",
+            "part": "string",
             "metric": "string",
             "k": "int",
             "segment": "string",
@@ -117,9 +140,30 @@ TABLES: dict[str, Table] = {
             "low": "double",
             "high": "double",
             "users": "bigint",
+            "threshold": "double",
+            "verdict": "string",
         },
-        required=("run_id", "run_date", "model", "split", "metric", "k", "segment", "value", "users"),
-        checks={"finite_value": FINITE.format("value")},
+        required=("run_id", "run_date", "model", "split", "part", "metric", "k", "segment", "value", "users"),
+        checks={
+            "finite_value": FINITE.format("value"),
+            "known_part": "part IN ('validation', 'test', 'lists')",
+            "known_verdict": "verdict IS NULL OR verdict IN ('pass', 'fail')",
+        },
+    ),
+    "user_metrics": Table(
+        "one row per (run, model, user): the accuracy of the user's list on the test part",
+        {
+            "run_id": "string",
+            "run_date": "date",
+            "model": "string",
+            "user": "{user}",
+            "k": "int",
+            **dict.fromkeys(ACCURACY, "double"),
+            "activity": "string",
+            "age": "string",
+        },
+        required=("run_id", "run_date", "model", "user", "k", *ACCURACY, "activity"),
+        partition=("run_date",),
     ),
     "recommendations": Table(
         "one row per (run_date, user, rank)",
@@ -186,10 +230,22 @@ TABLES: dict[str, Table] = {
             "versions_written": "map<string,bigint>",
             "host": "string",
             "process": "string",
+            "code": "string",
             "config": "string",
             "error": "string",
         },
-        required=("run_id", "run_date", "step", "state", "started", "seconds", "host", "process", "config"),
+        required=(
+            "run_id",
+            "run_date",
+            "step",
+            "state",
+            "started",
+            "seconds",
+            "host",
+            "process",
+            "code",
+            "config",
+        ),
         checks={"known_state": "state IN ('running', 'done', 'failed', 'died')"},
     ),
 }

@@ -1,26 +1,49 @@
-"""Step four: compare the candidates on the held-out part and name the champion."""
+"""Step four: choose the champion on the validation part, and judge it on the test part."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
+from recsys_spark.data.split import TEST, TRAIN, VALIDATION
 from recsys_spark.errors import ModelError
 from recsys_spark.evaluation.ranking import MetricValue, ranking_metrics
 from recsys_spark.evaluation.rating import rating_metrics
+from recsys_spark.evaluation.segments import AGE, SEGMENTS, age_band, with_activity
+from recsys_spark.evaluation.users import user_metrics
+from recsys_spark.kernels.metrics import ACCURACY
 from recsys_spark.lakehouse.ledger import StepRecord
-from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.models.base import RecommenderModel
+from recsys_spark.pipeline.fitted import (
+    BASELINE,
+    baseline,
+    compared,
+    last_champion,
+    load,
+    record_models,
+    set_metrics,
+)
+from recsys_spark.pipeline.metrics import MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.train import load_models
-from recsys_spark.recommend.top_n import ListRequest
-from recsys_spark.schema import RATING, USER
+from recsys_spark.pipeline.train import fit, fit_and_save
+from recsys_spark.recommend.top_n import RECOMMENDATIONS, ListRequest
+from recsys_spark.schema import ITEM, RATING, USER
+
+SERVED = "served"
+"""Name, among the metrics, of the champion of the last night that was published before."""
+
+POPULAR = "popularity"
 
 
 def evaluate(night: Night) -> None:
-    """Compare the models and name the champion: reads ratings and models, writes metrics.
+    """Choose the champion on the validation part and judge it on the test part, beside what is served and the
+    baseline: reads ratings, users, items and models, writes metrics, user_metrics and models.
+
+    Lists are compared as they would be served: filled up with popular items.
 
     Parameters
     ----------
@@ -31,17 +54,33 @@ def evaluate(night: Night) -> None:
     ------
     LakeError
         Training has not been done for this date.
+    ModelError
+        Nothing was measured.
     """
     with night.step("evaluate") as record:
         record.versions_read["ratings"] = night.ratings_version()
-        models = load_models(night, "candidate")
-        metrics = _ranking(night, record, models) + _rating(night, models)
-        record.versions_written["metrics"] = _write(night, metrics)
-        record.counts["metrics"] = len(metrics)
+        rows = compared(night)
+        candidates = {name: load(row) for name, row in rows.items()}
+        popular = candidates.get(POPULAR) or fit(night, record, POPULAR, night.part(TRAIN))[1]
+        with _lists(night, candidates, popular, VALIDATION) as lists:
+            chosen = _ranking(night, record, lists, VALIDATION)
         wanted = night.config.evaluate.champion_metric
-        champion, value = champion_of(metrics, wanted, night.config.models)
+        champion, value = champion_of(chosen, wanted, night.config.models)
+        with _lists(night, {**candidates, **_others(night, record)}, popular, TEST) as lists:
+            judged = _ranking(night, record, lists, TEST) + _rating(night, candidates)
+            segments = _by_user(night, record, lists)
+        metrics = [MetricRow(VALIDATION, m) for m in chosen] + [MetricRow(TEST, m) for m in judged] + segments
+        record.versions_written["metrics"] = write_metrics(night, metrics)
+        record.counts["metrics"] = len(metrics)
+        values = {VALIDATION: _values(chosen, wanted), TEST: _values(judged, wanted)}
+        measured = {
+            row["path"]: {f"{part} {wanted}": values[part][name] for part in values}
+            for name, row in rows.items()
+        }
+        set_metrics(night.lake, measured)
         record.details |= {"champion": champion, "metric": wanted, "value": f"{value:.6f}"}
-        progress_line(f"  champion: {champion}, {wanted} = {value:.4f}")
+        on_test = values[TEST][champion]
+        progress_line(f"  champion: {champion}, {wanted} = {value:.4f} on validation, {on_test:.4f} on test")
 
 
 def champion_of(metrics: list[MetricValue], wanted: str, order: list[str]) -> tuple[str, float]:
@@ -62,58 +101,156 @@ def champion_of(metrics: list[MetricValue], wanted: str, order: list[str]) -> tu
     ModelError
         Nothing was measured.
     """
+    values = _values(metrics, wanted)
+    champion = max(order, key=lambda name: values[name])
+    return champion, values[champion]
+
+
+def _values(metrics: list[MetricValue], wanted: str) -> dict[str, float]:
+    """Model → its value of the ``wanted`` metric."""
     metric, k = wanted.split("@")
     values = {m.model: m.value for m in metrics if m.metric == metric and m.k == int(k)}
     if not values:
         raise ModelError(
             "no held-out row counts as relevant, so there is no champion: lower evaluate.min_rating"
         )
-    champion = max(order, key=lambda name: values[name])
-    return champion, values[champion]
+    return values
 
 
-def _ranking(night: Night, record: StepRecord, models: dict[str, RecommenderModel]) -> list[MetricValue]:
-    settings, lake = night.config.evaluate, night.lake
-    relevant = night.held_out()
-    if settings.min_rating is not None:
-        relevant = relevant.where(F.col(RATING) >= settings.min_rating)
-    users = relevant.select(USER).distinct().persist()
-    request = ListRequest(
-        max(settings.cutoffs), night.seen(night.known()), block_sizes=night.config.recommend.block_sizes
-    )
-    lists = {name: model.recommend_lists(users, request) for name, model in models.items()}
-    items = None
+def _others(night: Night, record: StepRecord) -> dict[str, RecommenderModel]:
+    """What the champion is to be no worse than: what is served, and popular items that were stored once."""
+    stored = baseline(night)
+    if stored is None:
+        row = fit_and_save(night, record, POPULAR, BASELINE, night.part(TRAIN))
+        record_models(night, record, [row])
+        stored = baseline(night)
+    others = {} if stored is None else {BASELINE: load(stored)}
+    served = last_champion(night)
+    if served is None:
+        progress_line("  nothing was published before: the champion is compared with the baseline only")
+        return others
+    what = f"{served['model']} of {served['run_date']}"
+    if served["split"] != night.split_described():
+        progress_line(f"  {what} was trained on another split, and may know this test part: not compared")
+        return others
+    record.details["compared_with"] = what
+    return {**others, SERVED: load(served)}
+
+
+def _relevant(night: Night, part: str) -> DataFrame:
+    """The held-out rows that a list should have."""
+    least, rows = night.config.evaluate.min_rating, night.part(part)
+    return rows if least is None else rows.where(F.col(RATING) >= least)
+
+
+@contextmanager
+def _lists(
+    night: Night, models: Mapping[str, RecommenderModel], popular: RecommenderModel, part: str
+) -> Iterator[dict[str, DataFrame]]:
+    """Lists of the users of a held-out part, kept while they are measured."""
+    n = max(night.config.evaluate.cutoffs)
+    with ExitStack() as kept:
+
+        def keep(frame: DataFrame) -> DataFrame:
+            kept.callback(frame.persist().unpersist)
+            return frame
+
+        users = keep(_relevant(night, part).select(USER).distinct())
+        seen = night.seen(night.known_before(part))
+        request = ListRequest(n, seen, block_sizes=night.config.recommend.block_sizes)
+        filling = keep(popular.recommend_lists(users, request))
+        lists = {}
+        for name, model in models.items():
+            own = filling if model is popular else model.recommend_lists(users, request)
+            lists[name] = filling if model is popular else keep(filled(own, filling, n))
+        yield lists
+
+
+def filled(lists: DataFrame, filling: DataFrame, n: int) -> DataFrame:
+    """Lists that are shorter than ``n``, or missing, filled up.
+
+    Parameters
+    ----------
+    lists, filling : DataFrame
+        One row per user: ``id`` and ``recommendations``, best first.
+    n : int
+        Length of the lists.
+
+    Returns
+    -------
+    DataFrame
+        One row per user of either: ``id`` and ``recommendations``, at most ``n`` long, no item twice.
+    """
+    own, more = F.col(RECOMMENDATIONS), F.col("_more")
+    new = F.filter(more, lambda entry: ~F.array_contains(own[ITEM], entry[ITEM]))
+    whole = F.when(own.isNull(), more).when(more.isNull(), own).otherwise(F.concat(own, new))
+    both = lists.select("id", own).join(filling.select("id", own.alias("_more")), "id", "full")
+    return both.select("id", F.slice(whole, 1, n).alias(RECOMMENDATIONS))
+
+
+def _ranking(
+    night: Night, record: StepRecord, lists: Mapping[str, DataFrame], part: str
+) -> list[MetricValue]:
+    settings, lake, items = night.config.evaluate, night.lake, None
     if lake.exists("items"):
-        record.versions_read["items"] = lake.version("items")
-        items = lake.read("items", record.versions_read["items"])
+        version = record.versions_read.setdefault("items", lake.version("items"))
+        items = lake.read("items", version)
         items = items if "genres" in items.columns else None
     measured = settings.cutoffs, settings.bootstrap, night.config.seed
     # a pair is known once: ``ratings`` has one row of each
-    metrics = ranking_metrics(lists, relevant, night.known(), items, *measured, distinct=True)
-    users.unpersist()
-    return metrics
+    known = night.known_before(part)
+    return ranking_metrics(lists, _relevant(night, part), known, items, *measured, distinct=True)
+
+
+def _by_user(night: Night, record: StepRecord, lists: Mapping[str, DataFrame]) -> list[MetricRow]:
+    """Write each user's metrics, and return their means by segment."""
+    relevant = _relevant(night, TEST)
+    k = int(night.config.evaluate.champion_metric.split("@")[1])
+    users = with_activity(relevant.select(USER).distinct(), night.known_before(TEST))
+    ages = _ages(night, record)
+    users = (
+        users.withColumn(AGE, F.lit(None).cast("string")) if ages is None else users.join(ages, USER, "left")
+    )
+    night.lake.create("user_metrics", *night.config.ingest.id_types)
+    of_run = {"run_id": F.lit(night.run_id), "run_date": F.lit(night.run_date), "k": F.lit(k)}
+    rows = user_metrics(lists, relevant, k).join(users, USER).withColumns(of_run)
+    where, count = f"run_date = '{night.run_date}'", users.count() * len(lists)
+    version = night.lake.replace("user_metrics", rows, where, count)
+    record.versions_written["user_metrics"] = version
+    record.counts["user_metrics"] = count
+    written = night.lake.read("user_metrics", version).where(F.col("run_date") == F.lit(night.run_date))
+    labels = F.array(*(F.concat(F.lit(f"{column}="), column) for column in SEGMENTS))
+    segments = written.withColumn("segment", F.explode(F.array_compact(labels)))
+    means = [F.avg(name).alias(name) for name in ACCURACY]
+    found = segments.groupBy("model", "segment").agg(F.count("*").alias("users"), *means)
+    return [
+        MetricRow(
+            TEST, MetricValue(row["model"], name, k, row[name], None, None, row["users"]), row["segment"]
+        )
+        for row in found.orderBy("model", "segment").collect()
+        for name in ACCURACY
+    ]
+
+
+def _ages(night: Night, record: StepRecord) -> DataFrame | None:
+    """``user`` and band of age, where the users have ages."""
+    if not night.lake.exists("users"):
+        return None
+    version = record.versions_read.setdefault("users", night.lake.version("users"))
+    users = night.lake.read("users", version)
+    if AGE not in users.columns or users.schema[AGE].dataType.typeName() not in ("integer", "long", "double"):
+        return None
+    return users.select(USER, age_band(F.col(AGE)).alias(AGE))
 
 
 def _rating(night: Night, models: dict[str, RecommenderModel]) -> list[MetricValue]:
     """Errors of the models that predict ratings. With folded-in users there is no prediction to compare."""
     if night.config.split.method == "holdout_users":
         return []
-    predicting: dict[str, Any] = {n: m for n, m in models.items() if night.estimator(n).predicts_ratings}
+    predicting = {n: m for n, m in models.items() if night.estimator(n).predicts_ratings}
     # rows that a model would drop are to be counted
-    dropping = [
-        name for name, model in predicting.items() if model.getOrDefault("coldStartStrategy") == "drop"
-    ]
-    keeping = {name: predicting[name].copy({predicting[name].coldStartStrategy: "nan"}) for name in dropping}
-    predicted = {name: model.transform(night.held_out()) for name, model in {**predicting, **keeping}.items()}
-    return rating_metrics(predicted)
-
-
-def _write(night: Night, metrics: list[MetricValue]) -> int:
-    split = night.config.split.method
-    rows = [
-        (night.run_id, night.run_date, m.model, split, m.metric, m.k, "all", m.value, m.low, m.high, m.users)
-        for m in metrics
-    ]
-    schema = ", ".join(f"{name} {kind}" for name, kind in TABLES["metrics"].columns.items())
-    night.lake.create("metrics")
-    return night.lake.append("metrics", night.spark.createDataFrame(rows, schema).coalesce(1), len(rows))
+    for name, model in predicting.items():
+        if model.getOrDefault("coldStartStrategy") == "drop":
+            predicting[name] = model.copy({model.getParam("coldStartStrategy"): "nan"})
+    test = night.part(TEST)
+    return rating_metrics({name: model.transform(test) for name, model in predicting.items()})

@@ -17,7 +17,7 @@ from recsys_spark.lakehouse.locks import WHOLE_LAKE, Lock
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.storage import folders, modified, remove
 from recsys_spark.lakehouse.tables import Lakehouse, absolute_path
-from recsys_spark.pipeline.publish import served_date
+from recsys_spark.pipeline.served import served_date
 
 FLOOR_DAYS = 7
 """Days for which files of old versions stay, whatever is asked for, unless that is said to be meant."""

@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config, FileSource, config_problem
 from recsys_spark.console import progress_line, working
 from recsys_spark.data.events import as_of, end_of, pair_worths
-from recsys_spark.data.split import FOLD_IN, PART, TEST, TRAIN, split_ratings
+from recsys_spark.data.split import FOLD_IN, PART, TEST, TRAIN, VALIDATION, split_ratings
 from recsys_spark.errors import ConfigError, LakeError
 from recsys_spark.lakehouse.ledger import Ledger, StepRecord
 from recsys_spark.lakehouse.locks import Lock
@@ -319,19 +319,23 @@ class Night:
         return self._parts
 
     def part(self, name: str) -> DataFrame:
-        """The ratings of one part: ``train``, ``fold_in`` or ``test``.
+        """The ratings of one part.
 
         Parameters
         ----------
         name : str
-            ``train``, ``fold_in`` or ``test``.
+            ``train``, ``fold_in``, ``validation`` or ``test``.
         """
         return self.parts().where(F.col(PART) == name)
 
-    def known(self) -> DataFrame:
-        """What may be shown to a model before the test: ``train`` and ``fold_in``."""
-        return self.parts().where(F.col(PART).isin(TRAIN, FOLD_IN))
+    def known_before(self, part: str) -> DataFrame:
+        """What may be shown to a model before a held-out part: ``train`` and ``fold_in``, and before the test
+        also ``validation``.
 
-    def held_out(self) -> DataFrame:
-        """The test part."""
-        return self.part(TEST)
+        Parameters
+        ----------
+        part : str
+            ``validation`` or ``test``.
+        """
+        known = [TRAIN, FOLD_IN, *([VALIDATION] if part == TEST else [])]
+        return self.parts().where(F.col(PART).isin(*known))

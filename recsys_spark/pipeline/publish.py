@@ -1,11 +1,12 @@
-"""Step six: make this date's recommendations the ones that readers see; and the way back."""
+"""Step seven: make this date's recommendations the ones that readers see; and the way back."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime
 from typing import Any
 
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
@@ -13,16 +14,19 @@ from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError, PublishError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import Lakehouse
+from recsys_spark.pipeline.fitted import PATHS, promote
+from recsys_spark.pipeline.gate import require_open
 from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.served import served_date, served_lists
 from recsys_spark.schema import RANK
 
 SERVED, MADE_BY = "served", "made_by"
 """Details of the ledger's rows that switch what is served: the date, and the run that made its lists."""
 
 
-def publish(night: Night) -> None:
+def publish(night: Night, reason: str | None = None) -> None:
     """Make this date's lists the ones that readers see: reads recommendations, writes
-    current_recommendations.
+    current_recommendations and models.
 
     The table is replaced in one commit: a reader sees all of the old lists or all of the new ones.
 
@@ -30,15 +34,23 @@ def publish(night: Night) -> None:
     ----------
     night : Night
         The run: session, tables, ledger and pinned data.
+    reason : str, optional
+        Why the lists are served whatever the gate says; it is recorded.
 
     Raises
     ------
     LakeError
         There are no recommendations for this date.
+    GateError
+        The gate is closed, and there is no ``reason`` to overrule it.
     PublishError
         The table does not hold the rows that the recommend step checked.
     """
+    if reason is None:
+        require_open(night)
     with night.step("publish") as record:
+        if reason is not None:
+            record.details["forced"] = reason
         _serve(night, record)
 
 
@@ -83,64 +95,6 @@ def rollback(spark: SparkSession, config: Config, to: date | None = None) -> Non
         _serve(night, record)
 
 
-def served_lists(lake: Lakehouse, run_date: date | None = None) -> tuple[date, DataFrame]:
-    """The lists that are served, or those that were made for ``run_date``, published or not.
-
-    Parameters
-    ----------
-    lake : Lakehouse
-        The tables.
-    run_date : date, optional
-        The night; without it what is served.
-
-    Returns
-    -------
-    date, DataFrame
-        The lists' date; one row per (user, rank): ``user``, ``rank``, ``item``, ``score``, ``model``,
-        ``reason`` and more.
-
-    Raises
-    ------
-    LakeError
-        Nothing has been published, or nothing was made for this date.
-    """
-    if run_date is not None:
-        rows = lake.read("recommendations").where(F.col("run_date") == F.lit(run_date))
-        if rows.isEmpty():
-            raise LakeError(f"there are no recommendations of {run_date}: run the night first")
-        return run_date, rows
-    served = served_date(lake)
-    if served is None:
-        raise LakeError("nothing has been published: run the night first")
-    return served, lake.read("current_recommendations")
-
-
-def served_date(lake: Lakehouse) -> date | None:
-    """The date whose lists are served; None where there are none.
-
-    Parameters
-    ----------
-    lake : Lakehouse
-        The tables.
-    """
-    if not lake.exists("current_recommendations"):
-        return None
-    first = lake.read("current_recommendations").select("run_date").first()
-    return None if first is None else first["run_date"]
-
-
-def later_served(night: Night) -> date | None:
-    """The date that is served, if it is later than the night's.
-
-    Parameters
-    ----------
-    night : Night
-        The run.
-    """
-    served = served_date(night.lake)
-    return served if served is not None and served > night.run_date else None
-
-
 def is_served(night: Night) -> bool:
     """Whether the lists that this date's last recommend step made are what is served.
 
@@ -169,7 +123,8 @@ def switch_now(lake: Lakehouse) -> dict[str, Any]:
     -------
     dict
         ``run_date``, ``models`` (name → rows), ``lists``, ``published_at``, and of the ledger ``step``
-        (publish or rollback), ``run_id`` and ``replaced``, the date that was served before.
+        (publish or rollback), ``forced``, why the gate was overruled, ``run_id`` and ``replaced``, the date
+        that was served before.
 
     Raises
     ------
@@ -188,6 +143,7 @@ def switch_now(lake: Lakehouse) -> dict[str, Any]:
         "lists": totals["lists"],
         "published_at": datetime.fromtimestamp(totals["seconds"], UTC),
         "step": newest["step"],
+        "forced": newest["details"].get("forced"),
         "run_id": newest["run_id"],
         "replaced": newest["details"].get("replaced"),
     }
@@ -212,6 +168,7 @@ def _serve(night: Night, record: StepRecord) -> None:
     before = served_date(lake)
     published = lists.withColumn("published_at", F.lit(datetime.now(UTC)))
     written = lake.replace("current_recommendations", published, None, rows)
+    promote(lake, json.loads(done["details"].get(PATHS, "{}")).values())
     record.versions_read["recommendations"] = version
     record.versions_written["current_recommendations"] = written
     record.counts |= {"rows": rows, "lists": totals["lists"]}

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,12 +15,12 @@ from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError, PublishError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
-from recsys_spark.models.registry import REGISTRY
+from recsys_spark.pipeline.fitted import COMPARISON, FALLBACK, PATHS, SERVING, compared, load, record_models
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.train import fit_and_save, load_models, record_models
+from recsys_spark.pipeline.train import fit_and_save
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
-FALLBACK = "popularity"
+POPULAR = "popularity"
 
 
 def recommend(night: Night) -> None:
@@ -47,7 +48,7 @@ def recommend(night: Night) -> None:
             kept.callback(frame.persist().unpersist)
             return frame
 
-        record.versions_read["ratings"] = night.ratings_version()
+        record.versions_read |= night.versions()
         champion = night.ledger.last_done("evaluate")["details"]["champion"]
         if champion not in night.config.models:
             raise LakeError(
@@ -62,7 +63,7 @@ def recommend(night: Night) -> None:
         if fallback is not None:
             short = keep(_short(rows, users, n))
             more = _fill(rows, short, fallback, n, seen)
-            rows = rows.unionByName(keep(_labelled(more, FALLBACK, "fallback")))
+            rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
         record.counts |= check_lists(rows, seen)
         record.counts |= {"users": users.count(), "fallback_rows": rows.where("reason = 'fallback'").count()}
         _write(night, record, rows.withColumn("run_date", F.lit(night.run_date)))
@@ -74,15 +75,16 @@ def _models(
     night: Night, champion: str, record: StepRecord
 ) -> tuple[RecommenderModel, RecommenderModel | None]:
     """The champion, fitted on all ratings where so configured, and the fallback unless it is the champion."""
-    wanted = [] if champion == FALLBACK else [(FALLBACK, "fallback")]
+    chosen = compared(night)[champion]
+    wanted = [] if champion == POPULAR else [(POPULAR, FALLBACK)]
     if night.config.recommend.refit:
-        wanted.insert(0, (champion, "champion"))
+        wanted.insert(0, (champion, SERVING))
     rows = [fit_and_save(night, record, name, purpose, night.ratings()) for name, purpose in wanted]
-    fitted = {row["purpose"]: REGISTRY[row["model"]].model.load(row["path"]) for row in rows}
     if rows:
         record_models(night, record, rows)
-    model = fitted["champion"] if night.config.recommend.refit else load_models(night, "candidate")[champion]
-    return model, fitted.get("fallback")
+    used: dict[str, Any] = {COMPARISON: chosen, **{row["purpose"]: row for row in rows}}
+    record.details[PATHS] = json.dumps({purpose: row["path"] for purpose, row in used.items()})
+    return load(used.get(SERVING, chosen)), load(used[FALLBACK]) if FALLBACK in used else None
 
 
 def _short(rows: DataFrame, users: DataFrame, n: int) -> DataFrame:

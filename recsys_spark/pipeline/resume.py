@@ -53,6 +53,7 @@ def settings_of(config: Config, step: str) -> str:
         "train": fitted,
         "evaluate": [whole["evaluate"], whole["recommend"]["exclude_seen"], config.seed],
         "recommend": [whole["recommend"], fitted],
+        "gate": [whole["gate"], whole["evaluate"]["champion_metric"], config.seed],
         "publish": None,
     }
     return _hash([__version__, parts[step]])

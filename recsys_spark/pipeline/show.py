@@ -9,11 +9,15 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from recsys_spark.console import duration, table
+from recsys_spark.data.split import TEST
 from recsys_spark.errors import LakeError
+from recsys_spark.evaluation.comparison import EVERYONE
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.pipeline.derive import DERIVED
-from recsys_spark.pipeline.publish import MADE_BY, SERVED, served_lists, switch_now
+from recsys_spark.pipeline.fitted import PATHS
+from recsys_spark.pipeline.publish import MADE_BY, SERVED, switch_now
 from recsys_spark.pipeline.resume import AFTER, INPUT, SETTINGS
+from recsys_spark.pipeline.served import served_lists
 from recsys_spark.schema import ITEM, RANK, USER
 
 HISTORY_LENGTH = 10
@@ -145,18 +149,19 @@ def show_current(lake: Lakehouse, now: datetime) -> None:
     age = duration((now - served["published_at"]).total_seconds())
     models = ", ".join(f"{name} {rows:,}" for name, rows in sorted(served["models"].items()))
     replaced = f", instead of {served['replaced']}" if served["replaced"] else ""
+    forced = f"; the gate was overruled: {served['forced']}" if served["forced"] else ""
     row = {
         "run_date": served["run_date"],
         "lists": served["lists"],
         "rows by model": models,
         "published": f"{served['published_at']:%Y-%m-%d %H:%M:%S} UTC, {age} ago",
-        "by": f"{served['step']}, run {served['run_id']}{replaced}",
+        "by": f"{served['step']}, run {served['run_id']}{replaced}{forced}",
     }
     table("Served now: current_recommendations", [row], list(row))
 
 
 def show_metrics(lake: Lakehouse, run_id: str, k: int) -> None:
-    """Print a run's metrics at cut-off ``k``, one row per model.
+    """Print a run's metrics at cut-off ``k``, one row per model, and the checks of the gate.
 
     Parameters
     ----------
@@ -167,12 +172,17 @@ def show_metrics(lake: Lakehouse, run_id: str, k: int) -> None:
     k : int
         Cut-off.
     """
-    measured = lake.read("metrics").where((F.col("run_id") == run_id) & F.col("k").isin(0, k)).collect()
+    rows = lake.read("metrics").where((F.col("run_id") == run_id) & F.col("k").isin(0, k)).collect()
+    measured = [row for row in rows if (row["part"], row["segment"], row["verdict"]) == (TEST, EVERYONE, None)]
     names = list(dict.fromkeys(row["metric"] for row in measured))
     models: dict[str, dict[str, object]] = {}
     for row in measured:
         models.setdefault(row["model"], {"model": row["model"]})[row["metric"]] = row["value"]
-    table(f"Metrics at k = {k} on the held-out part", models.values(), ["model", *names])
+    table(f"Metrics at k = {k} on the test part", models.values(), ["model", *names])
+    checks = [row.asDict() for row in rows if row["verdict"] is not None]
+    columns = ["metric", "segment", "value", "low", "high", "threshold", "verdict"]
+    if checks:
+        table(f"Gate: {checks[0]['model']}, each value at most its threshold", checks, columns)
 
 
 def _roles(lake: Lakehouse) -> list[str]:
@@ -194,6 +204,6 @@ def _listed(values: dict[str, Any]) -> str:
     shown = {
         key: f"{value:,}" if isinstance(value, int) else value
         for key, value in sorted(values.items())
-        if key not in ("split", DERIVED, SETTINGS, INPUT, AFTER, SERVED, MADE_BY)
+        if key not in ("split", DERIVED, SETTINGS, INPUT, AFTER, SERVED, MADE_BY, PATHS)
     }
     return ", ".join(f"{key} {value}" for key, value in shown.items())

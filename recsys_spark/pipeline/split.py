@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
-from recsys_spark.data.split import PART, TEST, TRAIN
+from recsys_spark.data.split import PART, TEST, TRAIN, VALIDATION
 from recsys_spark.errors import LakeError, ModelError
 from recsys_spark.pipeline.night import Night
 from recsys_spark.schema import USER
@@ -26,7 +26,7 @@ def split(night: Night) -> None:
     LakeError
         There are no ratings yet.
     ModelError
-        Train or test would be empty.
+        A part would be empty.
     """
     with night.step("split") as record:
         night.pin(_versions(night))
@@ -37,15 +37,21 @@ def split(night: Night) -> None:
         for row in counted.collect():
             record.counts |= {row[PART]: row["rows"], f"{row[PART]}_users": row["users"]}
         record.details["split"] = night.split_described()
-        for part in (TRAIN, TEST):
+        for part in (TRAIN, VALIDATION, TEST):
             if not record.counts.get(part):
                 raise ModelError(
                     f"the {night.config.split.method} split leaves no {part} rows: change split in "
                     f"{night.config.origin}"
                 )
-        n_train, n_test = record.counts[TRAIN], record.counts[TEST]
-        version = night.ratings_version()
-        progress_line(f"  {n_train:,} to train, {n_test:,} to test, ratings version {version}")
+        rows = ", ".join(f"{record.counts[part]:,} {part}" for part in (TRAIN, VALIDATION, TEST))
+        progress_line(
+            f"  {rows} rows by {night.config.split.method}, ratings version {night.ratings_version()}"
+        )
+        if night.config.split.method == "leave_last":
+            progress_line(
+                "  leave_last trains on rows that are later than others' test rows: it flatters models that "
+                "follow trends; split.method temporal does not"
+            )
 
 
 def _versions(night: Night) -> dict[str, int]:

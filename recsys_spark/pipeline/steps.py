@@ -7,12 +7,14 @@ from collections.abc import Callable
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError
 from recsys_spark.pipeline.evaluate import evaluate
+from recsys_spark.pipeline.gate import gate
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.publish import is_served, later_served, publish
+from recsys_spark.pipeline.publish import is_served, publish
 from recsys_spark.pipeline.recommend import recommend
 from recsys_spark.pipeline.resume import input_of, settings_of, steps_of, why_run
 from recsys_spark.pipeline.sample_negatives import sample_negatives
+from recsys_spark.pipeline.served import later_served, left_out_for_later
 from recsys_spark.pipeline.split import split
 from recsys_spark.pipeline.train import train
 
@@ -23,6 +25,7 @@ STEPS: dict[str, Callable[[Night], None]] = {
     "train": train,
     "evaluate": evaluate,
     "recommend": recommend,
+    "gate": gate,
     "publish": publish,
 }
 """Name → step. Each takes the night, writes its tables and one row of the ledger, and may be run alone,
@@ -60,14 +63,8 @@ def run_night(night: Night, first: str | None = None, again: bool = False) -> No
             for name in steps[:at]:
                 night.ledger.last_done(name)
         for name in steps[at:]:
-            later = later_served(night) if name == "publish" else None
-            if later is None:
+            if not (name == "publish" and left_out_for_later(night)):
                 STEPS[name](night)
-            else:
-                progress_line(
-                    f"publish: left out, as lists of {later} are served; recsys publish --run-date "
-                    f"{night.run_date} serves these"
-                )
 
 
 def _first_to_run(night: Night, steps: list[str]) -> int:

@@ -142,9 +142,11 @@ def gravity(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
     """
     ratings = spark.read.csv(str(folder / "u.data"), sep="\t", schema=FOLD)
     parts = split_ratings(
-        ratings.withColumn("timestamp", F.timestamp_seconds("timestamp")), Split(method="random"), 42
+        ratings.withColumn("timestamp", F.timestamp_seconds("timestamp")),
+        Split(method="random", test_fraction=0.2),
+        42,
     ).persist()
-    train, test = parts.where("part = 'train'"), parts.where("part = 'test'")
+    train, test = parts.where("part <> 'test'"), parts.where("part = 'test'")
     users, rows = test.select("user").distinct(), []
     for weight in (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0):
         model = ALS(rank=30, regParam=0.05, maxIter=15, gravity=weight, seed=1).fit(train)
@@ -272,7 +274,7 @@ def ranking(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
     ratings = spark.read.csv(str(folder / "u.data"), sep="\t", schema=FOLD)
     ratings = ratings.withColumn("timestamp", F.timestamp_seconds("timestamp"))
     parts = split_ratings(ratings, Split(method="leave_last"), 42).persist()
-    train, test = parts.where("part = 'train'"), parts.where("part = 'test'")
+    train, test = parts.where("part <> 'test'"), parts.where("part = 'test'")
     models = {
         "popularity": PopularityRecommender().fit(train),
         "popularity, half-life 30 days": PopularityRecommender(halfLife=30.0).fit(train),

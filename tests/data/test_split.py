@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections import Counter
 from datetime import UTC, datetime
 
@@ -10,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_spark.config import Split
-from recsys_spark.data.split import k_core, split_ratings
+from recsys_spark.data.split import k_core, split_ratings, temporal_split
 from recsys_spark.errors import ModelError
 
 SCHEMA = "user string, item int, rating double, timestamp timestamp"
+PARTS = ("train", "validation", "test")
 METHODS = ["random", "temporal", "leave_last", "random_per_user", "holdout_users"]
 
 
@@ -36,6 +38,10 @@ def parts(frame):
     return {(row["user"], row["item"]): row["part"] for row in frame.collect()}
 
 
+def test_methods_are_those_of_the_configuration():
+    assert set(METHODS) == set(typing.get_args(Split.model_fields["method"].annotation))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_same_rows_same_parts_on_any_partitioning(ratings, method):
     found = [parts(split_ratings(ratings.repartition(n), Split(method=method), 5)) for n in (1, 2, 7)]
@@ -50,26 +56,39 @@ def test_another_seed_gives_other_parts(ratings, method):
     )
 
 
-def test_random_share_is_about_what_was_asked_for(spark):
+def test_random_shares_are_about_what_was_asked_for(spark):
     frame = spark.range(20_000).selectExpr(
         "cast(id % 100 as string) user", "cast(id as int) item", "1.0 rating", "null timestamp"
     )
-    counts = Counter(parts(split_ratings(frame, Split(method="random", test_fraction=0.3), 5)).values())
+    how = Split(method="random", test_fraction=0.3, validation_fraction=0.2)
+    counts = Counter(parts(split_ratings(frame, how, 5)).values())
     assert counts["test"] == pytest.approx(6_000, abs=260)  # 4 standard deviations
+    assert counts["validation"] == pytest.approx(4_000, abs=230)
 
 
-def test_temporal_cut_divides_past_from_future(ratings):
-    found = split_ratings(ratings, Split(method="temporal", test_fraction=0.25), 5).collect()
-    times = {part: [row["timestamp"] for row in found if row["part"] == part] for part in ("train", "test")}
-    assert max(times["train"]) < min(times["test"])
-    assert len(times["test"]) <= 0.25 * len(found)
-    # one more second would have been too much
-    latest_train = [t for t in times["train"] if t == max(times["train"])]
-    assert len(times["test"]) + len(latest_train) > 0.25 * len(found)
+@pytest.mark.parametrize(("validation", "test"), [(0.1, 0.25), (0.3, 0.05), (0.02, 0.02), (0.0, 0.5)])
+def test_temporal_cuts_divide_past_from_future(ratings, validation, test):
+    found = temporal_split(ratings, validation, test).collect()
+    times = {part: [row["timestamp"] for row in found if row["part"] == part] for part in PARTS}
+    later = []  # than the part that is looked at
+    for part, before, allowed in (("test", "validation", test), ("validation", "train", validation + test)):
+        later += times[part]
+        assert len(later) <= allowed * len(found)
+        earlier = [row["timestamp"] for row in found if row["timestamp"] < min(later)]
+        assert len(earlier) == len(found) - len(later), f"{before} is later than {part}"
+        # one more second would have been too much
+        assert len(later) + earlier.count(max(earlier)) > allowed * len(found)
+
+
+def test_rows_without_a_timestamp_are_train_in_a_temporal_split(spark):
+    rows = [("u", item, 1.0, at(item)) for item in range(4)] + [("u", 9, 1.0, None)] * 4
+    found = temporal_split(spark.createDataFrame(rows, SCHEMA), 0.25, 0.25).collect()
+    by_part = {part: [row["item"] for row in found if row["part"] == part] for part in PARTS}
+    assert by_part == {"train": [0, 1, 9, 9, 9, 9], "validation": [2], "test": [3]}
 
 
 def test_temporal_split_needs_timestamps(spark):
-    with pytest.raises(ModelError, match="needs a timestamp"):
+    with pytest.raises(ModelError, match="needs timestamps, and no rating has one"):
         split_ratings(spark.createDataFrame([("u", 1, 1.0, None)], SCHEMA), Split(method="temporal"), 1)
 
 
@@ -78,25 +97,38 @@ def test_temporal_split_needs_timestamps(spark):
 def test_k_rows_of_each_user_are_held_out_but_never_all(ratings, method, k):
     found = parts(split_ratings(ratings, Split(method=method, rows_per_user=k), 5))
     total = Counter(user for user, _ in found)
-    held_out = Counter(user for (user, _), part in found.items() if part == "test")
-    assert {user: held_out[user] for user in total} == {
-        user: min(k, count - 1) for user, count in total.items()
-    }
+    held_out = Counter((user, part) for (user, _), part in found.items())
+    for user, count in total.items():
+        test = min(k, count - 1)
+        assert held_out[user, "test"] == test
+        assert held_out[user, "validation"] == min(k, count - 1 - test)
 
 
 def test_leave_last_holds_out_the_latest(spark):
     rows = [("a", 1, 1.0, at(30)), ("a", 2, 1.0, at(10)), ("a", 3, 1.0, at(20)), ("a", 4, 1.0, None)]
-    found = parts(split_ratings(spark.createDataFrame(rows, SCHEMA), Split(rows_per_user=2), 5))
-    assert {item for (_, item), part in found.items() if part == "test"} == {1, 3}
+    found = parts(split_ratings(spark.createDataFrame(rows, SCHEMA), Split(method="leave_last"), 5))
+    assert {item: part for (_, item), part in found.items()} == {
+        1: "test",
+        3: "validation",
+        2: "train",
+        4: "train",
+    }
 
 
 def test_holdout_users_holds_out_whole_users(ratings):
-    found = parts(split_ratings(ratings, Split(method="holdout_users", test_fraction=0.4), 5))
+    how = Split(method="holdout_users", test_fraction=0.4, validation_fraction=0.2)
+    found = parts(split_ratings(ratings, how, 5))
     by_user: dict[str, set[str]] = {}
     for (user, _), part in found.items():
         by_user.setdefault(user, set()).add(part)
-    assert {frozenset(p) for p in by_user.values()} >= {frozenset({"train"}), frozenset({"fold_in", "test"})}
-    assert all(p == {"train"} or "train" not in p for p in by_user.values())
+    kinds = {frozenset(p) for p in by_user.values()}
+    assert kinds >= {
+        frozenset({"train"}),
+        frozenset({"fold_in", "test"}),
+        frozenset({"fold_in", "validation"}),
+    }
+    for of_user in by_user.values():
+        assert of_user == {"train"} or of_user <= {"fold_in", "test"} or of_user <= {"fold_in", "validation"}
 
 
 def slow_k_core(rows, min_user, min_item):

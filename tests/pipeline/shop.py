@@ -31,6 +31,7 @@ class Shop:
                 "scale": [1, 5],
                 "max_rejected_fraction": 0.5,
             },
+            "split": {"method": "leave_last"},
             "models": ["popularity", "als"],
             "als": {"rank": 4, "maxIter": 3, "implicitPrefs": True},
             "evaluate": {"cutoffs": [3], "champion_metric": "ndcg@3", "bootstrap": 20},

@@ -21,8 +21,8 @@ from recsys_spark.models.pairwise import PairwiseModel
 from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.night import redacted
-from recsys_spark.pipeline.publish import served_lists
 from recsys_spark.pipeline.recommend import check_lists
+from recsys_spark.pipeline.served import served_lists
 from recsys_spark.pipeline.show import sample_users, show_runs, show_user
 from recsys_spark.pipeline.split import split
 from recsys_spark.pipeline.steps import STEPS, run_night, steps_of
@@ -192,7 +192,13 @@ def test_negatives_are_written_where_they_are_configured(shop):
 
 @pytest.mark.parametrize(
     ("step", "needs"),
-    [("train", "split"), ("evaluate", "split"), ("recommend", "split"), ("publish", "recommend")],
+    [
+        ("train", "split"),
+        ("evaluate", "split"),
+        ("recommend", "split"),
+        ("gate", "recommend"),
+        ("publish", "gate"),
+    ],
 )
 def test_step_before_the_one_it_needs_says_what_to_run(shop, step, needs):
     shop.receive(*CHECKERBOARD)

@@ -11,7 +11,9 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import LakeError, PublishError
-from recsys_spark.pipeline.publish import publish, rollback, served_lists, switch_now
+from recsys_spark.pipeline.gate import OPEN, VERDICT
+from recsys_spark.pipeline.publish import publish, rollback, switch_now
+from recsys_spark.pipeline.served import served_lists
 from recsys_spark.pipeline.show import show_current
 from recsys_spark.pipeline.steps import run_night
 from tests.pipeline.shop import DAY, Shop
@@ -35,6 +37,8 @@ def recommended(night, *, rows=USERS):
         )
         lake.replace("recommendations", lists, f"run_date = '{today}'", rows)
         record.counts |= {"rows": rows, "lists": rows}
+    with night.step("gate") as record:
+        record.details[VERDICT] = OPEN
 
 
 def day(number):

@@ -10,7 +10,8 @@ from recsys_spark.lakehouse.locks import Lock
 from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.pipeline.evaluate import evaluate
 from recsys_spark.pipeline.ingest import ingest
-from recsys_spark.pipeline.publish import rollback, served_lists
+from recsys_spark.pipeline.publish import rollback
+from recsys_spark.pipeline.served import served_lists
 from recsys_spark.pipeline.show import show_runs
 from recsys_spark.pipeline.split import split
 from recsys_spark.pipeline.steps import run_night

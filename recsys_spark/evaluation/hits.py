@@ -1,0 +1,119 @@
+"""Which of the items that users' lists hold are relevant: what every ranking metric is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from recsys_spark.errors import ModelError
+from recsys_spark.recommend.top_n import RECOMMENDATIONS
+from recsys_spark.schema import ITEM, USER
+
+
+def with_lists(lists: Mapping[str, DataFrame], relevant: DataFrame) -> DataFrame:
+    """Each user's held-out items beside the lists of several models. One shuffle for each frame.
+
+    Parameters
+    ----------
+    lists : mapping of DataFrame
+        Model name → ``id`` (user) and ``recommendations``, best first. An item counts at its first place, and
+        of several lists of a user one counts.
+    relevant : DataFrame
+        ``user``, ``item``: held-out pairs, with ids of the type of the training data.
+
+    Returns
+    -------
+    DataFrame
+        One row per user of ``relevant``: ``id``, ``relevant`` and, in the order of the models, ``list0``,
+        ``list1`` and so on: arrays of items, null where a model has no list.
+    """
+    kinds = id_types(relevant)
+    joined = relevant.groupBy(F.col(USER).alias("id")).agg(F.collect_set(ITEM).alias("relevant"))
+    for index, (name, frame) in enumerate(lists.items()):
+        listed = frame.select("id", F.col(f"{RECOMMENDATIONS}.{ITEM}").alias("items"))
+        found = listed.schema["id"].dataType, listed.schema["items"].dataType.elementType  # type: ignore[attr-defined]
+        require_id_types(f"lists of {name}", kinds, dict(zip((USER, ITEM), found, strict=True)))
+        # an item counts at its first place, and a user once
+        once = F.array_distinct(F.min("items").try_cast(T.ArrayType(kinds[ITEM])))
+        joined = joined.join(listed.groupBy("id").agg(once.alias(f"list{index}")), "id", "left")
+    return joined
+
+
+def id_types(pairs: DataFrame) -> dict[str, T.DataType]:
+    """Types of the columns ``user`` and ``item``.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        ``user``, ``item``.
+    """
+    return {side: pairs.schema[side].dataType for side in (USER, ITEM)}
+
+
+def require_id_types(what: str, kinds: Mapping[str, T.DataType], found: Mapping[str, T.DataType]) -> None:
+    """Raise ``ModelError`` for ids that are texts where those of the training data are numbers, or the other
+    way round: nothing would be found.
+
+    Parameters
+    ----------
+    what : str
+        Whose ids were found.
+    kinds, found : mapping
+        ``user`` and ``item`` → type: as the training data has it, and as it was found.
+    """
+    for side, kind in kinds.items():
+        if isinstance(kind, T.StringType) != isinstance(found[side], T.StringType):
+            raise ModelError(
+                f"the {side}s of {what} are {found[side].simpleString()}, and those of train "
+                f"{kind.simpleString()}: cast one of them"
+            )
+
+
+def hits_at_ranks(relevant: pa.Array, listed: pa.Array, ids: pa.Array, length: int) -> tuple[Any, ...]:
+    """Which ranks of each user's list hold a relevant item.
+
+    Parameters
+    ----------
+    relevant, listed : list arrays of ids, length n_users
+        Held-out items, and recommended ones, best first; null for no list.
+    ids : array of ids
+        The items that are looked for; others are never hits.
+    length : int
+        Ranks of each list.
+
+    Returns
+    -------
+    hits : bool array, shape (n_users, length)
+        Whether the item at a rank is relevant.
+    n_relevant : int64 array, shape (n_users,)
+        Relevant items of each user, those that are not among ``ids`` too.
+    items : int64 array, shape (n_users, length)
+        Position in ``ids`` of the item at a rank; -1 for another item, and beyond a list's end.
+    """
+    items, _ = _positions(listed, ids, length)
+    relevant_items, is_relevant = _positions(relevant, ids, None)
+    # one number for each (user, item), so that one look-up serves all users
+    pairs = np.arange(len(items))[:, None] * (len(ids) + 1)
+    relevant_pairs = (relevant_items + pairs)[relevant_items >= 0]
+    hits = np.isin(items + pairs, relevant_pairs) & (items >= 0)
+    return hits, is_relevant.sum(axis=1), items
+
+
+def _positions(lists: pa.Array, ids: pa.Array, length: int | None) -> tuple[Any, Any]:
+    """Positions in ``ids`` of lists of ids as an int64 matrix, -1 for an unknown id and beyond a list's end,
+    and which entries exist.
+    """
+    sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    flat = pc.fill_null(pc.index_in(lists.flatten(), value_set=ids), -1).to_numpy(zero_copy_only=False)
+    width = max(1, length or 0, int(sizes.max(initial=0)))
+    present = np.arange(width) < sizes[:, None]
+    positions = np.full((len(sizes), width), -1, np.int64)
+    positions[present] = flat
+    return (positions, present) if length is None else (positions[:, :length], present[:, :length])

@@ -1,0 +1,67 @@
+"""The same metrics, one row for each user: who gained, who lost, and by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import types as T
+
+from recsys_spark.evaluation.hits import hits_at_ranks, with_lists
+from recsys_spark.kernels.metrics import ACCURACY
+from recsys_spark.schema import USER
+
+
+def user_metrics(lists: Mapping[str, DataFrame], relevant: DataFrame, k: int) -> DataFrame:
+    """Accuracy of each user's list of each model.
+
+    Parameters
+    ----------
+    lists : mapping of DataFrame
+        Model name → ``id`` (user) and ``recommendations``, best first, at least ``k`` long where possible.
+    relevant : DataFrame
+        ``user``, ``item``: held-out pairs, with ids of the type of the lists.
+    k : int
+        Cut-off, at least 1.
+
+    Returns
+    -------
+    DataFrame
+        One row per (model, user) for every user of ``relevant``: ``model``, ``user``, and a double for each
+        of :data:`recsys_spark.kernels.metrics.ACCURACY`. A user without a list has zeros. One shuffle for
+        each frame.
+
+    Raises
+    ------
+    ModelError
+        Ids are texts in one frame and numbers in another.
+
+    Examples
+    --------
+    >>> from recsys_spark.evaluation.users import user_metrics
+    >>> relevant = spark.createDataFrame([("ann", "jam"), ("bob", "tea")], "user string, item string")
+    >>> schema = "id string, recommendations array<struct<item:string,score:float>>"
+    >>> lists = spark.createDataFrame([("ann", [("rusk", 2.0), ("jam", 1.0)])], schema)  # bob has no list
+    >>> rows = user_metrics({"mine": lists}, relevant, k=2).orderBy("user").collect()
+    >>> [(row.user, row.hit_rate, row.mrr) for row in rows]
+    [('ann', 1.0, 0.5), ('bob', 0.0, 0.0)]
+    """
+    rows = with_lists(lists, relevant)
+    fields = [T.StructField("model", T.StringType()), T.StructField(USER, relevant.schema[USER].dataType)]
+    fields += [T.StructField(name, T.DoubleType()) for name in ACCURACY]
+    return rows.mapInArrow(_measuring(list(lists), k), T.StructType(fields))
+
+
+def _measuring(names: Sequence[str], k: int) -> Any:
+    def measure(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            ids = batch["relevant"].flatten().unique()
+            for index, name in enumerate(names):
+                hits, n_relevant, _ = hits_at_ranks(batch["relevant"], batch[f"list{index}"], ids, k)
+                values = [pa.array(metric(hits, n_relevant, k)) for metric in ACCURACY.values()]
+                model = pa.array([name] * batch.num_rows, pa.string())
+                yield pa.RecordBatch.from_arrays([model, batch["id"], *values], ["model", USER, *ACCURACY])
+
+    return measure

@@ -1,0 +1,282 @@
+"""Step six: whether these lists may be served without anybody looking at them first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.console import progress_line
+from recsys_spark.data.split import TEST
+from recsys_spark.errors import GateError, LakeError
+from recsys_spark.evaluation.comparison import (
+    EVERYONE,
+    Difference,
+    list_overlap,
+    paired_bootstrap,
+    score_drift,
+)
+from recsys_spark.evaluation.ranking import MetricValue
+from recsys_spark.evaluation.segments import SEGMENTS
+from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.pipeline.evaluate import SERVED
+from recsys_spark.pipeline.fitted import BASELINE
+from recsys_spark.pipeline.metrics import LISTS, MetricRow, write_metrics
+from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.served import served_date
+from recsys_spark.schema import USER
+
+VERDICT, FAILED, OPEN, CLOSED = "gate", "failed", "open", "closed"
+"""Details of the ledger: whether the gate is open or closed, and which checks failed by how much."""
+
+SEGMENT_CONFIDENCE = 0.995
+"""Of a segment's interval: with ten segments, as sure as one interval of 95 %."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition for being served: a value that must not be above a threshold.
+
+    Parameters
+    ----------
+    name : str
+        The metric's name.
+    what : str
+        The value, for people: with ``{value}`` and ``{threshold}``.
+    value, threshold : float
+        What was found, and the most that is allowed.
+    part : str
+        What was looked at: ``test`` or ``lists``.
+    segment : str
+        Whose lists.
+    low, high : float or None
+        Interval of the value. While it holds 0, a loss may be chance, and the check passes.
+    k : int
+        Cut-off, 0 where there is none.
+    users : int
+        Users that were looked at.
+    """
+
+    name: str
+    what: str
+    value: float
+    threshold: float
+    part: str = LISTS
+    segment: str = EVERYONE
+    low: float | None = None
+    high: float | None = None
+    k: int = 0
+    users: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether the condition holds."""
+        return self.value <= self.threshold or (self.low is not None and self.low <= 0)
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None else f" ({self.low:.4f} to {self.high:.4f})"
+        who = "" if self.segment == EVERYONE else f" for {self.segment}"
+        return f"{self.what}{who} is {self.value:.4g}{interval}, and at most {self.threshold:.4g} is allowed"
+
+    def row(self, model: str) -> MetricRow:
+        """The row for the table ``metrics``.
+
+        Parameters
+        ----------
+        model : str
+            The champion's name.
+        """
+        measured = MetricValue(model, self.name, self.k, self.value, self.low, self.high, self.users)
+        return MetricRow(self.part, measured, self.segment, self.threshold, "pass" if self.passed else "fail")
+
+
+def gate(night: Night) -> None:
+    """Check whether this date's lists may be served: reads user_metrics, recommendations and
+    current_recommendations, writes metrics.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+
+    Raises
+    ------
+    LakeError
+        There are no recommendations for this date.
+    GateError
+        A check failed; what is served stays.
+    """
+    with night.step("gate") as record:
+        champion = night.ledger.last_done("recommend")["details"]["champion"]
+        checks = [*_quality(night, champion), *_lists(night, record)]
+        rows = [check.row(champion) for check in checks]
+        record.versions_written["metrics"] = write_metrics(night, rows)
+        failed = [check for check in checks if not check.passed]
+        record.counts |= {"checks": len(checks), "failed": len(failed)}
+        record.details[VERDICT] = CLOSED if failed else OPEN
+        if failed:
+            record.details[FAILED] = "; ".join(map(str, failed))
+        progress_line(f"  {len(checks) - len(failed)} of {len(checks)} checks passed")
+    require_open(night)
+
+
+def require_open(night: Night) -> None:
+    """Raise unless the gate of this date's lists is open.
+
+    Parameters
+    ----------
+    night : Night
+        The run.
+
+    Raises
+    ------
+    LakeError
+        The gate was not tried, or the lists were made again since.
+    GateError
+        It is closed: which checks failed, and by how much.
+    """
+    tried, made = night.ledger.last_done("gate"), night.ledger.last_done("recommend")
+    if tried["started"] < made["started"]:
+        raise LakeError(
+            f"the lists of {night.run_date} were made again since the gate: run the gate step again"
+        )
+    if tried["details"][VERDICT] == CLOSED:
+        served = served_date(night.lake)
+        stays = f"the lists of {served} stay served" if served else "nothing is served"
+        raise GateError(
+            f"the gate for {night.run_date} is closed, and {stays}: {tried['details'][FAILED]}; "
+            f"recsys publish --run-date {night.run_date} --force --reason '…' overrules it"
+        )
+
+
+def _quality(night: Night, champion: str) -> list[Check]:
+    """The champion on the test part, beside what is served and the baseline."""
+    settings, evaluated = night.config.gate, night.ledger.last_done("evaluate")
+    of_run = (F.col("run_date") == F.lit(night.run_date)) & (F.col("run_id") == evaluated["run_id"])
+    rows = night.lake.read("user_metrics").where(of_run)
+    metric, k = night.config.evaluate.champion_metric.split("@")
+    others = [name for name in (SERVED, BASELINE) if not rows.where(F.col("model") == name).isEmpty()]
+    by_user = rows.groupBy(USER, *SEGMENTS).pivot("model", [champion, *others]).agg(F.first(metric))
+    losses = {name: F.col(f"`{name}`") - F.col(f"`{champion}`") for name in others}
+    users = by_user.select(
+        USER,
+        *SEGMENTS,
+        *(loss.alias(f"loss to {name}") for name, loss in losses.items()),
+        *(F.col(f"`{name}`") for name in others),
+    )
+    columns = [f"loss to {name}" for name in others] + others
+    found = paired_bootstrap(users, columns, SEGMENTS, settings.bootstrap, night.config.seed)
+    of_segment = {(one.column, one.segment): one for one in found}
+    checks = []
+    for name in others:
+        for segment in sorted({one.segment for one in found}, key=lambda name: (name != EVERYONE, name)):
+            loss, mean = of_segment[f"loss to {name}", segment], of_segment[name, segment].mean
+            margin = _margin(night, name, loss)
+            if margin is None:
+                continue
+            low, high = loss.interval(0.95 if segment == EVERYONE else SEGMENT_CONFIDENCE)
+            against = evaluated["details"].get("compared_with", "") if name == SERVED else "popular items"
+            what = f"the loss of {champion} in {metric}@{k} against {against}"
+            threshold = margin * mean
+            checks.append(
+                Check(
+                    f"loss_to_{name}",
+                    what,
+                    loss.mean,
+                    threshold,
+                    TEST,
+                    segment,
+                    low,
+                    high,
+                    int(k),
+                    loss.users,
+                )
+            )
+    return checks
+
+
+def _margin(night: Night, other: str, loss: Difference) -> float | None:
+    """The fraction of the other's value that may be lost; None for what is not checked."""
+    settings = night.config.gate
+    if loss.segment == EVERYONE:
+        return settings.max_loss
+    watched = other == SERVED and loss.users >= settings.segment_users
+    return settings.max_segment_loss if watched else None
+
+
+def _lists(night: Night, record: StepRecord) -> list[Check]:
+    """The lists themselves, and beside those that are served."""
+    settings, lake = night.config.gate, night.lake
+    made = night.ledger.last_done("recommend")["counts"]
+    version = record.versions_read["recommendations"] = lake.version("recommendations")
+    ours = lake.read("recommendations", version).where(F.col("run_date") == F.lit(night.run_date))
+    rows = ours.count()
+    uncovered = 1 - made["lists"] / max(made["users"], 1)
+    fallback = made["fallback_rows"] / max(made["rows"], 1)
+    found: list[tuple[str, str, float | None, float | None, int]] = [
+        ("rows_missing", "the number of rows that were made and are not there", made["rows"] - rows, 0, 0),
+        (
+            "uncovered_share",
+            "the share of users without a list",
+            uncovered,
+            settings.max_uncovered,
+            made["users"],
+        ),
+        ("fallback_share", "the share of rows from popular items", fallback, settings.max_fallback, 0),
+    ]
+    served = served_date(lake)
+    if served is not None and served <= night.run_date:
+        theirs = _served(night, record)
+        found += _beside_served(night, ours, rows, theirs, str(served))
+    return [
+        Check(name, what, float(value), float(threshold), users=users)
+        for name, what, value, threshold, users in found
+        if value is not None and threshold is not None
+    ]
+
+
+def _served(night: Night, record: StepRecord) -> DataFrame:
+    version = record.versions_read["current_recommendations"] = night.lake.version("current_recommendations")
+    return night.lake.read("current_recommendations", version)
+
+
+def _beside_served(
+    night: Night, ours: DataFrame, rows: int, theirs: DataFrame, served: str
+) -> list[tuple[str, str, float | None, float | None, int]]:
+    """What has changed from the lists that are served: their number, their items, and the scores, where the
+    same model made both.
+    """
+    settings = night.config.gate
+    before = theirs.count()
+    change = abs(rows / before - 1) if before else None
+    overlap = None if settings.max_churn is None else list_overlap(ours, theirs)
+    churn, users = (None, 0) if overlap is None else (1 - overlap[0], overlap[1])
+    champion = night.ledger.last_done("recommend")["details"]["champion"]
+    drift = None
+    if settings.max_drift is not None:
+        drift = score_drift(*(frame.where(F.col("model") == champion) for frame in (ours, theirs)))
+    of = f"from the lists of {served}"
+    return [
+        (
+            "row_change",
+            f"the change of the number of rows {of}, as a fraction",
+            change,
+            settings.max_row_change,
+            0,
+        ),
+        (
+            "churn",
+            f"what changes in users' lists (1 - rank-biased overlap) {of}",
+            churn,
+            settings.max_churn,
+            users,
+        ),
+        (
+            "score_drift",
+            f"the drift of {champion}'s mean score {of}, in standard deviations",
+            drift,
+            settings.max_drift,
+            0,
+        ),
+    ]

@@ -1,0 +1,88 @@
+"""What is served, and what was made for a date."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.console import progress_line
+from recsys_spark.errors import LakeError
+from recsys_spark.lakehouse.tables import Lakehouse
+from recsys_spark.pipeline.night import Night
+
+
+def served_lists(lake: Lakehouse, run_date: date | None = None) -> tuple[date, DataFrame]:
+    """The lists that are served, or those that were made for ``run_date``, published or not.
+
+    Parameters
+    ----------
+    lake : Lakehouse
+        The tables.
+    run_date : date, optional
+        The night; without it what is served.
+
+    Returns
+    -------
+    date, DataFrame
+        The lists' date; one row per (user, rank): ``user``, ``rank``, ``item``, ``score``, ``model``,
+        ``reason`` and more.
+
+    Raises
+    ------
+    LakeError
+        Nothing has been published, or nothing was made for this date.
+    """
+    if run_date is not None:
+        rows = lake.read("recommendations").where(F.col("run_date") == F.lit(run_date))
+        if rows.isEmpty():
+            raise LakeError(f"there are no recommendations of {run_date}: run the night first")
+        return run_date, rows
+    served = served_date(lake)
+    if served is None:
+        raise LakeError("nothing has been published: run the night first")
+    return served, lake.read("current_recommendations")
+
+
+def served_date(lake: Lakehouse) -> date | None:
+    """The date whose lists are served; None where there are none.
+
+    Parameters
+    ----------
+    lake : Lakehouse
+        The tables.
+    """
+    if not lake.exists("current_recommendations"):
+        return None
+    first = lake.read("current_recommendations").select("run_date").first()
+    return None if first is None else first["run_date"]
+
+
+def later_served(night: Night) -> date | None:
+    """The date that is served, if it is later than the night's.
+
+    Parameters
+    ----------
+    night : Night
+        The run.
+    """
+    served = served_date(night.lake)
+    return served if served is not None and served > night.run_date else None
+
+
+def left_out_for_later(night: Night) -> bool:
+    """Whether a later date is served, so that this night is not published by itself; it is said.
+
+    Parameters
+    ----------
+    night : Night
+        The run.
+    """
+    later = later_served(night)
+    if later is not None:
+        progress_line(
+            f"publish: left out, as lists of {later} are served; recsys publish --run-date {night.run_date} "
+            "serves these"
+        )
+    return later is not None
