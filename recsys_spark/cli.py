@@ -280,6 +280,22 @@ def rollback(
 
 
 @app.command()
+def reproduce(
+    config: ConfigFile,
+    run_date: RunDate,
+    to: Annotated[str | None, typer.Option(help="Also write the lists to this folder, as Parquet.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Make a date's lists again from what they were made from, and compare them with the archive."""
+    loaded = _load(config, overrides)
+    from recsys_spark.pipeline.reproduce import reproduce
+    from recsys_spark.session import get_session
+
+    same = reproduce(get_session(loaded.session), loaded, run_date, to)
+    result_line(f"identical: {same.rows:,} rows of {same.lists:,} users, made by {same.made_by}")
+
+
+@app.command()
 def maintain(
     config: ConfigFile,
     keep_days: Annotated[
@@ -323,13 +339,19 @@ def runs(
     run: Annotated[str | None, typer.Option(help="Only the run of this id.")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only steps that failed or died.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
+    lineage: Annotated[
+        date | None, typer.Option(parser=_day, metavar="DAY", help="What made the lists of this night.")
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Print the ledger: every step of every run."""
+    """Print the ledger: every step of every run, or what made a night's lists."""
     lake = _lake(_load(config, overrides))
-    from recsys_spark.pipeline.show import show_runs
+    from recsys_spark.pipeline.show import show_lineage, show_runs
 
-    show_runs(lake, run_date, limit, run, failed)
+    if lineage is not None:
+        show_lineage(lake, lineage)
+    else:
+        show_runs(lake, run_date, limit, run, failed)
 
 
 @app.command()

@@ -157,6 +157,11 @@ class Recommend(Section):
     """Length of the lists."""
     refit: bool = True
     """Fit the champion again on all ratings, held-out ones included, before making the lists."""
+    refit_every: Count = 1
+    """Days from one fit to the next. In between, the champion of the last published fit is kept, and users
+    whose ratings have changed since are folded in to it: no model is trained. Needs a champion that can do
+    so (als, softmax), and ``retention.days`` that are as long.
+    """
     exclude_seen: bool | Annotated[list[str], Field(min_length=1)] = True
     """Whether lists leave out what the user has seen; or the event types that count as seeing, such as
     ``[purchase]``. Holds for evaluation too.
@@ -228,6 +233,17 @@ class Config(Section):
     """Of every random draw."""
     origin: str
     """The file the configuration was read from."""
+
+    @model_validator(mode="after")
+    def _refitted(self) -> Self:
+        every = self.recommend.refit_every
+        if every > 1 and not self.recommend.refit:
+            raise ValueError("recommend.refit_every above 1 keeps what recommend.refit fits: it must be true")
+        if every > self.retention.days:
+            raise ValueError(
+                "recommend.refit_every needs the ratings of the last fit: retention.days as long"
+            )
+        return self
 
     @model_validator(mode="after")
     def _timed(self) -> Self:

@@ -1,4 +1,6 @@
-"""Groups of users that are watched apart: by how much is known of them, and by age."""
+"""Groups of users that are watched apart: by how much is known of them, by age, and by how
+the model knows them: from its fit, or folded in.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from pyspark.sql import functions as F
 
 from recsys_spark.schema import USER
 
-ACTIVITY, AGE = "activity", "age"
-SEGMENTS = (ACTIVITY, AGE)
+ACTIVITY, AGE, FIT = "activity", "age", "fit"
+SEGMENTS = (ACTIVITY, AGE, FIT)
 """Columns of segments; a value names a group, and null is in none."""
 
 AGES = ((18, "under 18"), (25, "18-24"), (35, "25-34"), (45, "35-44"), (55, "45-54"))

@@ -161,6 +161,7 @@ TABLES: dict[str, Table] = {
             **dict.fromkeys(ACCURACY, "double"),
             "activity": "string",
             "age": "string",
+            "fit": "string",
         },
         required=("run_id", "run_date", "model", "user", "k", *ACCURACY, "activity"),
         partition=("run_date",),

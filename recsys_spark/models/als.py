@@ -272,6 +272,7 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
     """
 
     scores_new_users: ClassVar[bool] = False
+    folds_in: ClassVar[bool] = True
 
     def __init__(self, user_factors: DataFrame | None = None, item_factors: DataFrame | None = None) -> None:
         super().__init__(user_factors, item_factors)  # type: ignore[arg-type]

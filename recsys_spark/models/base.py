@@ -140,6 +140,9 @@ class RecommenderModel(Model):
     scores_new_users: ClassVar[bool] = False
     """Whether ``recommend`` serves users that were not in the training data."""
 
+    folds_in: ClassVar[bool] = False
+    """Whether ``foldIn(histories, ratingCol)`` makes a model of other users, from their ratings."""
+
     @abstractmethod
     def known_users(self) -> DataFrame:
         """One row per user of the training data: ``user``."""

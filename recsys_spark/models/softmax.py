@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -244,6 +244,8 @@ class SoftmaxModel(GradientModel, BagParams):
     summary : TrainingSummary or None
         Of the fit; None for a loaded model.
     """
+
+    folds_in: ClassVar[bool] = True
 
     def foldIn(
         self, histories: DataFrame, ratingCol: str | None = None, userFeatures: DataFrame | None = None

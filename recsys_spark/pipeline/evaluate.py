@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -13,13 +15,14 @@ from recsys_spark.data.split import TEST, TRAIN, VALIDATION
 from recsys_spark.errors import ModelError
 from recsys_spark.evaluation.ranking import MetricValue, ranking_metrics
 from recsys_spark.evaluation.rating import rating_metrics
-from recsys_spark.evaluation.segments import AGE, SEGMENTS, age_band, with_activity
+from recsys_spark.evaluation.segments import AGE, FIT, SEGMENTS, age_band, with_activity
 from recsys_spark.evaluation.users import user_metrics
 from recsys_spark.kernels.metrics import ACCURACY
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.pipeline.fitted import (
     BASELINE,
+    COMPARISON,
     baseline,
     compared,
     last_champion,
@@ -29,7 +32,8 @@ from recsys_spark.pipeline.fitted import (
 )
 from recsys_spark.pipeline.metrics import MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.train import fit, fit_and_save
+from recsys_spark.pipeline.refit import Folded, ListMaker, folded, kept_fit
+from recsys_spark.pipeline.train import fit, save
 from recsys_spark.recommend.top_n import RECOMMENDATIONS, ListRequest
 from recsys_spark.schema import ITEM, RATING, USER
 
@@ -59,28 +63,34 @@ def evaluate(night: Night) -> None:
     """
     with night.step("evaluate") as record:
         record.versions_read["ratings"] = night.ratings_version()
-        rows = compared(night)
-        candidates = {name: load(row) for name, row in rows.items()}
-        popular = candidates.get(POPULAR) or fit(night, record, POPULAR, night.part(TRAIN))[1]
+        kept, wanted = kept_fit(night), night.config.evaluate.champion_metric
+        rows = compared(night) if kept is None else {kept.model: kept.rows[COMPARISON]}
+        candidates: dict[str, ListMaker] = {}
+        if kept is None:
+            candidates |= {name: load(row) for name, row in rows.items()}
+        else:
+            candidates[kept.model] = folded(night, record, kept, COMPARISON, night.known_before(TEST))
+        popular: Any = candidates.get(POPULAR) or fit(night, record, POPULAR, night.part(TRAIN))
         with _lists(night, candidates, popular, VALIDATION) as lists:
             chosen = _ranking(night, record, lists, VALIDATION)
-        wanted = night.config.evaluate.champion_metric
-        champion, value = champion_of(chosen, wanted, night.config.models)
-        with _lists(night, {**candidates, **_others(night, record)}, popular, TEST) as lists:
+        champion, value = champion_of(chosen, wanted, list(candidates))
+        with _lists(night, {**candidates, **_others(night, record, popular)}, popular, TEST) as lists:
             judged = _ranking(night, record, lists, TEST) + _rating(night, candidates)
-            segments = _by_user(night, record, lists)
+            segments = _by_user(night, record, lists, candidates[champion])
         metrics = [MetricRow(VALIDATION, m) for m in chosen] + [MetricRow(TEST, m) for m in judged] + segments
         record.versions_written["metrics"] = write_metrics(night, metrics)
         record.counts["metrics"] = len(metrics)
         values = {VALIDATION: _values(chosen, wanted), TEST: _values(judged, wanted)}
-        measured = {
-            row["path"]: {f"{part} {wanted}": values[part][name] for part in values}
-            for name, row in rows.items()
-        }
-        set_metrics(night.lake, measured)
+        if kept is None:
+            measured = {
+                row["path"]: {f"{part} {wanted}": values[part][name] for part in values}
+                for name, row in rows.items()
+            }
+            set_metrics(night.lake, measured)
         record.details |= {"champion": champion, "metric": wanted, "value": f"{value:.6f}"}
         on_test = values[TEST][champion]
         progress_line(f"  champion: {champion}, {wanted} = {value:.4f} on validation, {on_test:.4f} on test")
+        _say_folded_in(segments, champion, wanted)
 
 
 def champion_of(metrics: list[MetricValue], wanted: str, order: list[str]) -> tuple[str, float]:
@@ -117,12 +127,13 @@ def _values(metrics: list[MetricValue], wanted: str) -> dict[str, float]:
     return values
 
 
-def _others(night: Night, record: StepRecord) -> dict[str, RecommenderModel]:
+def _others(night: Night, record: StepRecord, popular: Any) -> dict[str, RecommenderModel]:
     """What the champion is to be no worse than: what is served, and popular items that were stored once."""
     stored = baseline(night)
     if stored is None:
-        row = fit_and_save(night, record, POPULAR, BASELINE, night.part(TRAIN))
-        record_models(night, record, [row])
+        frozen = popular.copy()
+        frozen.users = frozen.users.limit(0)  # nobody's id is kept for good
+        record_models(night, record, [save(night, POPULAR, BASELINE, frozen, time.monotonic())])
         stored = baseline(night)
     others = {} if stored is None else {BASELINE: load(stored)}
     served = last_champion(night)
@@ -145,7 +156,7 @@ def _relevant(night: Night, part: str) -> DataFrame:
 
 @contextmanager
 def _lists(
-    night: Night, models: Mapping[str, RecommenderModel], popular: RecommenderModel, part: str
+    night: Night, models: Mapping[str, ListMaker], popular: ListMaker, part: str
 ) -> Iterator[dict[str, DataFrame]]:
     """Lists of the users of a held-out part, kept while they are measured."""
     n = max(night.config.evaluate.cutoffs)
@@ -202,7 +213,9 @@ def _ranking(
     return ranking_metrics(lists, _relevant(night, part), known, items, *measured, distinct=True)
 
 
-def _by_user(night: Night, record: StepRecord, lists: Mapping[str, DataFrame]) -> list[MetricRow]:
+def _by_user(
+    night: Night, record: StepRecord, lists: Mapping[str, DataFrame], champion: ListMaker
+) -> list[MetricRow]:
     """Write each user's metrics, and return their means by segment."""
     relevant = _relevant(night, TEST)
     k = int(night.config.evaluate.champion_metric.split("@")[1])
@@ -211,6 +224,7 @@ def _by_user(night: Night, record: StepRecord, lists: Mapping[str, DataFrame]) -
     users = (
         users.withColumn(AGE, F.lit(None).cast("string")) if ages is None else users.join(ages, USER, "left")
     )
+    users = _with_fit(users, champion)
     night.lake.create("user_metrics", *night.config.ingest.id_types)
     of_run = {"run_id": F.lit(night.run_id), "run_date": F.lit(night.run_date), "k": F.lit(k)}
     rows = user_metrics(lists, relevant, k).join(users, USER).withColumns(of_run)
@@ -243,11 +257,31 @@ def _ages(night: Night, record: StepRecord) -> DataFrame | None:
     return users.select(USER, age_band(F.col(AGE)).alias(AGE))
 
 
-def _rating(night: Night, models: dict[str, RecommenderModel]) -> list[MetricValue]:
+def _with_fit(users: DataFrame, champion: ListMaker) -> DataFrame:
+    """Users with how the champion knows them, where it was kept from an earlier night."""
+    if not isinstance(champion, Folded):
+        return users.withColumn(FIT, F.lit(None).cast("string"))
+    changed = champion.users.withColumn(FIT, F.lit("folded_in"))
+    return users.join(changed, USER, "left").fillna("kept", [FIT])
+
+
+def _say_folded_in(segments: list[MetricRow], champion: str, wanted: str) -> None:
+    metric = wanted.split("@")[0]
+    for row in segments:
+        if (row.measured.model, row.measured.metric, row.segment) == (champion, metric, f"{FIT}=folded_in"):
+            value, users = row.measured.value, row.measured.users
+            progress_line(f"  {users:,} test users are folded in: {wanted} = {value:.4f} of theirs")
+
+
+def _rating(night: Night, models: Mapping[str, ListMaker]) -> list[MetricValue]:
     """Errors of the models that predict ratings. With folded-in users there is no prediction to compare."""
     if night.config.split.method == "holdout_users":
         return []
-    predicting = {n: m for n, m in models.items() if night.estimator(n).predicts_ratings}
+    predicting = {
+        name: model
+        for name, model in models.items()
+        if isinstance(model, RecommenderModel) and night.estimator(name).predicts_ratings
+    }
     # rows that a model would drop are to be counted
     for name, model in predicting.items():
         if model.getOrDefault("coldStartStrategy") == "drop":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
@@ -17,12 +17,13 @@ from recsys_spark.lakehouse.locks import WHOLE_LAKE, Lock
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.storage import folders, modified, remove
 from recsys_spark.lakehouse.tables import Lakehouse, absolute_path
+from recsys_spark.pipeline.fitted import BASELINE
 from recsys_spark.pipeline.served import served_date
 
 FLOOR_DAYS = 7
 """Days for which files of old versions stay, whatever is asked for, unless that is said to be meant."""
 
-DATED = ("recommendations", "negatives", "rejected_ratings")
+DATED = ("recommendations", "negatives", "rejected_ratings", "user_metrics")
 """Tables from which old run dates are dropped."""
 
 
@@ -101,24 +102,33 @@ def _drop_dates(lake: Lakehouse, name: str, first: date) -> int:
 
 
 def _drop_models(lake: Lakehouse, config: Config, first: date) -> int:
-    """Remove the folders of models of dates before ``first``; in the lake's own folder also those that no row
-    names, which elsewhere may be another lake's.
+    """Remove the folders of models of dates before ``first``, but what made the served lists, and the
+    baseline; in the lake's own folder also those that no row names, which elsewhere may be another lake's.
     """
-    models: DataFrame | None = lake.read("models") if lake.exists("models") else None
-    rows: list[Any] = [] if models is None else models.select("run_id", "run_date").distinct().collect()
+    rows: list[Any] = lake.read("models").collect() if lake.exists("models") else []
     served = served_date(lake)
-    kept = {row["run_id"] for row in rows if row["run_date"] >= first or row["run_date"] == served}
+    old = [
+        row
+        for row in rows
+        if row["run_date"] < first
+        and row["run_date"] != served
+        and row["state"] != "champion"
+        and row["purpose"] != BASELINE
+    ]
+    known = {row["run_id"] for row in rows}
+    still = {row["run_id"] for row in rows if row not in old}
     root = absolute_path(config.lake.models_path)
     orphaned_before = datetime.now(UTC) - timedelta(days=1)
-    known = {row["run_id"] for row in rows}
-    removed = 0
+    gone = [
+        f"{root}/{row['run_id']}/{row['purpose']}/{row['model']}" for row in old if row["run_id"] in still
+    ]
     for folder in folders(lake.spark, root):
         run = folder.rpartition("/")[2]
         orphaned = config.lake.model_store is None and modified(lake.spark, folder) < orphaned_before
-        if run in kept or (run not in known and not orphaned):
-            continue
+        if run in known - still or (run not in known and orphaned):
+            gone.append(folder)
+    for folder in gone:
         remove(lake.spark, folder)
-        removed += 1
-    if models is not None:
-        lake.delete("models", ~F.col("run_id").isin(*kept))
-    return removed
+    if old:
+        lake.delete("models", F.col("path").isin(*(row["path"] for row in old)))
+    return len(gone)

@@ -238,6 +238,17 @@ class Night:
         """The split's settings and seed: steps of one date must agree on them."""
         return json.dumps({**self.config.split.model_dump(), "seed": self.config.seed}, sort_keys=True)
 
+    def params_described(self, model: str) -> str:
+        """The parameters of a model as JSON.
+
+        Parameters
+        ----------
+        model : str
+            One of ``models``.
+        """
+        values = self.estimator(model).extractParamMap()
+        return json.dumps({param.name: value for param, value in values.items()}, sort_keys=True)
+
     def pin(self, versions: Mapping[str, int]) -> None:
         """Read tables at these versions from now on.
 
@@ -251,11 +262,24 @@ class Night:
             self._parts.unpersist()
             self._parts = None
 
+    def stored_ratings(self, version: int, run_date: date) -> DataFrame:
+        """The rows of ``ratings`` at a version, until a run date; of derived ones also those that are worth
+        nothing on it.
+
+        Parameters
+        ----------
+        version : int
+            Version of the table.
+        run_date : date
+            The night.
+        """
+        return _until(self.lake.read("ratings", version), run_date)
+
     def ratings(self) -> DataFrame:
         """All ratings at the pinned version, until the run date; of derived ones those that are worth
         something on it.
         """
-        rows = self._until(self.lake.read("ratings", self.ratings_version()))
+        rows = self.stored_ratings(self.ratings_version(), self.run_date)
         settings = self.config.ingest
         return as_of(rows, settings.events, self.run_date) if settings.has_events else rows
 
@@ -263,7 +287,7 @@ class Night:
         """``user``, ``item`` of the pinned ratings until the run date, also of those that are worth nothing
         on it.
         """
-        return self._until(self.lake.read("ratings", self.ratings_version())).select(USER, ITEM)
+        return self.stored_ratings(self.ratings_version(), self.run_date).select(USER, ITEM)
 
     def seen(self, pairs: DataFrame) -> DataFrame:
         """What lists leave out, as the configuration's ``recommend.exclude_seen`` has it.
@@ -306,11 +330,7 @@ class Night:
     def _events(self, types: Sequence[str]) -> DataFrame:
         """The events of some types until the run date, at the pinned version."""
         events = self.lake.read("events", self.versions()["events"])
-        return self._until(events.where(F.col(EVENT).isin(*types)))
-
-    def _until(self, rows: DataFrame) -> DataFrame:
-        """Rows until the end of the run date: a backfill does not know what later nights have brought."""
-        return rows.where(F.col(TIMESTAMP).isNull() | (F.col(TIMESTAMP) < F.lit(end_of(self.run_date))))
+        return _until(events.where(F.col(EVENT).isin(*types)), self.run_date)
 
     def parts(self) -> DataFrame:
         """Ratings of the pinned version with their ``part``; kept in memory for the steps of this process."""
@@ -339,3 +359,8 @@ class Night:
         """
         known = [TRAIN, FOLD_IN, *([VALIDATION] if part == TEST else [])]
         return self.parts().where(F.col(PART).isin(*known))
+
+
+def _until(rows: DataFrame, run_date: date) -> DataFrame:
+    """Rows until the end of a run date: a backfill does not know what later nights have brought."""
+    return rows.where(F.col(TIMESTAMP).isNull() | (F.col(TIMESTAMP) < F.lit(end_of(run_date))))

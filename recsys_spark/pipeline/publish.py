@@ -168,7 +168,7 @@ def _serve(night: Night, record: StepRecord) -> None:
     before = served_date(lake)
     published = lists.withColumn("published_at", F.lit(datetime.now(UTC)))
     written = lake.replace("current_recommendations", published, None, rows)
-    promote(lake, json.loads(done["details"].get(PATHS, "{}")).values())
+    promote(lake, json.loads(done["details"][PATHS]).values())
     record.versions_read["recommendations"] = version
     record.versions_written["current_recommendations"] = written
     record.counts |= {"rows": rows, "lists": totals["lists"]}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -17,7 +17,9 @@ from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.pipeline.fitted import COMPARISON, FALLBACK, PATHS, SERVING, compared, load, record_models
 from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
 from recsys_spark.pipeline.train import fit_and_save
+from recsys_spark.recommend.top_n import ListRequest, explode_lists
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
 POPULAR = "popularity"
@@ -41,13 +43,7 @@ def recommend(night: Night) -> None:
     PublishError
         A list breaks an invariant of :func:`check_lists`; the table is as it was.
     """
-    n, block_sizes = night.config.recommend.n, night.config.recommend.block_sizes
     with night.step("recommend") as record, ExitStack() as kept:
-
-        def keep(frame: DataFrame) -> DataFrame:
-            kept.callback(frame.persist().unpersist)
-            return frame
-
         record.versions_read |= night.versions()
         champion = night.ledger.last_done("evaluate")["details"]["champion"]
         if champion not in night.config.models:
@@ -55,36 +51,88 @@ def recommend(night: Night) -> None:
                 f"the champion {champion!r} is no longer among models: evaluate {night.run_date} again"
             )
         model, fallback = _models(night, champion, record)
-        users = keep(night.pairs().select(USER).distinct())
-        seen = night.seen(night.pairs())
-        if not isinstance(night.config.recommend.exclude_seen, bool):
-            seen = keep(seen)  # a join with the events, which is read three times
-        rows = keep(_labelled(model.recommend(users, n, seen, blockSizes=block_sizes), champion, "model"))
-        if fallback is not None:
-            short = keep(_short(rows, users, n))
-            more = _fill(rows, short, fallback, n, seen)
-            rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
-        record.counts |= check_lists(rows, seen)
-        record.counts |= {"users": users.count(), "fallback_rows": rows.where("reason = 'fallback'").count()}
-        _write(night, record, rows.withColumn("run_date", F.lit(night.run_date)))
+        made = make_lists(night, champion, model, fallback, kept)
+        record.counts |= check_lists(made.rows, made.seen)
+        filled = made.rows.where("reason = 'fallback'").count()
+        record.counts |= {"users": made.users.count(), "fallback_rows": filled}
+        _write(night, record, made.rows.withColumn("run_date", F.lit(night.run_date)))
         record.details["champion"] = champion
         progress_line(f"  {record.counts['rows']:,} rows for {record.counts['users']:,} users, by {champion}")
 
 
-def _models(
-    night: Night, champion: str, record: StepRecord
-) -> tuple[RecommenderModel, RecommenderModel | None]:
-    """The champion, fitted on all ratings where so configured, and the fallback unless it is the champion."""
-    chosen = compared(night)[champion]
+class Made(NamedTuple):
+    """Lists, and what they were made for.
+
+    Attributes
+    ----------
+    rows : ``user``, ``item``, ``score``, ``rank``, ``model``, ``reason``
+    users : ``user``: whom they are for
+    seen : ``user``, ``item``: what they leave out
+    """
+
+    rows: DataFrame
+    users: DataFrame
+    seen: DataFrame
+
+
+def make_lists(
+    night: Night, champion: str, model: ListMaker, fallback: RecommenderModel | None, kept: ExitStack
+) -> Made:
+    """Lists of all users: the model's, with popular items where they are short.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    champion : str
+        The model's name.
+    model : RecommenderModel or Folded
+        What makes the lists.
+    fallback : RecommenderModel or None
+        What fills them up.
+    kept : ExitStack
+        Frees, at its end, what is kept in memory.
+    """
+    n = night.config.recommend.n
+
+    def keep(frame: DataFrame) -> DataFrame:
+        kept.callback(frame.persist().unpersist)
+        return frame
+
+    users = keep(night.pairs().select(USER).distinct())
+    seen = night.seen(night.pairs())
+    if not isinstance(night.config.recommend.exclude_seen, bool):
+        seen = keep(seen)  # a join with the events, which is read three times
+    request = ListRequest(n, seen, block_sizes=night.config.recommend.block_sizes)
+    rows = keep(_labelled(explode_lists(model.recommend_lists(users, request)), champion, "model"))
+    if fallback is not None:
+        short = keep(_short(rows, users, n))
+        more = _fill(rows, short, fallback, n, seen)
+        rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
+    return Made(rows, users, seen)
+
+
+def _models(night: Night, champion: str, record: StepRecord) -> tuple[ListMaker, RecommenderModel | None]:
+    """The champion, fitted on all ratings where so configured, or kept from an earlier night; and the
+    fallback, unless it is the champion.
+    """
+    kept = kept_fit(night)
     wanted = [] if champion == POPULAR else [(POPULAR, FALLBACK)]
-    if night.config.recommend.refit:
+    if night.config.recommend.refit and kept is None:
         wanted.insert(0, (champion, SERVING))
     rows = [fit_and_save(night, record, name, purpose, night.ratings()) for name, purpose in wanted]
     if rows:
         record_models(night, record, rows)
-    used: dict[str, Any] = {COMPARISON: chosen, **{row["purpose"]: row for row in rows}}
+    used: dict[str, Any] = {row["purpose"]: row for row in rows}
+    used |= {COMPARISON: compared(night)[champion]} if kept is None else kept.rows
     record.details[PATHS] = json.dumps({purpose: row["path"] for purpose, row in used.items()})
-    return load(used.get(SERVING, chosen)), load(used[FALLBACK]) if FALLBACK in used else None
+    fallback = load(used[FALLBACK]) if FALLBACK in used else None
+    if kept is None:
+        return load(used.get(SERVING, used[COMPARISON])), fallback
+    model = folded(night, record, kept, SERVING, night.ratings())
+    record.counts["folded_in"] = model.users.count()
+    progress_line(f"  {record.counts['folded_in']:,} users with changed ratings are folded in")
+    return model, fallback
 
 
 def _short(rows: DataFrame, users: DataFrame, n: int) -> DataFrame:

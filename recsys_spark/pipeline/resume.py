@@ -50,7 +50,7 @@ def settings_of(config: Config, step: str) -> str:
         "ingest": whole["ingest"],
         "split": [whole["split"], config.seed],
         "sample_negatives": [whole["negatives"], config.seed],
-        "train": fitted,
+        "train": [fitted, whole["recommend"]["refit_every"]],
         "evaluate": [whole["evaluate"], whole["recommend"]["exclude_seen"], config.seed],
         "recommend": [whole["recommend"], fitted],
         "gate": [whole["gate"], whole["evaluate"]["champion_metric"], config.seed],

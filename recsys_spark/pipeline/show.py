@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, datetime
 from typing import Any
 
@@ -130,6 +131,57 @@ def show_runs(
     table("Runs (versions: Delta tables read → written)", rows, columns)
 
 
+def show_lineage(lake: Lakehouse, run_date: date) -> None:
+    """Print what made a date's lists: which models, from which versions of which tables, by which code.
+
+    Parameters
+    ----------
+    lake : Lakehouse
+        The tables.
+    run_date : date
+        The night.
+
+    Raises
+    ------
+    LakeError
+        The date has no lists.
+    """
+    of_date = (F.col("run_date") == F.lit(run_date)) & (F.col("state") == "done")
+    done = lake.read("runs").where(of_date).orderBy("started").collect()
+    steps = {row["step"]: row for row in done if row["step"] != "forget"}
+    if "recommend" not in steps:
+        raise LakeError(f"step 'recommend' has not been done for run date {run_date}: there are no lists")
+    made = steps["recommend"]
+    paths: dict[str, str] = json.loads(made["details"][PATHS])
+    models = lake.read("models").where(F.col("path").isin(*paths.values())).collect() if paths else []
+    rows = [_told("lists", made, f"{made['counts']['rows']:,} rows, by {made['details']['champion']}")]
+    for row in models:
+        told = f"{row['model']} for {row['purpose']}, {row['state']}: {row['params']}; {row['path']}"
+        rows.append(_told("model", row, told))
+    for table_name, version in sorted(made["versions_read"].items()):
+        rows.append(_of_version(lake, table_name, version))
+    for name in ("ingest", "split", "evaluate", "gate", "publish"):
+        if name in steps:
+            rows.append(
+                _told(name, steps[name], _listed({**steps[name]["details"], **steps[name]["counts"]}))
+            )
+    table(f"Lineage of the lists of {run_date}", rows, ["what", "is", "of", "by run", "code"])
+
+
+def _told(what: str, row: Any, text: str) -> dict[str, Any]:
+    """A step of the ledger as a line of a lineage."""
+    return {"what": what, "is": text, "of": row["run_date"], "by run": row["run_id"], "code": row["code"]}
+
+
+def _of_version(lake: Lakehouse, name: str, version: int) -> dict[str, Any]:
+    """A table's version as a line of a lineage: which run wrote it."""
+    wrote = F.col("versions_written").getItem(name)
+    writers = lake.read("runs").where((F.col("state") == "done") & (wrote <= version))
+    writer = writers.orderBy(F.desc(wrote), F.desc("started")).first()
+    told = f"{name}, version {version}"
+    return {"what": "table", "is": told} if writer is None else _told("table", writer, told)
+
+
 def show_current(lake: Lakehouse, now: datetime) -> None:
     """Print what is served: its date, models, age, and the switch that made it so.
 
@@ -173,7 +225,9 @@ def show_metrics(lake: Lakehouse, run_id: str, k: int) -> None:
         Cut-off.
     """
     rows = lake.read("metrics").where((F.col("run_id") == run_id) & F.col("k").isin(0, k)).collect()
-    measured = [row for row in rows if (row["part"], row["segment"], row["verdict"]) == (TEST, EVERYONE, None)]
+    measured = [
+        row for row in rows if (row["part"], row["segment"], row["verdict"]) == (TEST, EVERYONE, None)
+    ]
     names = list(dict.fromkeys(row["metric"] for row in measured))
     models: dict[str, dict[str, object]] = {}
     for row in measured:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -16,11 +15,14 @@ from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import absolute_path
 from recsys_spark.pipeline.fitted import COMPARISON, record_models
 from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.refit import KEPT, fit_to_keep
 from recsys_spark.revision import code_version
 
 
 def train(night: Night) -> None:
     """Fit the configured models on the training part: reads ratings, users and items, writes models.
+
+    On nights between two fits (``recommend.refit_every``) the last published fit is kept instead.
 
     Parameters
     ----------
@@ -35,6 +37,10 @@ def train(night: Night) -> None:
     with night.step("train") as record:
         record.versions_read["ratings"] = night.ratings_version()
         record.details["split"] = night.split_described()
+        kept = fit_to_keep(night)
+        if kept is not None:
+            record.details[KEPT] = kept
+            return
         rows = [
             fit_and_save(night, record, name, COMPARISON, night.part(TRAIN)) for name in night.config.models
         ]
@@ -65,31 +71,50 @@ def fit_and_save(
         The model names feature columns of users or items, and there is no such table.
     """
     started = time.monotonic()
-    estimator, model = fit(night, record, name, rows)
+    model = fit(night, record, name, rows)
+    row = save(night, name, purpose, model, started)
+    model.unpersist()
+    progress_line(f"  {name} fitted and saved in {row['seconds']:.1f} s")
+    return row
+
+
+def save(night: Night, name: str, purpose: str, model: Any, started: float) -> dict[str, Any]:
+    """Save a fitted model, and return its row for the ``models`` table.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    name : str
+        One of the registered models.
+    purpose : str
+        As :mod:`recsys_spark.pipeline.fitted` has it.
+    model : RecommenderModel
+        What was fitted.
+    started : float
+        When, of the monotonic clock.
+    """
+    estimator: Any = night.estimator(name)
     path = f"{absolute_path(night.config.lake.models_path)}/{night.run_id}/{purpose}/{name}"
     model.write().overwrite().save(path)
-    model.unpersist()
-    seconds = time.monotonic() - started
-    params = {param.name: value for param, value in estimator.extractParamMap().items()}
-    progress_line(f"  {name} fitted and saved in {seconds:.1f} s")
     return {
         "run_id": night.run_id,
         "run_date": night.run_date,
         "model": name,
         "purpose": purpose,
         "state": "candidate",
-        "params": json.dumps(params, sort_keys=True),
-        "seed": params.get("seed", night.config.seed),
+        "params": night.params_described(name),
+        "seed": estimator.getOrDefault("seed") if estimator.hasParam("seed") else night.config.seed,
         "code": code_version(),
         "ratings_version": night.ratings_version(),
         "split": night.split_described(),
         "path": path,
-        "seconds": seconds,
+        "seconds": time.monotonic() - started,
         "metrics": None,
     }
 
 
-def fit(night: Night, record: StepRecord, name: str, rows: DataFrame) -> tuple[Any, Any]:
+def fit(night: Night, record: StepRecord, name: str, rows: DataFrame) -> Any:
     """Fit model ``name`` on ``rows``.
 
     Parameters
@@ -106,8 +131,8 @@ def fit(night: Night, record: StepRecord, name: str, rows: DataFrame) -> tuple[A
 
     Returns
     -------
-    RecommenderEstimator, RecommenderModel
-        What was fitted, and what came out.
+    RecommenderModel
+        What came out.
 
     Raises
     ------
@@ -123,4 +148,4 @@ def fit(night: Night, record: StepRecord, name: str, rows: DataFrame) -> tuple[A
             )
         version = record.versions_read.setdefault(f"{side}s", night.lake.version(f"{side}s"))
         estimator.set_features(side, night.lake.read(f"{side}s", version))
-    return estimator, estimator.fit(night.fitted_on(name, rows))
+    return estimator.fit(night.fitted_on(name, rows))

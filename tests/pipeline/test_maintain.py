@@ -35,13 +35,16 @@ def aged(folder, seconds):
     os.utime(folder, (then, then))
 
 
-def saved(night, name):
-    """As if a model of the night had been saved."""
+def saved(night, *purposes):
+    """As if models of the night had been saved."""
     folder = Path(night.config.lake.models_path) / night.run_id
-    (folder / "candidate" / name).mkdir(parents=True)
     night.lake.create("models")
-    row = (night.run_id, night.run_date, name, "candidate", "{}", 1, str(folder / "candidate" / name), 1.0)
-    night.lake.append("models", night.spark.createDataFrame([row], night.lake.read("models").schema), 1)
+    for purpose in purposes:
+        path = folder / purpose / "popularity"
+        path.mkdir(parents=True)
+        row = (night.run_id, night.run_date, "popularity", purpose, "candidate", "{}", 1, "code", 1, "split")
+        rows = night.spark.createDataFrame([(*row, str(path), 1.0, None)], night.lake.read("models").schema)
+        night.lake.append("models", rows, 1)
     return folder
 
 
@@ -51,19 +54,25 @@ def test_old_dates_and_models_go_and_what_is_served_stays(shop, spark):
     for day in (DAY - timedelta(days=9), DAY, NEXT):
         night = shop.night(day)
         recommended(night, rows=5)
-        folders[day] = saved(night, "als")
+        folders[day] = saved(night, "serving", *(["baseline"] if day < DAY else []))
     publish(shop.night(DAY))
     config = shop.night(retention={"dates": 1, "days": 7}).config
     done = maintain(spark, config, NEXT + timedelta(days=2))
     assert done.rows["recommendations"] == 10
     assert shop.rows("recommendations", "run_date") == [(DAY,)] * 5
-    assert {day for day, folder in folders.items() if folder.exists()} == {DAY}
-    assert [row[0] for row in shop.rows("models", "run_date")] == [DAY]
+    assert {(day, path.parent.name) for day, folder in folders.items() for path in folder.glob("*/*")} == {
+        (DAY, "serving"),
+        (DAY - timedelta(days=9), "baseline"),
+    }
+    assert shop.rows("models", "run_date", "purpose") == [
+        (DAY - timedelta(days=9), "baseline"),
+        (DAY, "serving"),
+    ]
 
 
 @pytest.mark.slow
 def test_model_folders_that_no_run_has_recorded_go_after_a_day(shop, spark):
-    kept = saved(shop.night(), "als")
+    kept = saved(shop.night(), "serving")
     fresh, orphan = (Path(shop.night().config.lake.models_path) / name for name in ("fresh", "orphan"))
     for folder in (fresh, orphan):
         (folder / "candidate").mkdir(parents=True)

@@ -11,6 +11,7 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import LakeError, PublishError
+from recsys_spark.pipeline.fitted import PATHS
 from recsys_spark.pipeline.gate import OPEN, VERDICT
 from recsys_spark.pipeline.publish import publish, rollback, switch_now
 from recsys_spark.pipeline.served import served_lists
@@ -37,6 +38,8 @@ def recommended(night, *, rows=USERS):
         )
         lake.replace("recommendations", lists, f"run_date = '{today}'", rows)
         record.counts |= {"rows": rows, "lists": rows}
+        record.details[PATHS] = "{}"
+    lake.create("models")
     with night.step("gate") as record:
         record.details[VERDICT] = OPEN
 

@@ -20,7 +20,7 @@ from tests.pipeline.shop import DAY, NEXT, Shop
 RATED = [
     f"u{u},i{i},{1 + (u + i) % 5},{1_600_000_000 + i}" for u in range(8) for i in range(6) if (u + i) % 3
 ]
-ALL = ["ingest", "split", "train", "evaluate", "recommend", "publish"]
+ALL = ["ingest", "split", "train", "evaluate", "recommend", "gate", "publish"]
 
 
 @pytest.fixture
@@ -48,13 +48,13 @@ def test_a_night_is_resumed_where_something_has_changed(shop, capsys):
     assert ran(shop.night()) == ALL
     assert ran(shop.night()) == []
     assert "publish: done by run" in capsys.readouterr().err
-    assert ran(shop.night(recommend={"n": 2})) == ["recommend", "publish"]
+    assert ran(shop.night(recommend={"n": 2})) == ["recommend", "gate", "publish"]
     assert "recommend: its settings have changed" in capsys.readouterr().err
     assert {row["rank"] for row in served_lists(shop.night().lake)[1].collect()} == {1, 2}
     shop.receive(*RATED, "u1,i1,5,1700000000")
     assert ran(shop.night(recommend={"n": 2})) == ALL
     evaluate(shop.night(recommend={"n": 2}))
-    assert ran(shop.night(recommend={"n": 2})) == ["recommend", "publish"]
+    assert ran(shop.night(recommend={"n": 2})) == ["recommend", "gate", "publish"]
     assert "recommend: evaluate has been done again" in capsys.readouterr().err
 
 
@@ -66,7 +66,7 @@ def test_a_night_may_be_run_from_a_step_or_all_again(shop):
     with pytest.raises(LakeError, match="step 'split' has not been done"):
         run_night(shop.night(), first="evaluate")
     run_night(shop.night())
-    assert ran(shop.night(), first="recommend") == ["recommend", "publish"]
+    assert ran(shop.night(), first="recommend") == ["recommend", "gate", "publish"]
     assert ran(shop.night(), again=True) == ALL
 
 
@@ -81,7 +81,7 @@ def test_after_a_failure_the_night_goes_on_where_it_failed(shop, monkeypatch, sp
         with pytest.raises(ModelError, match="it broke"):
             run_night(night)
     assert steps(night) == [*ALL[:4], "recommend failed"]
-    assert ran(shop.night()) == ["recommend", "publish"]
+    assert ran(shop.night()) == ["recommend", "gate", "publish"]
     run_night(shop.night(NEXT))
     rollback(spark, shop.night().config)
     assert ran(shop.night(NEXT)) == ["publish"]  # as a person took it back, and now asks for it again

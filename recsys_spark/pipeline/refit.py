@@ -1,0 +1,179 @@
+"""Nights between two fits: the last fit is kept, and users whose ratings have changed are folded in to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+
+from recsys_spark.console import progress_line
+from recsys_spark.errors import LakeError
+from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.models.base import RecommenderModel
+from recsys_spark.models.registry import REGISTRY
+from recsys_spark.pipeline.fitted import COMPARISON, SERVING, load
+from recsys_spark.pipeline.night import Night
+from recsys_spark.recommend.top_n import ListRequest
+from recsys_spark.schema import ITEM, RATING, USER
+
+KEPT = "kept"
+"""Detail of the ledger's row of ``train``: the run whose fit is kept."""
+
+
+class ListMaker(Protocol):
+    """What makes lists: a model, or one with users folded in."""
+
+    def recommend_lists(self, users: DataFrame, request: ListRequest) -> DataFrame:
+        """As :meth:`RecommenderModel.recommend_lists`."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An earlier night's fit.
+
+    Attributes
+    ----------
+    rows : purpose (``comparison``, ``serving``) → row of ``models``
+    """
+
+    rows: dict[str, Row]
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return str(self.rows[SERVING]["model"])
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A kept model, and the same with other users, from their histories.
+
+    Attributes
+    ----------
+    kept, folded_in : RecommenderModel
+        For users whose ratings are as they were, and for the others.
+    users : DataFrame
+        ``user``: the others.
+    """
+
+    kept: RecommenderModel
+    folded_in: RecommenderModel
+    users: DataFrame
+
+    def recommend_lists(self, users: DataFrame, request: ListRequest) -> DataFrame:
+        """As :meth:`RecommenderModel.recommend_lists`.
+
+        Parameters
+        ----------
+        users : DataFrame
+            ``user``, unique.
+        request : ListRequest
+            Length, seen pairs, allowed and denied items, bounds of memory.
+        """
+        same = self.kept.recommend_lists(users.join(self.users, USER, "left_anti"), request)
+        changed = self.folded_in.recommend_lists(users.join(self.users, USER, "left_semi"), request)
+        columns = [name for name in same.columns if name in changed.columns]
+        return same.select(columns).unionByName(changed.select(columns))
+
+
+def fit_to_keep(night: Night) -> str | None:
+    """The run whose fit this night keeps; None where it is time to fit again. What speaks for it is said.
+
+    Parameters
+    ----------
+    night : Night
+        The run.
+    """
+    every = night.config.recommend.refit_every
+    if every == 1 or not night.lake.exists("models"):
+        return None
+    published = (F.col("purpose") == SERVING) & F.col("state").isin("champion", "retired")
+    recent = F.col("run_date") > F.lit(night.run_date - timedelta(days=every))
+    before = F.col("run_date") < F.lit(night.run_date)
+    rows = night.lake.read("models").where(published & recent & before)
+    last = rows.orderBy(F.desc("run_date"), F.desc("run_id")).first()
+    if last is None:
+        return None
+    why_not = _why_not(night, last)
+    if why_not is not None:
+        progress_line(f"  all models are fitted again: {why_not}")
+        return None
+    next_fit = last["run_date"] + timedelta(days=every)
+    progress_line(f"  {last['model']} of {last['run_date']} is kept; the next fit is due on {next_fit}")
+    return str(last["run_id"])
+
+
+def _why_not(night: Night, last: Row) -> str | None:
+    """Why a fit cannot be kept although it is recent enough."""
+    if last["model"] not in night.config.models:
+        return f"{last['model']} of {last['run_date']} is no longer among models"
+    if not REGISTRY[last["model"]].model.folds_in:
+        return f"{last['model']} of {last['run_date']} cannot fold users in"
+    if last["split"] != night.split_described():
+        return "the split is another"
+    if last["params"] != night.params_described(last["model"]):
+        return f"parameters of {last['model']} have changed"
+    return None
+
+
+def kept_fit(night: Night) -> Kept | None:
+    """The fit that this night's train step kept, if it did.
+
+    Parameters
+    ----------
+    night : Night
+        The run.
+
+    Raises
+    ------
+    LakeError
+        Training has not been done for this date, or the kept models are gone.
+    """
+    run_id = night.ledger.last_done("train")["details"].get(KEPT)
+    if run_id is None:
+        return None
+    of_run = (F.col("run_id") == run_id) & F.col("state").isin("champion", "retired")
+    found = night.lake.read("models").where(of_run).collect()
+    rows = {row["purpose"]: row for row in found if row["purpose"] in (COMPARISON, SERVING)}
+    if len(rows) < 2:
+        raise LakeError(f"the models of run {run_id}, which {night.run_date} keeps, are gone: train it again")
+    return Kept(rows)
+
+
+def folded(night: Night, record: StepRecord, kept: Kept, purpose: str, rows: DataFrame) -> Folded:
+    """A kept model with the users folded in whose ratings have changed since it was fitted.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    record : StepRecord
+        What the step says of itself: the version of ``users`` that it names is read, or the newest, which is
+        added.
+    kept : Kept
+        The earlier fit.
+    purpose : str
+        ``comparison`` or ``serving``.
+    rows : DataFrame
+        Ratings that may be shown to the model.
+    """
+    row = kept.rows[purpose]
+    model: Any = load(row)
+    users = _changed_users(night, row).persist()
+    histories = night.fitted_on(row["model"], rows).join(users, USER, "left_semi")
+    features: dict[str, DataFrame] = {}
+    if "user" in night.estimator(row["model"]).feature_columns():
+        version = record.versions_read.setdefault("users", night.lake.version("users"))
+        features["userFeatures"] = night.lake.read("users", version)
+    return Folded(model, model.foldIn(histories, RATING, **features), users)
+
+
+def _changed_users(night: Night, row: Row) -> DataFrame:
+    """``user``: who has a rating now that was not there, or was another, when the model was fitted."""
+    columns = [USER, ITEM, RATING]
+    now = night.stored_ratings(night.ratings_version(), night.run_date).select(columns)
+    then = night.stored_ratings(row["ratings_version"], row["run_date"]).select(columns)
+    return now.join(then, columns, "left_anti").select(USER).distinct()
