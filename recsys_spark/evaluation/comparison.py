@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -197,25 +198,62 @@ def _overlap(depths: Column, k: Column) -> Column:
     return F.aggregate(depths, F.lit(0.0), lambda total, first: total + of_item(first))
 
 
-def score_drift(ours: DataFrame, theirs: DataFrame) -> float | None:
-    """Distance of the mean scores of two sets of lists, in standard deviations of the second's.
+@dataclass(frozen=True)
+class ListStatistics:
+    """What a set of lists amounts to.
 
     Parameters
     ----------
-    ours, theirs : DataFrame
-        ``score`` and anything else.
+    rows : int
+        Rows of all models.
+    mean, deviation : float or None
+        Mean score of one model's rows, and its standard deviation; None where the model has none.
+    """
+
+    rows: int
+    mean: float | None
+    deviation: float | None
+
+
+def list_statistics(lists: Sequence[DataFrame], model: str) -> list[ListStatistics]:
+    """What each of several sets of lists amounts to, in one job.
+
+    Parameters
+    ----------
+    lists : sequence of DataFrame
+        ``score``, ``model`` and anything else.
+    model : str
+        Whose scores are looked at.
+    """
+    score = F.when(F.col("model") == model, F.col(SCORE).cast("double"))
+    parts = [
+        frame.agg(
+            F.count("*").alias("rows"), F.avg(score).alias("mean"), F.stddev_pop(score).alias("deviation")
+        )
+        for frame in lists
+    ]
+    rows = reduce(DataFrame.unionAll, (part.withColumn("side", F.lit(n)) for n, part in enumerate(parts)))
+    found = sorted(rows.collect(), key=lambda row: row["side"])
+    return [ListStatistics(row["rows"], row["mean"], row["deviation"]) for row in found]
+
+
+def score_drift(ours: ListStatistics, theirs: ListStatistics) -> float | None:
+    """Distance of the mean scores, in standard deviations of the second's.
+
+    Parameters
+    ----------
+    ours, theirs : ListStatistics
+        Of the same model.
 
     Returns
     -------
     float or None
-        At least 0; None where a set is empty, or all scores of the second are the same and the first has
-        others. One job each.
+        At least 0; None where one has no score, or all scores of the second are the same and the first has
+        others.
     """
-    mean, deviation = F.avg(SCORE).alias("mean"), F.stddev_pop(SCORE).alias("deviation")
-    found: list[Any] = [frame.agg(mean, deviation).first() for frame in (ours, theirs)]
-    if any(row["mean"] is None for row in found):
+    if ours.mean is None or theirs.mean is None or theirs.deviation is None:
         return None
-    distance = abs(found[0]["mean"] - found[1]["mean"])
-    if found[1]["deviation"] == 0:
+    distance = abs(ours.mean - theirs.mean)
+    if theirs.deviation == 0:
         return 0.0 if distance == 0 else None
-    return float(distance / found[1]["deviation"])
+    return distance / theirs.deviation

@@ -40,6 +40,9 @@ from recsys_spark.schema import ITEM, RATING, USER
 SERVED = "served"
 """Name, among the metrics, of the champion of the last night that was published before."""
 
+COMPARED_WITH = "compared_with"
+"""Detail of the ledger: which model that is; missing where there is none."""
+
 POPULAR = "popularity"
 
 
@@ -144,7 +147,7 @@ def _others(night: Night, record: StepRecord, popular: Any) -> dict[str, Recomme
     if served["split"] != night.split_described():
         progress_line(f"  {what} was trained on another split, and may know this test part: not compared")
         return others
-    record.details["compared_with"] = what
+    record.details[COMPARED_WITH] = what
     return {**others, SERVED: load(served)}
 
 

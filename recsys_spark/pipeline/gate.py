@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
@@ -14,13 +13,14 @@ from recsys_spark.evaluation.comparison import (
     EVERYONE,
     Difference,
     list_overlap,
+    list_statistics,
     paired_bootstrap,
     score_drift,
 )
 from recsys_spark.evaluation.ranking import MetricValue
 from recsys_spark.evaluation.segments import SEGMENTS
 from recsys_spark.lakehouse.ledger import StepRecord
-from recsys_spark.pipeline.evaluate import SERVED
+from recsys_spark.pipeline.evaluate import COMPARED_WITH, SERVED
 from recsys_spark.pipeline.fitted import BASELINE
 from recsys_spark.pipeline.metrics import LISTS, MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night
@@ -43,7 +43,7 @@ class Check:
     name : str
         The metric's name.
     what : str
-        The value, for people: with ``{value}`` and ``{threshold}``.
+        The value, for people: a noun.
     value, threshold : float
         What was found, and the most that is allowed.
     part : str
@@ -156,7 +156,7 @@ def _quality(night: Night, champion: str) -> list[Check]:
     of_run = (F.col("run_date") == F.lit(night.run_date)) & (F.col("run_id") == evaluated["run_id"])
     rows = night.lake.read("user_metrics").where(of_run)
     metric, k = night.config.evaluate.champion_metric.split("@")
-    others = [name for name in (SERVED, BASELINE) if not rows.where(F.col("model") == name).isEmpty()]
+    others = [SERVED, BASELINE] if COMPARED_WITH in evaluated["details"] else [BASELINE]
     by_user = rows.groupBy(USER, *SEGMENTS).pivot("model", [champion, *others]).agg(F.first(metric))
     losses = {name: F.col(f"`{name}`") - F.col(f"`{champion}`") for name in others}
     users = by_user.select(
@@ -176,7 +176,7 @@ def _quality(night: Night, champion: str) -> list[Check]:
             if margin is None:
                 continue
             low, high = loss.interval(0.95 if segment == EVERYONE else SEGMENT_CONFIDENCE)
-            against = evaluated["details"].get("compared_with", "") if name == SERVED else "popular items"
+            against = evaluated["details"][COMPARED_WITH] if name == SERVED else "popular items"
             what = f"the loss of {champion} in {metric}@{k} against {against}"
             threshold = margin * mean
             checks.append(
@@ -207,76 +207,41 @@ def _margin(night: Night, other: str, loss: Difference) -> float | None:
 
 def _lists(night: Night, record: StepRecord) -> list[Check]:
     """The lists themselves, and beside those that are served."""
-    settings, lake = night.config.gate, night.lake
-    made = night.ledger.last_done("recommend")["counts"]
+    settings, lake, recommended = night.config.gate, night.lake, night.ledger.last_done("recommend")
+    made, champion = recommended["counts"], recommended["details"]["champion"]
     version = record.versions_read["recommendations"] = lake.version("recommendations")
     ours = lake.read("recommendations", version).where(F.col("run_date") == F.lit(night.run_date))
-    rows = ours.count()
+    served, theirs = served_date(lake), None
+    if served is not None and served <= night.run_date:
+        version = record.versions_read["current_recommendations"] = lake.version("current_recommendations")
+        theirs = lake.read("current_recommendations", version)
+    now, *before = list_statistics([ours] if theirs is None else [ours, theirs], champion)
     uncovered = 1 - made["lists"] / max(made["users"], 1)
     fallback = made["fallback_rows"] / max(made["rows"], 1)
-    found: list[tuple[str, str, float | None, float | None, int]] = [
-        ("rows_missing", "the number of rows that were made and are not there", made["rows"] - rows, 0, 0),
-        (
-            "uncovered_share",
-            "the share of users without a list",
-            uncovered,
-            settings.max_uncovered,
-            made["users"],
-        ),
-        ("fallback_share", "the share of rows from popular items", fallback, settings.max_fallback, 0),
+    missing, rows = "the number of rows that were made and are not there", made["rows"] - now.rows
+    found = [
+        _check("rows_missing", missing, rows, 0),
+        _check("uncovered_share", "the share of users without a list", uncovered, settings.max_uncovered),
+        _check("fallback_share", "the share of rows from popular items", fallback, settings.max_fallback),
     ]
-    served = served_date(lake)
-    if served is not None and served <= night.run_date:
-        theirs = _served(night, record)
-        found += _beside_served(night, ours, rows, theirs, str(served))
-    return [
-        Check(name, what, float(value), float(threshold), users=users)
-        for name, what, value, threshold, users in found
-        if value is not None and threshold is not None
-    ]
+    if theirs is not None:
+        since = f"from the lists of {served}"
+        change = abs(now.rows / before[0].rows - 1) if before[0].rows else None
+        what = f"the change of the number of rows {since}, as a fraction,"
+        found.append(_check("row_change", what, change, settings.max_row_change))
+        what = f"the drift of {champion}'s mean score {since}, in standard deviations,"
+        found.append(_check("score_drift", what, score_drift(now, before[0]), settings.max_drift))
+        overlap = None if settings.max_churn is None else list_overlap(ours, theirs)
+        churn, users = (None, 0) if overlap is None else (1 - overlap[0], overlap[1])
+        what = f"what changes in users' lists {since} (1 - rank-biased overlap)"
+        found.append(_check("churn", what, churn, settings.max_churn, users))
+    return [check for check in found if check is not None]
 
 
-def _served(night: Night, record: StepRecord) -> DataFrame:
-    version = record.versions_read["current_recommendations"] = night.lake.version("current_recommendations")
-    return night.lake.read("current_recommendations", version)
-
-
-def _beside_served(
-    night: Night, ours: DataFrame, rows: int, theirs: DataFrame, served: str
-) -> list[tuple[str, str, float | None, float | None, int]]:
-    """What has changed from the lists that are served: their number, their items, and the scores, where the
-    same model made both.
-    """
-    settings = night.config.gate
-    before = theirs.count()
-    change = abs(rows / before - 1) if before else None
-    overlap = None if settings.max_churn is None else list_overlap(ours, theirs)
-    churn, users = (None, 0) if overlap is None else (1 - overlap[0], overlap[1])
-    champion = night.ledger.last_done("recommend")["details"]["champion"]
-    drift = None
-    if settings.max_drift is not None:
-        drift = score_drift(*(frame.where(F.col("model") == champion) for frame in (ours, theirs)))
-    of = f"from the lists of {served}"
-    return [
-        (
-            "row_change",
-            f"the change of the number of rows {of}, as a fraction",
-            change,
-            settings.max_row_change,
-            0,
-        ),
-        (
-            "churn",
-            f"what changes in users' lists (1 - rank-biased overlap) {of}",
-            churn,
-            settings.max_churn,
-            users,
-        ),
-        (
-            "score_drift",
-            f"the drift of {champion}'s mean score {of}, in standard deviations",
-            drift,
-            settings.max_drift,
-            0,
-        ),
-    ]
+def _check(
+    name: str, what: str, value: float | None, threshold: float | None, users: int = 0
+) -> Check | None:
+    """A check of the lists; None where there is nothing to compare, or no limit."""
+    if value is None or threshold is None:
+        return None
+    return Check(name, what, float(value), float(threshold), users=users)

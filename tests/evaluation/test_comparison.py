@@ -7,7 +7,7 @@ import random
 import pytest
 from pyspark.sql import functions as F
 
-from recsys_spark.evaluation.comparison import list_overlap, paired_bootstrap, score_drift
+from recsys_spark.evaluation.comparison import list_overlap, list_statistics, paired_bootstrap, score_drift
 from recsys_spark.evaluation.segments import age_band, with_activity
 from recsys_spark.evaluation.users import user_metrics
 
@@ -57,8 +57,14 @@ def test_lists_of_nobody_in_common_have_no_overlap(spark):
     [([3.0, 5.0], [1.0, 3.0], 2.0), ([2.0], [2.0, 2.0], 0.0), ([3.0], [2.0, 2.0], None), ([], [1.0], None)],
 )
 def test_drift_worked_by_hand(spark, ours, theirs, drift):
-    frames = [spark.createDataFrame([(s,) for s in scores], "score float") for scores in (ours, theirs)]
-    assert score_drift(*frames) == drift
+    other = [("other", 99.0)]  # whose scores do not count
+    frames = [
+        spark.createDataFrame([*(("als", score) for score in scores), *other], "model string, score float")
+        for scores in (ours, theirs)
+    ]
+    statistics = list_statistics(frames, "als")
+    assert [one.rows for one in statistics] == [len(ours) + 1, len(theirs) + 1]
+    assert score_drift(*statistics) == drift
 
 
 @pytest.fixture(scope="module")

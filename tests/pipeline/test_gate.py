@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from recsys_spark.cli import main
 from recsys_spark.errors import GateError, LakeError
 from recsys_spark.kernels.metrics import ACCURACY
+from recsys_spark.pipeline.evaluate import COMPARED_WITH
 from recsys_spark.pipeline.fitted import PATHS
 from recsys_spark.pipeline.gate import gate
 from recsys_spark.pipeline.publish import publish, switch_now
@@ -43,7 +44,8 @@ def evaluated(night, ndcg, age=None):
         columns = night.lake.read("user_metrics").schema
         frame = night.spark.createDataFrame(rows, columns).coalesce(1)
         night.lake.replace("user_metrics", frame, f"run_date = '{night.run_date}'", len(rows))
-        record.details |= {"champion": "als", "compared_with": "als of yesterday"}
+        if "served" in ndcg:
+            record.details[COMPARED_WITH] = "als of yesterday"
 
 
 def recommended(night, lists, *, users=None, scores=(1.0, 3.0), fallback=0):
