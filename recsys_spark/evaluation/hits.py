@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -16,9 +16,13 @@ from recsys_spark.errors import ModelError
 from recsys_spark.recommend.top_n import RECOMMENDATIONS
 from recsys_spark.schema import ITEM, USER
 
+RELEVANT, FILLING = "relevant", "filling"
 
-def with_lists(lists: Mapping[str, DataFrame], relevant: DataFrame) -> DataFrame:
-    """Each user's held-out items beside the lists of several models. One shuffle for each frame.
+
+def with_lists(
+    lists: Mapping[str, DataFrame], relevant: DataFrame, filling: DataFrame | None = None
+) -> DataFrame:
+    """Each user's held-out items beside the lists of several models. One shuffle of all frames.
 
     Parameters
     ----------
@@ -27,6 +31,8 @@ def with_lists(lists: Mapping[str, DataFrame], relevant: DataFrame) -> DataFrame
         of several lists of a user one counts.
     relevant : DataFrame
         ``user``, ``item``: held-out pairs, with ids of the type of the training data.
+    filling : DataFrame, optional
+        Lists of the same shape whose items follow each model's own, as what is served is filled up.
 
     Returns
     -------
@@ -35,15 +41,41 @@ def with_lists(lists: Mapping[str, DataFrame], relevant: DataFrame) -> DataFrame
         ``list1`` and so on: arrays of items, null where a model has no list.
     """
     kinds = id_types(relevant)
-    joined = relevant.groupBy(F.col(USER).alias("id")).agg(F.collect_set(ITEM).alias("relevant"))
-    for index, (name, frame) in enumerate(lists.items()):
+    frames = {
+        f"list{index}": (f"lists of {name}", frame) for index, (name, frame) in enumerate(lists.items())
+    }
+    if filling is not None:
+        frames[FILLING] = "what fills the lists", filling
+    held_out = relevant.groupBy(F.col(USER).alias("id")).agg(F.collect_set(ITEM).alias("items"))
+    entries = held_out.withColumn("column", F.lit(RELEVANT))
+    for column, (what, frame) in frames.items():
         listed = frame.select("id", F.col(f"{RECOMMENDATIONS}.{ITEM}").alias("items"))
         found = listed.schema["id"].dataType, listed.schema["items"].dataType.elementType  # type: ignore[attr-defined]
-        require_id_types(f"lists of {name}", kinds, dict(zip((USER, ITEM), found, strict=True)))
-        # an item counts at its first place, and a user once
-        once = F.array_distinct(F.min("items").try_cast(T.ArrayType(kinds[ITEM])))
-        joined = joined.join(listed.groupBy("id").agg(once.alias(f"list{index}")), "id", "left")
-    return joined
+        require_id_types(what, kinds, dict(zip((USER, ITEM), found, strict=True)))
+        # an item counts at its first place
+        items = F.array_distinct(F.col("items").try_cast(T.ArrayType(kinds[ITEM])))
+        user = F.col("id").try_cast(kinds[USER]).alias("id")
+        entries = entries.unionByName(
+            listed.select(user, items.alias("items"), F.lit(column).alias("column"))
+        )
+    # and a user once
+    arrays = [
+        F.min(F.when(F.col("column") == name, F.col("items"))).alias(name) for name in (RELEVANT, *frames)
+    ]
+    rows = entries.groupBy("id").agg(*arrays).where(F.col(RELEVANT).isNotNull())
+    if filling is None:
+        return rows
+    return rows.select("id", RELEVANT, *(_filled(name).alias(name) for name in frames if name != FILLING))
+
+
+def _filled(column: str) -> Column:
+    """A list, and then the items of ``filling`` that are not in it."""
+    own, more = F.col(column), F.col(FILLING)
+    return (
+        F.when(own.isNull(), more)
+        .when(more.isNull(), own)
+        .otherwise(F.concat(own, F.array_except(more, own)))
+    )
 
 
 def id_types(pairs: DataFrame) -> dict[str, T.DataType]:

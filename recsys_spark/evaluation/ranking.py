@@ -137,24 +137,48 @@ def ranking_metrics(
     >>> {value.metric: value.value for value in values if value.metric in ("hit_rate", "coverage")}
     {'hit_rate': 0.5, 'coverage': 0.5}
     """
-    spark = relevant.sparkSession
-    names, ks = list(lists), sorted(set(ks))
     kinds = id_types(train)
     require_id_types("relevant", kinds, id_types(relevant))
-    train = train if distinct else train.select(USER, ITEM).distinct()
-    catalogue = _catalogue(train, items)
-    shared = spark.sparkContext.broadcast(catalogue)
     pairs = relevant.select(USER, F.col(ITEM).try_cast(kinds[ITEM]).alias(ITEM))
-    joined = with_lists(lists, pairs)
-    rows = joined.select(
+    train = train if distinct else train.select(USER, ITEM).distinct()
+    return list_metrics(with_lists(lists, pairs), list(lists), train, items, ks, bootstrap, seed)
+
+
+def list_metrics(
+    rows: DataFrame,
+    names: Sequence[str],
+    train: DataFrame,
+    items: DataFrame | None,
+    ks: Sequence[int],
+    bootstrap: int,
+    seed: int,
+) -> list[MetricValue]:
+    """The metrics of :func:`ranking_metrics` of lists that are beside their users' held-out items already.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of :func:`~recsys_spark.evaluation.hits.with_lists`.
+    names : sequence of str
+        The models' names, in the order of the lists.
+    train : DataFrame
+        ``user``, ``item``: what the models were fitted on, each pair once.
+    items, ks, bootstrap, seed
+        As :func:`ranking_metrics` has them.
+    """
+    ks = sorted(set(ks))
+    catalogue = _catalogue(train, items)
+    shared = rows.sparkSession.sparkContext.broadcast(catalogue)
+    keyed = rows.select(
         F.xxhash64("id").alias("key"), "relevant", *(f"list{index}" for index in range(len(names)))
     )
     shape = (len(names), ks, bootstrap, len(catalogue.ids))
-    totals = rows.mapInArrow(_reducing(shared, len(names), ks, bootstrap, seed), "totals binary")
+    totals = keyed.mapInArrow(_reducing(shared, len(names), ks, bootstrap, seed), "totals binary")
     merged = totals.repartition(1).mapInArrow(_merging(shape), "totals binary").first()
     shared.unpersist()
     zero = _Totals.zero(*shape)
-    return (zero if merged is None else _Totals.from_bytes(bytes(merged["totals"]), zero)).metrics(names, ks)
+    found = zero if merged is None else _Totals.from_bytes(bytes(merged["totals"]), zero)
+    return found.metrics(list(names), ks)
 
 
 def _catalogue(train: DataFrame, items: DataFrame | None) -> _Catalogue:

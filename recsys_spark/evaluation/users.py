@@ -2,56 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from recsys_spark.evaluation.hits import hits_at_ranks, with_lists
+from recsys_spark.evaluation.hits import hits_at_ranks
 from recsys_spark.kernels.metrics import ACCURACY
 from recsys_spark.schema import USER
 
 
-def user_metrics(lists: Mapping[str, DataFrame], relevant: DataFrame, k: int) -> DataFrame:
+def user_metrics(rows: DataFrame, names: Sequence[str], k: int) -> DataFrame:
     """Accuracy of each user's list of each model.
 
     Parameters
     ----------
-    lists : mapping of DataFrame
-        Model name → ``id`` (user) and ``recommendations``, best first, at least ``k`` long where possible.
-    relevant : DataFrame
-        ``user``, ``item``: held-out pairs, with ids of the type of the lists.
+    rows : DataFrame
+        Of :func:`~recsys_spark.evaluation.hits.with_lists`.
+    names : sequence of str
+        The models' names, in the order of the lists.
     k : int
         Cut-off, at least 1.
 
     Returns
     -------
     DataFrame
-        One row per (model, user) for every user of ``relevant``: ``model``, ``user``, and a double for each
-        of :data:`recsys_spark.kernels.metrics.ACCURACY`. A user without a list has zeros. One shuffle for
-        each frame.
-
-    Raises
-    ------
-    ModelError
-        Ids are texts in one frame and numbers in another.
+        One row per (model, user): ``model``, ``user``, and a double for each of
+        :data:`recsys_spark.kernels.metrics.ACCURACY`. A user without a list has zeros.
 
     Examples
     --------
+    >>> from recsys_spark.evaluation.hits import with_lists
     >>> from recsys_spark.evaluation.users import user_metrics
     >>> relevant = spark.createDataFrame([("ann", "jam"), ("bob", "tea")], "user string, item string")
     >>> schema = "id string, recommendations array<struct<item:string,score:float>>"
     >>> lists = spark.createDataFrame([("ann", [("rusk", 2.0), ("jam", 1.0)])], schema)  # bob has no list
-    >>> rows = user_metrics({"mine": lists}, relevant, k=2).orderBy("user").collect()
-    >>> [(row.user, row.hit_rate, row.mrr) for row in rows]
+    >>> rows = with_lists({"mine": lists}, relevant)
+    >>> found = user_metrics(rows, ["mine"], k=2).orderBy("user").collect()
+    >>> [(row.user, row.hit_rate, row.mrr) for row in found]
     [('ann', 1.0, 0.5), ('bob', 0.0, 0.0)]
     """
-    rows = with_lists(lists, relevant)
-    fields = [T.StructField("model", T.StringType()), T.StructField(USER, relevant.schema[USER].dataType)]
+    fields = [T.StructField("model", T.StringType()), T.StructField(USER, rows.schema["id"].dataType)]
     fields += [T.StructField(name, T.DoubleType()) for name in ACCURACY]
-    return rows.mapInArrow(_measuring(list(lists), k), T.StructType(fields))
+    return rows.mapInArrow(_measuring(list(names), k), T.StructType(fields))
 
 
 def _measuring(names: Sequence[str], k: int) -> Any:

@@ -13,7 +13,8 @@ from pyspark.sql import functions as F
 from recsys_spark.console import progress_line
 from recsys_spark.data.split import TEST, TRAIN, VALIDATION
 from recsys_spark.errors import ModelError
-from recsys_spark.evaluation.ranking import MetricValue, ranking_metrics
+from recsys_spark.evaluation.hits import with_lists
+from recsys_spark.evaluation.ranking import MetricValue, list_metrics
 from recsys_spark.evaluation.rating import rating_metrics
 from recsys_spark.evaluation.segments import AGE, FIT, SEGMENTS, age_band, with_activity
 from recsys_spark.evaluation.users import user_metrics
@@ -34,7 +35,7 @@ from recsys_spark.pipeline.metrics import MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import Folded, ListMaker, folded, kept_fit
 from recsys_spark.pipeline.train import fit, save
-from recsys_spark.recommend.top_n import RECOMMENDATIONS, ListRequest
+from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.schema import ITEM, RATING, USER
 
 SERVED = "served"
@@ -74,12 +75,12 @@ def evaluate(night: Night) -> None:
         else:
             candidates[kept.model] = folded(night, record, kept, COMPARISON, night.known_before(TEST))
         popular: Any = candidates.get(POPULAR) or fit(night, record, POPULAR, night.part(TRAIN))
-        with _lists(night, candidates, popular, VALIDATION) as lists:
-            chosen = _ranking(night, record, lists, VALIDATION)
+        chosen = _accuracy(night, candidates, popular)
         champion, value = champion_of(chosen, wanted, list(candidates))
-        with _lists(night, {**candidates, **_others(night, record, popular)}, popular, TEST) as lists:
-            judged = _ranking(night, record, lists, TEST) + _rating(night, candidates)
-            segments = _by_user(night, record, lists, candidates[champion])
+        compared_models = {**candidates, **_others(night, record, popular)}
+        with _lists(night, compared_models, popular, TEST) as lists:
+            judged = _ranking(night, record, lists, list(compared_models)) + _rating(night, candidates)
+            segments = _by_user(night, record, lists, list(compared_models), candidates[champion])
         metrics = [MetricRow(VALIDATION, m) for m in chosen] + [MetricRow(TEST, m) for m in judged] + segments
         record.versions_written["metrics"] = write_metrics(night, metrics)
         record.counts["metrics"] = len(metrics)
@@ -160,69 +161,57 @@ def _relevant(night: Night, part: str) -> DataFrame:
 @contextmanager
 def _lists(
     night: Night, models: Mapping[str, ListMaker], popular: ListMaker, part: str
-) -> Iterator[dict[str, DataFrame]]:
-    """Lists of the users of a held-out part, kept while they are measured."""
-    n = max(night.config.evaluate.cutoffs)
+) -> Iterator[DataFrame]:
+    """Held-out items of a part's users beside the models' lists, filled up; kept while they are measured."""
     with ExitStack() as kept:
 
         def keep(frame: DataFrame) -> DataFrame:
             kept.callback(frame.persist().unpersist)
             return frame
 
-        users = keep(_relevant(night, part).select(USER).distinct())
-        seen = night.seen(night.known_before(part))
-        request = ListRequest(n, seen, block_sizes=night.config.recommend.block_sizes)
+        relevant = _relevant(night, part).select(USER, ITEM)
+        users = keep(relevant.select(USER).distinct())
+        seen, sizes = night.seen(night.known_before(part)), night.config.recommend.block_sizes
+        request = ListRequest(max(night.config.evaluate.cutoffs), seen, block_sizes=sizes)
         filling = keep(popular.recommend_lists(users, request))
-        lists = {}
-        for name, model in models.items():
-            own = filling if model is popular else model.recommend_lists(users, request)
-            lists[name] = filling if model is popular else keep(filled(own, filling, n))
-        yield lists
+        lists = {
+            name: filling if model is popular else model.recommend_lists(users, request)
+            for name, model in models.items()
+        }
+        yield keep(with_lists(lists, relevant, filling))
 
 
-def filled(lists: DataFrame, filling: DataFrame, n: int) -> DataFrame:
-    """Lists that are shorter than ``n``, or missing, filled up.
-
-    Parameters
-    ----------
-    lists, filling : DataFrame
-        One row per user: ``id`` and ``recommendations``, best first.
-    n : int
-        Length of the lists.
-
-    Returns
-    -------
-    DataFrame
-        One row per user of either: ``id`` and ``recommendations``, at most ``n`` long, no item twice.
-    """
-    own, more = F.col(RECOMMENDATIONS), F.col("_more")
-    new = F.filter(more, lambda entry: ~F.array_contains(own[ITEM], entry[ITEM]))
-    whole = F.when(own.isNull(), more).when(more.isNull(), own).otherwise(F.concat(own, new))
-    both = lists.select("id", own).join(filling.select("id", own.alias("_more")), "id", "full")
-    return both.select("id", F.slice(whole, 1, n).alias(RECOMMENDATIONS))
+def _accuracy(night: Night, models: Mapping[str, ListMaker], popular: ListMaker) -> list[MetricValue]:
+    """Accuracy on the validation part, which is all that the choice needs."""
+    k = int(night.config.evaluate.champion_metric.split("@")[1])
+    with _lists(night, models, popular, VALIDATION) as lists:
+        means = [F.avg(name).alias(name) for name in ACCURACY]
+        rows = user_metrics(lists, list(models), k).groupBy("model").agg(F.count("*").alias("users"), *means)
+        return [
+            MetricValue(row["model"], name, k, row[name], None, None, row["users"])
+            for row in rows.collect()
+            for name in ACCURACY
+        ]
 
 
-def _ranking(
-    night: Night, record: StepRecord, lists: Mapping[str, DataFrame], part: str
-) -> list[MetricValue]:
+def _ranking(night: Night, record: StepRecord, lists: DataFrame, names: list[str]) -> list[MetricValue]:
+    """All metrics on the test part."""
     settings, lake, items = night.config.evaluate, night.lake, None
     if lake.exists("items"):
         version = record.versions_read.setdefault("items", lake.version("items"))
         items = lake.read("items", version)
         items = items if "genres" in items.columns else None
-    measured = settings.cutoffs, settings.bootstrap, night.config.seed
     # a pair is known once: ``ratings`` has one row of each
-    known = night.known_before(part)
-    return ranking_metrics(lists, _relevant(night, part), known, items, *measured, distinct=True)
+    known = night.known_before(TEST).select(USER, ITEM)
+    return list_metrics(lists, names, known, items, settings.cutoffs, settings.bootstrap, night.config.seed)
 
 
 def _by_user(
-    night: Night, record: StepRecord, lists: Mapping[str, DataFrame], champion: ListMaker
+    night: Night, record: StepRecord, lists: DataFrame, names: list[str], champion: ListMaker
 ) -> list[MetricRow]:
     """Write each user's metrics, and return their means by segment."""
-    relevant = _relevant(night, TEST)
     k = int(night.config.evaluate.champion_metric.split("@")[1])
-    users = with_activity(relevant.select(USER).distinct(), night.known_before(TEST))
+    users = with_activity(lists.select(F.col("id").alias(USER)), night.known_before(TEST))
     ages = _ages(night, record)
     users = (
         users.withColumn(AGE, F.lit(None).cast("string")) if ages is None else users.join(ages, USER, "left")
@@ -230,8 +219,8 @@ def _by_user(
     users = _with_fit(users, champion)
     night.lake.create("user_metrics", *night.config.ingest.id_types)
     of_run = {"run_id": F.lit(night.run_id), "run_date": F.lit(night.run_date), "k": F.lit(k)}
-    rows = user_metrics(lists, relevant, k).join(users, USER).withColumns(of_run)
-    where, count = f"run_date = '{night.run_date}'", users.count() * len(lists)
+    rows = user_metrics(lists, names, k).join(users, USER).withColumns(of_run)
+    where, count = f"run_date = '{night.run_date}'", lists.count() * len(names)
     version = night.lake.replace("user_metrics", rows, where, count)
     record.versions_written["user_metrics"] = version
     record.counts["user_metrics"] = count

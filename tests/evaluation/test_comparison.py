@@ -8,6 +8,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from recsys_spark.evaluation.comparison import list_overlap, list_statistics, paired_bootstrap, score_drift
+from recsys_spark.evaluation.hits import with_lists
 from recsys_spark.evaluation.segments import age_band, with_activity
 from recsys_spark.evaluation.users import user_metrics
 
@@ -111,7 +112,9 @@ def test_metrics_of_each_user_worked_by_hand(spark):
     relevant = spark.createDataFrame(
         [("ann", 5), ("ann", 7), ("bob", 9), ("cid", 1)], "user string, item int"
     )
-    rows = user_metrics({"mine": mine, "none": mine.limit(0)}, relevant, 3).collect()
+    rows = user_metrics(
+        with_lists({"mine": mine, "none": mine.limit(0)}, relevant), ["mine", "none"], 3
+    ).collect()
     found = {(row["model"], row["user"]): row for row in rows}
     assert set(found) == {(m, u) for m in ("mine", "none") for u in ("ann", "bob", "cid")}
     ann = found["mine", "ann"]  # of 5 and 7 the first, at rank 2; 7 is at rank 4
