@@ -163,8 +163,14 @@ def list_metrics(
         The models' names, in the order of the lists.
     train : DataFrame
         ``user``, ``item``: what the models were fitted on, each pair once.
-    items, ks, bootstrap, seed
-        As :func:`ranking_metrics` has them.
+    items : DataFrame or None
+        ``item``, ``genres``, for diversity.
+    ks : sequence of int
+        Cut-offs.
+    bootstrap : int
+        Resamplings; 0 for no intervals.
+    seed : int
+        Of the bootstrap.
     """
     ks = sorted(set(ks))
     catalogue = _catalogue(train, items)
