@@ -5,7 +5,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-INIT = Path(__file__).with_name("recsys_spark") / "__init__.py"
+REVISION = Path(__file__).with_name("recsys_spark") / "revision.py"
 INDEX = ["usearch>=2.16"]  # approximate nearest neighbours, for lists from very large catalogues
 TEST = [
     "pytest>=8",
@@ -35,7 +35,7 @@ DOCS = [
 
 setup(
     name="recsys-spark",
-    version=re.search(r'__version__ = "(.+)"', INIT.read_text(encoding="utf-8"))[1],
+    version=re.search(r'__version__ = "(.+)"', REVISION.read_text(encoding="utf-8"))[1],
     description="Nightly recommendations on Spark and Delta Lake: ratings in, evaluated top-N tables out",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from recsys_spark.revision import __version__
+
 if TYPE_CHECKING:
     from recsys_spark.models import (
         ALS,
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     )
     from recsys_spark.sampling import NegativeSampler
     from recsys_spark.session import get_session
-
-__version__ = "0.1.0"
 
 _MODELS = "recsys_spark.models"
 _HOMES = {

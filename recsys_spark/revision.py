@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from recsys_spark import __version__
+__version__ = "0.1.0"
 
 
 @cache

@@ -92,8 +92,9 @@ class Check:
 
 
 def gate(night: Night) -> None:
-    """Check whether this date's lists may be served: reads user_metrics, recommendations and
-    current_recommendations, writes metrics.
+    """Check whether lists may be served: reads user_metrics and recommendations, writes metrics.
+
+    The lists are compared with those in ``current_recommendations``.
 
     Parameters
     ----------

@@ -25,8 +25,7 @@ SERVED, MADE_BY = "served", "made_by"
 
 
 def publish(night: Night, reason: str | None = None) -> None:
-    """Make this date's lists the ones that readers see: reads recommendations, writes
-    current_recommendations and models.
+    """Serve this date's lists: reads recommendations, writes current_recommendations and models.
 
     The table is replaced in one commit: a reader sees all of the old lists or all of the new ones.
 
