@@ -51,7 +51,7 @@ def evaluate(night: Night) -> None:
     """Choose the champion, and judge it: reads ratings, users, items and models, writes metrics and models.
 
     It is chosen on the validation part, and judged on the test part beside what is served and the baseline,
-    user by user in ``user_metrics``. Lists are compared as they would be served: filled up with popular items.
+    user by user in ``user_metrics``. Lists are compared as they would be served: filled with popular items.
 
     Parameters
     ----------
