@@ -23,6 +23,9 @@ from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.night import Night
 
 COMPARISON, SERVING, FALLBACK, BASELINE = "comparison", "serving", "fallback", "baseline"
+POPULAR = "popularity"
+"""Name of the model that fills lists up, and that others are measured by."""
+
 PATHS = "paths"
 """Detail of the ledger: paths of the models that made a date's lists, as JSON, by their purpose."""
 

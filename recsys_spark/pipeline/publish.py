@@ -69,7 +69,7 @@ def rollback(spark: SparkSession, config: Config, to: date | None = None) -> Non
     Raises
     ------
     LakeError
-        Nothing was served before, or ``to`` has never been published.
+        Nothing was served before, ``to`` has never been published, or another run of that date is going on.
     PublishError
         The lists of that date were made again after they had been published.
     """
@@ -84,7 +84,7 @@ def rollback(spark: SparkSession, config: Config, to: date | None = None) -> Non
         known = ", ".join(sorted({row["details"][SERVED] for row in switches})) or "none"
         raise LakeError(f"{to} has never been published; published dates: {known}")
     night = Night(spark, config, to)
-    with night.step("rollback") as record:
+    with night.alone(), night.step("rollback") as record:
         made_by = night.ledger.last_done("recommend")["run_id"]
         if made_by != of_date[-1]["details"][MADE_BY]:
             raise PublishError(

@@ -15,14 +15,21 @@ from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError, PublishError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
-from recsys_spark.pipeline.fitted import COMPARISON, FALLBACK, PATHS, SERVING, compared, load, record_models
+from recsys_spark.pipeline.fitted import (
+    COMPARISON,
+    FALLBACK,
+    PATHS,
+    POPULAR,
+    SERVING,
+    compared,
+    load,
+    record_models,
+)
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
 from recsys_spark.pipeline.train import fit_and_save
 from recsys_spark.recommend.top_n import ListRequest, explode_lists
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
-
-POPULAR = "popularity"
 
 
 def recommend(night: Night) -> None:

@@ -17,9 +17,9 @@ from recsys_spark.errors import LakeError, PublishError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.models.base import RecommenderModel
-from recsys_spark.pipeline.fitted import COMPARISON, PATHS, SERVING, load
+from recsys_spark.pipeline.fitted import COMPARISON, PATHS, POPULAR, SERVING, load
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.recommend import POPULAR, make_lists
+from recsys_spark.pipeline.recommend import make_lists
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
 from recsys_spark.pipeline.train import fit
 from recsys_spark.revision import code_version

@@ -11,6 +11,7 @@ from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.pipeline.evaluate import evaluate
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.publish import rollback
+from recsys_spark.pipeline.resume import input_of
 from recsys_spark.pipeline.served import served_lists
 from recsys_spark.pipeline.show import show_runs
 from recsys_spark.pipeline.split import split
@@ -129,3 +130,14 @@ def test_a_night_that_is_being_run_is_not_run_twice(shop):
     with other, pytest.raises(LakeError, match="2024-06-30 is being run by run the other"):
         run_night(night)
     assert not night.lake.exists("runs")
+
+
+def test_a_delta_table_that_has_changed_is_another_input(shop, spark):
+    path = str(shop.folder / "source")
+    rows = spark.createDataFrame([("a", "x", 3.0)], "user string, item string, rating double")
+    rows.write.format("delta").save(path)
+    shop.tree["ingest"] = {"source": {"format": "delta", "path": path, "columns": {"rating": "rating"}}}
+    before = input_of(spark, shop.night().config)
+    assert input_of(spark, shop.night().config) == before
+    rows.write.format("delta").mode("append").save(path)
+    assert input_of(spark, shop.night().config) != before

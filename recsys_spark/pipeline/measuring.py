@@ -1,0 +1,182 @@
+"""Measuring models' lists on the held-out parts, as they would be served: filled up with popular items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.data.split import TEST, VALIDATION
+from recsys_spark.evaluation.hits import with_lists
+from recsys_spark.evaluation.ranking import MetricValue, list_metrics
+from recsys_spark.evaluation.rating import rating_metrics
+from recsys_spark.evaluation.segments import AGE, FIT, SEGMENTS, age_band, with_activity
+from recsys_spark.evaluation.users import user_metrics
+from recsys_spark.kernels.metrics import ACCURACY
+from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.models.base import RecommenderModel
+from recsys_spark.pipeline.metrics import MetricRow
+from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.refit import Folded, ListMaker
+from recsys_spark.recommend.top_n import ListRequest
+from recsys_spark.schema import ITEM, RATING, USER
+
+
+def accuracy_on_validation(
+    night: Night, models: Mapping[str, ListMaker], popular: ListMaker
+) -> list[MetricValue]:
+    """Accuracy on the validation part, which is all that the choice of a champion needs.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    models : mapping of str to ListMaker
+        What is compared, by name.
+    popular : ListMaker
+        What fills lists up.
+    """
+    k = int(night.config.evaluate.champion_metric.split("@")[1])
+    with _lists(night, models, popular, VALIDATION) as lists:
+        means = [F.avg(name).alias(name) for name in ACCURACY]
+        rows = user_metrics(lists, list(models), k).groupBy("model").agg(F.count("*").alias("users"), *means)
+        return [
+            MetricValue(row["model"], name, k, row[name], None, None, row["users"])
+            for row in rows.collect()
+            for name in ACCURACY
+        ]
+
+
+def judge_on_test(
+    night: Night, record: StepRecord, models: Mapping[str, ListMaker], popular: ListMaker
+) -> tuple[list[MetricValue], list[MetricRow]]:
+    """All metrics on the test part, those of each user in ``user_metrics``, and those of each segment.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    record : StepRecord
+        What the step says of itself; versions and counts are added.
+    models : mapping of str to ListMaker
+        What is judged, by name.
+    popular : ListMaker
+        What fills lists up.
+    """
+    with _lists(night, models, popular, TEST) as lists:
+        judged = _ranking(night, record, lists, list(models)) + _rating(night, models)
+        return judged, _by_user(night, record, lists, models)
+
+
+def _relevant(night: Night, part: str) -> DataFrame:
+    """The held-out rows that a list should have."""
+    least, rows = night.config.evaluate.min_rating, night.part(part)
+    return rows if least is None else rows.where(F.col(RATING) >= least)
+
+
+@contextmanager
+def _lists(
+    night: Night, models: Mapping[str, ListMaker], popular: ListMaker, part: str
+) -> Iterator[DataFrame]:
+    """Held-out items of a part's users beside the models' lists, filled up; kept while they are measured."""
+    with ExitStack() as kept:
+
+        def keep(frame: DataFrame) -> DataFrame:
+            kept.callback(frame.persist().unpersist)
+            return frame
+
+        relevant = _relevant(night, part).select(USER, ITEM)
+        users = keep(relevant.select(USER).distinct())
+        seen, sizes = night.seen(night.known_before(part)), night.config.recommend.block_sizes
+        request = ListRequest(max(night.config.evaluate.cutoffs), seen, block_sizes=sizes)
+        filling = keep(popular.recommend_lists(users, request))
+        lists = {
+            name: filling if model is popular else model.recommend_lists(users, request)
+            for name, model in models.items()
+        }
+        yield keep(with_lists(lists, relevant, filling))
+
+
+def _ranking(night: Night, record: StepRecord, lists: DataFrame, names: list[str]) -> list[MetricValue]:
+    """All metrics on the test part."""
+    settings, lake, items = night.config.evaluate, night.lake, None
+    if lake.exists("items"):
+        version = record.versions_read.setdefault("items", lake.version("items"))
+        items = lake.read("items", version)
+        items = items if "genres" in items.columns else None
+    # a pair is known once: ``ratings`` has one row of each
+    known = night.known_before(TEST).select(USER, ITEM)
+    return list_metrics(lists, names, known, items, settings.cutoffs, settings.bootstrap, night.config.seed)
+
+
+def _by_user(
+    night: Night, record: StepRecord, lists: DataFrame, models: Mapping[str, ListMaker]
+) -> list[MetricRow]:
+    """Write each user's metrics, and return their means by segment."""
+    k = int(night.config.evaluate.champion_metric.split("@")[1])
+    users = with_activity(lists.select(F.col("id").alias(USER)), night.known_before(TEST))
+    ages = _ages(night, record)
+    users = (
+        users.withColumn(AGE, F.lit(None).cast("string")) if ages is None else users.join(ages, USER, "left")
+    )
+    users = _with_fit(users, models)
+    night.lake.create("user_metrics", *night.config.ingest.id_types)
+    of_run = {"run_id": F.lit(night.run_id), "run_date": F.lit(night.run_date), "k": F.lit(k)}
+    rows = user_metrics(lists, list(models), k).join(users, USER).withColumns(of_run)
+    where, count = f"run_date = '{night.run_date}'", lists.count() * len(models)
+    version = night.lake.replace("user_metrics", rows, where, count)
+    record.versions_written["user_metrics"] = version
+    record.counts["user_metrics"] = count
+    written = night.lake.read("user_metrics", version).where(F.col("run_date") == F.lit(night.run_date))
+    labels = F.array(*(F.concat(F.lit(f"{column}="), column) for column in SEGMENTS))
+    segments = written.withColumn("segment", F.explode(F.array_compact(labels)))
+    means = [F.avg(name).alias(name) for name in ACCURACY]
+    found = segments.groupBy("model", "segment").agg(F.count("*").alias("users"), *means)
+    return [
+        MetricRow(
+            TEST, MetricValue(row["model"], name, k, row[name], None, None, row["users"]), row["segment"]
+        )
+        for row in found.orderBy("model", "segment").collect()
+        for name in ACCURACY
+    ]
+
+
+def _ages(night: Night, record: StepRecord) -> DataFrame | None:
+    """``user`` and band of age, where the users have ages."""
+    if not night.lake.exists("users"):
+        return None
+    version = record.versions_read.setdefault("users", night.lake.version("users"))
+    users = night.lake.read("users", version)
+    if AGE not in users.columns or users.schema[AGE].dataType.typeName() not in ("integer", "long", "double"):
+        return None
+    return users.select(USER, age_band(F.col(AGE)).alias(AGE))
+
+
+def _with_fit(users: DataFrame, models: Mapping[str, ListMaker]) -> DataFrame:
+    """Users with how the night's model knows them, where it was kept from an earlier night."""
+    for model in models.values():
+        if isinstance(model, Folded):
+            changed = model.users.withColumn(FIT, F.lit("folded_in"))
+            return users.join(changed, USER, "left").fillna("kept", [FIT])
+    return users.withColumn(FIT, F.lit(None).cast("string"))
+
+
+def _rating(night: Night, models: Mapping[str, ListMaker]) -> list[MetricValue]:
+    """Errors of the models that predict ratings. With folded-in users there is no prediction to compare."""
+    if night.config.split.method == "holdout_users":
+        return []
+    predicting = {
+        name: model
+        for name, model in models.items()
+        if isinstance(model, RecommenderModel)
+        and name in night.config.models
+        and night.estimator(name).predicts_ratings
+    }
+    # rows that a model would drop are to be counted
+    for name, model in predicting.items():
+        if model.getOrDefault("coldStartStrategy") == "drop":
+            predicting[name] = model.copy({model.getParam("coldStartStrategy"): "nan"})
+    test = night.part(TEST)
+    return rating_metrics({name: model.transform(test) for name, model in predicting.items()})
