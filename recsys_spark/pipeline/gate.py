@@ -24,7 +24,7 @@ from recsys_spark.pipeline.evaluate import COMPARED_WITH, SERVED
 from recsys_spark.pipeline.fitted import BASELINE
 from recsys_spark.pipeline.metrics import LISTS, MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.served import served_date
+from recsys_spark.pipeline.served import rows_expected, served_date
 from recsys_spark.schema import USER
 
 VERDICT, FAILED, OPEN, CLOSED = "gate", "failed", "open", "closed"
@@ -219,7 +219,7 @@ def _lists(night: Night, record: StepRecord) -> list[Check]:
     now, *before = list_statistics([ours] if theirs is None else [ours, theirs], champion)
     uncovered = 1 - made["lists"] / max(made["users"], 1)
     fallback = made["fallback_rows"] / max(made["rows"], 1)
-    missing, rows = "the number of rows that were made and are not there", made["rows"] - now.rows
+    missing, rows = "the number of rows that were made and are not there", rows_expected(night) - now.rows
     found = [
         _check("rows_missing", missing, rows, 0),
         _check("uncovered_share", "the share of users without a list", uncovered, settings.max_uncovered),

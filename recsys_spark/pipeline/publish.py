@@ -17,7 +17,7 @@ from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.pipeline.fitted import PATHS, promote
 from recsys_spark.pipeline.gate import require_open
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.served import served_date, served_lists
+from recsys_spark.pipeline.served import rows_expected, served_date, served_lists
 from recsys_spark.schema import RANK
 
 SERVED, MADE_BY = "served", "made_by"
@@ -154,10 +154,7 @@ def _serve(night: Night, record: StepRecord) -> None:
     version = lake.version("recommendations")
     lists = lake.read("recommendations", version).where(F.col("run_date") == F.lit(night.run_date))
     totals: Any = lists.agg(F.count("*").alias("rows"), F.count_if(F.col(RANK) == 1).alias("lists")).first()
-    rows, checked = totals["rows"], done["counts"]["rows"]
-    for forgotten in night.ledger.rows_done("forget"):
-        if forgotten["started"] > done["started"]:
-            checked -= forgotten["counts"]["rows"]
+    rows, checked = totals["rows"], rows_expected(night)
     if rows != checked:
         raise PublishError(
             f"recommendations has {rows:,} rows of {night.run_date}, and {checked:,} were checked: run the "

@@ -86,3 +86,22 @@ def left_out_for_later(night: Night) -> bool:
             "serves these"
         )
     return later is not None
+
+
+def rows_expected(night: Night) -> int:
+    """How many rows this date has in ``recommendations``: those that were checked, without those of people
+    who have been forgotten since.
+
+    Parameters
+    ----------
+    night : Night
+        The run.
+
+    Raises
+    ------
+    LakeError
+        The recommend step has not been done for this date.
+    """
+    made = night.ledger.last_done("recommend")
+    later = [row for row in night.ledger.rows_done("forget") if row["started"] > made["started"]]
+    return int(made["counts"]["rows"] - sum(row["counts"]["rows"] for row in later))

@@ -13,6 +13,7 @@ from recsys_spark.errors import GateError, LakeError
 from recsys_spark.kernels.metrics import ACCURACY
 from recsys_spark.pipeline.evaluate import COMPARED_WITH
 from recsys_spark.pipeline.fitted import PATHS
+from recsys_spark.pipeline.forget import forget
 from recsys_spark.pipeline.gate import gate
 from recsys_spark.pipeline.publish import publish, switch_now
 from recsys_spark.pipeline.show import show_current
@@ -214,6 +215,17 @@ def test_rows_that_are_gone_since_they_were_made_close_the_gate(shop):
     night.lake.delete("recommendations", (F.col("run_date") == F.lit(NEXT)) & (F.col("user") == "u3"))
     with pytest.raises(GateError, match="the number of rows that were made and are not there is 3"):
         gate(night)
+
+
+def test_rows_of_forgotten_people_are_not_missing(shop, spark):
+    night = shop.night(NEXT)
+    evaluated(night, GOOD)
+    recommended(night, LISTS)
+    forget(spark, night.config, {"u9"}, NEXT)
+    gate(shop.night(NEXT))
+    publish(shop.night(NEXT))
+    assert shop.night().lake.read("current_recommendations").count() == 27
+    publish(shop.night(DAY), "as it was")
 
 
 def test_lists_that_were_made_again_need_the_gate_again(shop):
