@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
@@ -153,48 +154,41 @@ def require_open(night: Night) -> None:
 
 def _quality(night: Night, champion: str) -> list[Check]:
     """The champion on the test part, beside what is served and the baseline."""
-    settings, evaluated = night.config.gate, night.ledger.last_done("evaluate")
-    of_run = (F.col("run_date") == F.lit(night.run_date)) & (F.col("run_id") == evaluated["run_id"])
-    rows = night.lake.read("user_metrics").where(of_run)
-    metric, k = night.config.evaluate.champion_metric.split("@")
-    others = [SERVED, BASELINE] if COMPARED_WITH in evaluated["details"] else [BASELINE]
-    by_user = rows.groupBy(USER, *SEGMENTS).pivot("model", [champion, *others]).agg(F.first(metric))
-    losses = {name: F.col(f"`{name}`") - F.col(f"`{champion}`") for name in others}
-    users = by_user.select(
-        USER,
-        *SEGMENTS,
-        *(loss.alias(f"loss to {name}") for name, loss in losses.items()),
-        *(F.col(f"`{name}`") for name in others),
-    )
-    columns = [f"loss to {name}" for name in others] + others
-    found = paired_bootstrap(users, columns, SEGMENTS, settings.bootstrap, night.config.seed)
-    of_segment = {(one.column, one.segment): one for one in found}
+    evaluated = night.ledger.last_done("evaluate")
+    against = {BASELINE: "popular items"}
+    if COMPARED_WITH in evaluated["details"]:
+        against = {SERVED: evaluated["details"][COMPARED_WITH], **against}
+    users = _losses(night, evaluated["run_id"], champion, list(against))
+    columns = [name for other in against for name in (f"loss to {other}", other)]
+    found = paired_bootstrap(users, columns, SEGMENTS, night.config.gate.bootstrap, night.config.seed)
+    means = {(one.column, one.segment): one.mean for one in found}
     checks = []
-    for name in others:
-        for segment in sorted({one.segment for one in found}, key=lambda name: (name != EVERYONE, name)):
-            loss, mean = of_segment[f"loss to {name}", segment], of_segment[name, segment].mean
-            margin = _margin(night, name, loss)
-            if margin is None:
-                continue
-            low, high = loss.interval(0.95 if segment == EVERYONE else SEGMENT_CONFIDENCE)
-            against = evaluated["details"][COMPARED_WITH] if name == SERVED else "popular items"
-            what = f"the loss of {champion} in {metric}@{k} against {against}"
-            threshold = margin * mean
-            checks.append(
-                Check(
-                    f"loss_to_{name}",
-                    what,
-                    loss.mean,
-                    threshold,
-                    TEST,
-                    segment,
-                    low,
-                    high,
-                    int(k),
-                    loss.users,
-                )
-            )
+    for other, described in against.items():
+        what = f"the loss of {champion} in {night.config.evaluate.champion_metric} against {described}"
+        for loss in found:
+            margin = _margin(night, other, loss)
+            if loss.column == f"loss to {other}" and margin is not None:
+                threshold = margin * means[other, loss.segment]
+                checks.append(_loss_check(night, f"loss_to_{other}", what, loss, threshold))
     return checks
+
+
+def _losses(night: Night, run_id: str, champion: str, others: list[str]) -> DataFrame:
+    """One row per test user: ``user``, the segments, the champion metric of each of ``others``, and the
+    champion's loss to it, ``loss to <other>``.
+    """
+    metric = night.config.evaluate.champion_metric.split("@")[0]
+    of_run = (F.col("run_date") == F.lit(night.run_date)) & (F.col("run_id") == run_id)
+    rows = night.lake.read("user_metrics").where(of_run)
+    by_user = rows.groupBy(USER, *SEGMENTS).pivot("model", [champion, *others]).agg(F.first(metric))
+    losses = [(F.col(name) - F.col(champion)).alias(f"loss to {name}") for name in others]
+    return by_user.select(USER, *SEGMENTS, *others, *losses)
+
+
+def _loss_check(night: Night, name: str, what: str, loss: Difference, threshold: float) -> Check:
+    low, high = loss.interval(0.95 if loss.segment == EVERYONE else SEGMENT_CONFIDENCE)
+    k = int(night.config.evaluate.champion_metric.split("@")[1])
+    return Check(name, what, loss.mean, threshold, TEST, loss.segment, low, high, k, loss.users)
 
 
 def _margin(night: Night, other: str, loss: Difference) -> float | None:
