@@ -39,6 +39,7 @@ SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "`evaluate`": ("evaluate", sections.Evaluate),
     "`recommend`": ("recommend", sections.Recommend),
     "`recommend.block_sizes`": ("recommend.block_sizes", sections.BlockSizes),
+    "`gate`": ("gate", sections.Gate),
     "`retention`": ("retention", sections.Retention),
 }
 """Heading → prefix of the keys, and the section."""

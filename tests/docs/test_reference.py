@@ -84,7 +84,7 @@ def test_every_key_is_in_the_reference_with_what_it_does(keys):
         ("ingest.max_rejected_fraction", "number", "at least 0, at most 1", "`0.05`"),
         ("ingest.source.text.header", "true or false", "", "`true`"),
         ("ingest.source.items.list_separator", "string", "not empty", r"`\|`"),
-        ("split.test_fraction", "number", "above 0, below 1", "`0.2`"),
+        ("split.test_fraction", "number", "above 0, below 1", "`0.1`"),
         ("evaluate.cutoffs", "list of integers", "not empty, each at least 1", "`[5, 10, 20]`"),
     ],
 )
