@@ -116,7 +116,8 @@ def _drop_models(lake: Lakehouse, config: Config, first: date) -> int:
         and row["purpose"] != BASELINE
     ]
     known = {row["run_id"] for row in rows}
-    still = {row["run_id"] for row in rows if row not in old}
+    old_paths = {row["path"] for row in old}
+    still = {row["run_id"] for row in rows if row["path"] not in old_paths}
     root = absolute_path(config.lake.models_path)
     orphaned_before = datetime.now(UTC) - timedelta(days=1)
     gone = [
@@ -130,5 +131,5 @@ def _drop_models(lake: Lakehouse, config: Config, first: date) -> int:
     for folder in gone:
         remove(lake.spark, folder)
     if old:
-        lake.delete("models", F.col("path").isin(*(row["path"] for row in old)))
+        lake.delete("models", F.col("path").isin(*old_paths))
     return len(gone)

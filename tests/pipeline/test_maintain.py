@@ -140,7 +140,7 @@ def test_the_others_lists_can_still_be_published(forgotten):
 @pytest.mark.slow
 def test_folders_of_a_store_outside_the_lake_are_left_alone(shop, spark, tmp_path):
     shop.tree["lake"]["model_store"] = str(tmp_path / "store")
-    saved(shop.night(), "als")
+    saved(shop.night(), "serving")
     other = tmp_path / "store" / "another lake's"
     other.mkdir()
     aged(other, 2 * 86_400)
