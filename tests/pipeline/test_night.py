@@ -26,7 +26,7 @@ from recsys_spark.pipeline.served import served_lists
 from recsys_spark.pipeline.show import sample_users, show_runs, show_user
 from recsys_spark.pipeline.split import split
 from recsys_spark.pipeline.steps import STEPS, run_night, steps_of
-from recsys_spark.recommend.top_n import ListRequest, explode_lists
+from recsys_spark.recommend.top_n import ListRequest
 from tests.pipeline.shop import DAY, NEXT, Shop
 
 
@@ -128,7 +128,14 @@ def test_rejected_rows_are_kept_once_per_date(twice):
 @pytest.mark.slow
 def test_metrics_name_run_model_and_cutoff(twice):
     rows = twice.night().lake.read("metrics").where(F.col("run_id") == twice.snapshots[0][0]).collect()
-    assert {row["model"] for row in rows} == {"popularity", "als"}
+    measured = {(row["part"], row["model"]) for row in rows if row["verdict"] is None}
+    assert measured == {
+        ("validation", "popularity"),
+        ("validation", "als"),
+        ("test", "popularity"),
+        ("test", "als"),
+        ("test", "baseline"),
+    }
     assert {row["k"] for row in rows if row["metric"] == "ndcg"} == {3}
     assert {row["split"] for row in rows} == {"leave_last"}
 
@@ -210,11 +217,17 @@ def test_step_before_the_one_it_needs_says_what_to_run(shop, step, needs):
 
 
 def test_a_full_dump_is_read_night_by_night(shop):
-    dump = ["a,x,3,2024-06-29", "a,y,3,2024-06-30T23:59:59.999Z", "a,z,3,2024-07-01", "b,z,9,2024-07-01"]
+    dump = [
+        "a,v,3,2024-06-27",
+        "a,w,3,2024-06-28",
+        "a,y,3,2024-06-30T23:59:59.999Z",
+        "a,z,3,2024-07-01",
+        "b,z,9,2024-07-01",
+    ]
     dump.append("a,x,1,2999-01-01")
-    assert shop.ingested(*dump) == {"inserted": 2, "rejected": 2, "later": 1}
-    assert shop.ingested(*dump, day=NEXT) == {"inserted": 1, "unchanged": 2, "rejected": 2}
-    for day, items in ((DAY, {"x", "y"}), (NEXT, {"x", "y", "z"})):
+    assert shop.ingested(*dump) == {"inserted": 3, "rejected": 2, "later": 1}
+    assert shop.ingested(*dump, day=NEXT) == {"inserted": 1, "unchanged": 3, "rejected": 2}
+    for day, items in ((DAY, {"v", "w", "y"}), (NEXT, {"v", "w", "y", "z"})):
         split(shop.night(day))
         night = shop.night(day)
         assert {row["item"] for row in night.ratings().collect()} == items
@@ -305,7 +318,8 @@ def test_holdout_users_needs_models_that_score_new_users(shop):
     with pytest.raises(ConfigError, match=r"split\.method: given 'holdout_users'.*als cannot"):
         shop.night(split={"method": "holdout_users"})
     shop.receive(*CHECKERBOARD)
-    run_night(shop.night(split={"method": "holdout_users", "test_fraction": 0.4}, models=["popularity"]))
+    how = {"method": "holdout_users", "test_fraction": 0.4, "validation_fraction": 0.3}
+    run_night(shop.night(split=how, models=["popularity"]))
     assert {row[0] for row in shop.rows("metrics", "split")} == {"holdout_users"}
 
 
@@ -332,10 +346,12 @@ def test_bad_lists_leave_the_table_as_it_was(shop, monkeypatch):
     run_night(shop.night())
     before = shop.night().lake.version("recommendations")
 
-    def blind(self, users, n, seen=None, **_):
-        return explode_lists(self.recommend_lists(users, ListRequest(n)))
+    masked = PopularityModel.recommend_lists
 
-    monkeypatch.setattr(PopularityModel, "recommend", blind)
+    def blind(self, users, request):
+        return masked(self, users, ListRequest(request.n))
+
+    monkeypatch.setattr(PopularityModel, "recommend_lists", blind)
     with pytest.raises(PublishError, match="hold an item already seen"):
         STEPS["recommend"](shop.night())
     assert shop.night().lake.version("recommendations") == before

@@ -7,7 +7,6 @@ from pyspark.sql import functions as F
 
 from recsys_spark.errors import LakeError, ModelError
 from recsys_spark.lakehouse.locks import Lock
-from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.pipeline.evaluate import evaluate
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.publish import rollback
@@ -77,7 +76,7 @@ def test_after_a_failure_the_night_goes_on_where_it_failed(shop, monkeypatch, sp
         raise ModelError("it broke")
 
     with monkeypatch.context() as patched:
-        patched.setattr(PopularityModel, "recommend", fail)
+        patched.setattr("recsys_spark.pipeline.recommend.check_lists", fail)
         night = shop.night()
         with pytest.raises(ModelError, match="it broke"):
             run_night(night)
