@@ -421,7 +421,7 @@ def test_models_trained_separately_are_evaluated_together(shop):
         STEPS["evaluate"](shop.night())
     STEPS["train"](shop.night(models=["als"]))
     STEPS["evaluate"](shop.night())
-    assert {row[0] for row in shop.rows("metrics", "model")} == {"popularity", "als"}
+    assert {row[0] for row in shop.rows("metrics", "model")} == {"popularity", "als", "baseline"}
 
 
 @pytest.mark.slow
