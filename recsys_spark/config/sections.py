@@ -199,7 +199,7 @@ class Gate(Section):
     """
     max_drift: Limit | None = 1.0
     """Change of the mean score from what is served, in standard deviations of it, where the same model made
-    both.
+    both; not of popularity, whose scores are numbers of users.
     """
 
 

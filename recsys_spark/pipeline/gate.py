@@ -22,7 +22,7 @@ from recsys_spark.evaluation.ranking import MetricValue
 from recsys_spark.evaluation.segments import SEGMENTS
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.evaluate import COMPARED_WITH, SERVED
-from recsys_spark.pipeline.fitted import BASELINE
+from recsys_spark.pipeline.fitted import BASELINE, POPULAR
 from recsys_spark.pipeline.metrics import LISTS, MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.served import rows_expected, served_date
@@ -225,7 +225,9 @@ def _lists(night: Night, record: StepRecord) -> list[Check]:
         what = f"the change of the number of rows {since}, as a fraction,"
         found.append(_check("row_change", what, change, settings.max_row_change))
         what = f"the drift of {champion}'s mean score {since}, in standard deviations,"
-        found.append(_check("score_drift", what, score_drift(now, before[0]), settings.max_drift))
+        # popularity's scores are numbers of users, which grow by themselves
+        drift = None if champion == POPULAR else score_drift(now, before[0])
+        found.append(_check("score_drift", what, drift, settings.max_drift))
         overlap = None if settings.max_churn is None else list_overlap(ours, theirs)
         churn, users = (None, 0) if overlap is None else (1 - overlap[0], overlap[1])
         what = f"what changes in users' lists {since} (1 - rank-biased overlap)"
