@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from deltalake import DeltaTable
 
 from recsys_spark import __version__
 from recsys_spark.cli import app, main
@@ -255,3 +258,28 @@ def test_submitted_session_keeps_what_the_cluster_set(tmp_path):
         "spark.sql.shuffle.partitions 7",
         "spark.sql.extensions io.delta.sql.DeltaSparkSessionExtension",
     ]
+
+
+@pytest.mark.slow
+def test_nights_that_begin_at_one_instant_as_processes(tmp_path):
+    """Two of one date: one is let in. One of another date: it is not in their way."""
+    source = {"format": "synthetic", "ratings": 1_000}
+    tree = {"lake": {"root": "lake"}, "ingest": {"source": source}, "models": ["popularity"]}
+    (tmp_path / "night.yaml").write_text(yaml.safe_dump({**tree, "session": {"memory": "1g", "cores": 1}}))
+    command = [sys.executable, "-c", "from recsys_spark.cli import main; main()", "nightly", "-q"]
+    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(PROJECT)}, "text": True}
+    nights = [
+        subprocess.Popen([*command, "-c", "night.yaml", "-d", day], stderr=subprocess.PIPE, **options)
+        for day in ("2026-01-30", "2026-01-31", "2026-01-31")
+    ]
+    errors = [night.communicate()[1] for night in nights]
+    codes = [night.returncode for night in nights]
+    assert codes[0] == 0, errors[0]
+    assert sorted(codes[1:]) == [0, 1], errors[1:]
+    (refused,) = (error for error, code in zip(errors[1:], codes[1:], strict=True) if code)
+    assert re.search(r"2026-01-31 is being run by run \w+ on \S+, process \d+, since 20\d\d-", refused)
+    lists = DeltaTable(tmp_path / "lake" / "recommendations").to_pandas()
+    assert lists.groupby("run_date").size().nunique() == 1
+    assert {str(day) for day in lists["run_date"]} == {"2026-01-30", "2026-01-31"}
+    served = DeltaTable(tmp_path / "lake" / "current_recommendations").to_pandas()
+    assert {str(day) for day in served["run_date"]} == {"2026-01-31"}

@@ -67,14 +67,15 @@ def evaluate(night: Night) -> None:
         popular: Any = candidates.get(POPULAR) or fit(night, record, POPULAR, night.part(TRAIN))
         # a kept model is the champion already, and knows the validation part
         chosen = [] if kept is not None else accuracy_on_validation(night, candidates, popular)
+        champion = kept.model if kept is not None else champion_of(chosen, wanted, list(candidates))
         models = {**candidates, **_others(night, record, popular)}
         judged, by_segment = judge_on_test(night, record, models, popular)
-        champion, value = champion_of(chosen or judged, wanted, list(candidates))
         metrics = (
             [MetricRow(VALIDATION, m) for m in chosen] + [MetricRow(TEST, m) for m in judged] + by_segment
         )
         record.versions_written["metrics"] = write_metrics(night, metrics)
         record.counts["metrics"] = len(metrics)
+        value = _values(judged, wanted)[champion]
         record.details |= {"champion": champion, "metric": wanted, "value": f"{value:.6f}"}
         if kept is None:
             measured = {VALIDATION: _values(chosen, wanted), TEST: _values(judged, wanted)}
@@ -105,7 +106,7 @@ def _say(champion: str, wanted: str, metrics: list[MetricRow]) -> None:
         progress_line(f"  {new.users:,} test users are folded in: {wanted} = {new.value:.4f} of theirs")
 
 
-def champion_of(metrics: list[MetricValue], wanted: str, order: list[str]) -> tuple[str, float]:
+def champion_of(metrics: list[MetricValue], wanted: str, order: list[str]) -> str:
     """The model with the largest ``wanted`` metric (such as ``ndcg@10``); of equal ones the first in
     ``order``.
 
@@ -124,8 +125,7 @@ def champion_of(metrics: list[MetricValue], wanted: str, order: list[str]) -> tu
         Nothing was measured.
     """
     values = _values(metrics, wanted)
-    champion = max(order, key=lambda name: values[name])
-    return champion, values[champion]
+    return max(order, key=lambda name: values[name])
 
 
 def _values(metrics: list[MetricValue], wanted: str) -> dict[str, float]:
