@@ -211,11 +211,9 @@ def _publish_command() -> Callable[..., None]:
         configure(quiet, log_file)
         night = _night(config, run_date, overrides, reads_inputs=False)
         from recsys_spark.pipeline.publish import publish
-        from recsys_spark.pipeline.served import left_out_for_later
 
         with night.alone():
-            if not (unless_later and left_out_for_later(night)):
-                publish(night, reason)
+            publish(night, reason, unless_later)
 
     command.__doc__ = first_docstring_line("recsys_spark.pipeline.publish", "publish")
     return command

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -13,18 +16,23 @@ from recsys_spark.config import Config
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError, PublishError
 from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.lakehouse.locks import Lock
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.pipeline.fitted import PATHS, promote
 from recsys_spark.pipeline.gate import require_open
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.served import rows_expected, served_date, served_lists
+from recsys_spark.pipeline.served import left_out_for_later, rows_expected, served_date, served_lists
 from recsys_spark.schema import RANK
 
 SERVED, MADE_BY = "served", "made_by"
 """Details of the ledger's rows that switch what is served: the date, and the run that made its lists."""
 
 
-def publish(night: Night, reason: str | None = None) -> None:
+WAIT = 120
+"""Seconds for which a switch waits for another one."""
+
+
+def publish(night: Night, reason: str | None = None, unless_later: bool = False) -> None:
     """Serve this date's lists: reads recommendations, writes current_recommendations and models.
 
     The table is replaced in one commit: a reader sees all of the old lists or all of the new ones.
@@ -35,6 +43,8 @@ def publish(night: Night, reason: str | None = None) -> None:
         The run: session, tables, ledger and pinned data.
     reason : str, optional
         Why the lists are served whatever the gate says; it is recorded.
+    unless_later : bool
+        Do nothing where a later date is served.
 
     Raises
     ------
@@ -47,10 +57,13 @@ def publish(night: Night, reason: str | None = None) -> None:
     """
     if reason is None:
         require_open(night)
-    with night.step("publish") as record:
-        if reason is not None:
-            record.details["forced"] = reason
-        _serve(night, record)
+    with _switching(night):
+        if unless_later and left_out_for_later(night):
+            return
+        with night.step("publish") as record:
+            if reason is not None:
+                record.details["forced"] = reason
+            _serve(night, record)
 
 
 def rollback(spark: SparkSession, config: Config, to: date | None = None) -> None:
@@ -84,7 +97,7 @@ def rollback(spark: SparkSession, config: Config, to: date | None = None) -> Non
         known = ", ".join(sorted({row["details"][SERVED] for row in switches})) or "none"
         raise LakeError(f"{to} has never been published; published dates: {known}")
     night = Night(spark, config, to)
-    with night.alone(), night.step("rollback") as record:
+    with night.alone(), _switching(night), night.step("rollback") as record:
         made_by = night.ledger.last_done("recommend")["run_id"]
         if made_by != of_date[-1]["details"][MADE_BY]:
             raise PublishError(
@@ -146,6 +159,22 @@ def switch_now(lake: Lakehouse) -> dict[str, Any]:
         "run_id": newest["run_id"],
         "replaced": newest["details"].get("replaced"),
     }
+
+
+@contextmanager
+def _switching(night: Night) -> Iterator[None]:
+    """Keep other switches out: what is served does not change between a look at it and the switch."""
+    until = time.monotonic() + WAIT
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(Lock(night.lake, "current_recommendations", night.run_id))
+                break
+            except LakeError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(1)
+        yield
 
 
 def _serve(night: Night, record: StepRecord) -> None:

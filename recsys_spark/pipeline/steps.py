@@ -14,7 +14,7 @@ from recsys_spark.pipeline.publish import is_served, publish
 from recsys_spark.pipeline.recommend import recommend
 from recsys_spark.pipeline.resume import input_of, settings_of, steps_of, why_run
 from recsys_spark.pipeline.sample_negatives import sample_negatives
-from recsys_spark.pipeline.served import later_served, left_out_for_later
+from recsys_spark.pipeline.served import later_served
 from recsys_spark.pipeline.split import split
 from recsys_spark.pipeline.train import train
 
@@ -63,7 +63,9 @@ def run_night(night: Night, first: str | None = None, again: bool = False) -> No
             for name in steps[:at]:
                 night.ledger.last_done(name)
         for name in steps[at:]:
-            if not (name == "publish" and left_out_for_later(night)):
+            if name == "publish":
+                publish(night, unless_later=True)
+            else:
                 STEPS[name](night)
 
 
