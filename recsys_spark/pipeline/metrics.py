@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from recsys_spark.evaluation.comparison import EVERYONE
 from recsys_spark.evaluation.ranking import MetricValue
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.pipeline.night import Night
@@ -33,7 +34,7 @@ class MetricRow:
 
     part: str
     measured: MetricValue
-    segment: str = "all"
+    segment: str = EVERYONE
     threshold: float | None = None
     verdict: str | None = None
 

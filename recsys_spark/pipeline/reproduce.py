@@ -46,7 +46,7 @@ def reproduce(spark: SparkSession, config: Config, run_date: date, to: str | Non
     recommend step read, at the versions that it read, and writes no table.
 
     The settings are those of the ledger; of ``config`` only the lake counts. People who have been forgotten
-    since are left out of the comparison.
+    since get no lists.
 
     Parameters
     ----------
@@ -75,6 +75,7 @@ def reproduce(spark: SparkSession, config: Config, run_date: date, to: str | Non
     with ExitStack() as kept:
         model, fallback = _models(night, row)
         made = make_lists(night, row["details"]["champion"], model, fallback, kept).rows
+        made = _remembered(night.lake, made)
         if to is not None:
             made.write.parquet(to)
         return _compared(night.lake, made, row)
@@ -104,15 +105,19 @@ def _models(night: Night, row: Any) -> tuple[ListMaker, RecommenderModel | None]
     return load({"model": champion, "path": paths[COMPARISON]}), fallback
 
 
+def _remembered(lake: Lakehouse, lists: DataFrame) -> DataFrame:
+    """Lists without those of people who have been forgotten."""
+    if not lake.exists("forgotten"):
+        return lists
+    gone, hashed = lake.read("forgotten").select("user_hash"), forgotten_hash(F.col(USER))
+    return lists.withColumn("user_hash", hashed).join(gone, "user_hash", "left_anti").drop("user_hash")
+
+
 def _compared(lake: Lakehouse, made: DataFrame, row: Any) -> Reproduced:
     columns = [USER, RANK, ITEM, SCORE, "model", "reason"]
     archive = lake.read("recommendations").where(F.col("run_date") == F.lit(row["run_date"]))
     made, archive = made.select(columns).persist(), archive.select(columns).persist()
     try:
-        if lake.exists("forgotten"):
-            gone = lake.read("forgotten").select("user_hash")
-            hashed = forgotten_hash(F.col(USER))
-            made = made.withColumn("user_hash", hashed).join(gone, "user_hash", "left_anti").select(columns)
         rows, differing = archive.count(), made.exceptAll(archive).count() + archive.exceptAll(made).count()
         now = code_version()
         if differing:
