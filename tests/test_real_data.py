@@ -55,8 +55,8 @@ def test_side_tables_are_typed(night):
 
 
 def test_implicit_als_beats_popularity_on_ndcg(night):
-    rows = night.lake.read("metrics").where("metric = 'ndcg' and k = 10").collect()
-    found = {row["model"]: row for row in rows}
+    of_all = "part = 'test' and segment = 'all' and metric = 'ndcg' and k = 10"
+    found = {row["model"]: row for row in night.lake.read("metrics").where(of_all).collect()}
     assert found["als"]["low"] > found["popularity"]["value"]
     assert night.ledger.last_done("evaluate")["details"]["champion"] == "als"
 

@@ -24,6 +24,39 @@ def folders(spark: SparkSession, root: str) -> list[str]:
     return sorted(entry.getPath().toString() for entry in system.listStatus(path) if entry.isDirectory())
 
 
+def file_names(spark: SparkSession, folder: str) -> list[str]:
+    """Names of the files in ``folder``, which exists.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that knows the storage.
+    folder : str
+        Path or URI.
+    """
+    system, path = _located(spark, folder)
+    return [entry.getPath().getName() for entry in system.listStatus(path) if entry.isFile()]
+
+
+def read_text(spark: SparkSession, path: str) -> str:
+    """A whole small file in UTF-8.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that knows the storage.
+    path : str
+        Path or URI.
+    """
+    system, found = _located(spark, path)
+    stream = system.open(found)
+    try:
+        jvm: Any = spark._jvm
+        return bytes(jvm.org.apache.commons.io.IOUtils.toByteArray(stream)).decode()
+    finally:
+        stream.close()
+
+
 def modified(spark: SparkSession, path: str) -> datetime:
     """When a folder was written to last.
 

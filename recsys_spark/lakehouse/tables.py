@@ -22,6 +22,7 @@ from recsys_spark.columns import quoted
 from recsys_spark.config import Lake, Retention
 from recsys_spark.errors import LakeError, summary
 from recsys_spark.lakehouse.conflicts import retried
+from recsys_spark.lakehouse.log import commit_info, newest_version
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.schema import ID_SQL_TYPES, IdType
 from recsys_spark.session import require_delta
@@ -202,6 +203,8 @@ class Lakehouse:
             The table does not exist.
         """
         self._require(name)
+        if self.location.root:
+            return newest_version(self.spark, self._path(name))
         return int(self._delta(name).history(1).collect()[0]["version"])
 
     def read(self, name: str, version: int | None = None) -> DataFrame:
@@ -540,7 +543,9 @@ class Lakehouse:
         return int(version)
 
     def _commit(self, name: str, version: int) -> Any:
-        """The row of the table's history; few others come later."""
+        """What a commit of this session says of itself; in the history few others come later."""
+        if self.location.root:
+            return commit_info(self.spark, self._path(name), version)
         limit = RECENT
         while True:
             rows = self._delta(name).history(limit).collect()

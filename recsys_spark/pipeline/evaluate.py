@@ -146,8 +146,7 @@ def _others(night: Night, record: StepRecord, popular: Any) -> dict[str, Recomme
         frozen = popular.copy()
         frozen.users = frozen.users.limit(0)  # nobody's id is kept for good
         record_models(night, record, [save(night, POPULAR, BASELINE, frozen, time.monotonic())])
-        stored = baseline(night)
-    others = {} if stored is None else {BASELINE: load(stored)}
+    others = {BASELINE: popular if stored is None else load(stored)}
     served = last_champion(night)
     if served is None:
         progress_line("  nothing was published before: the champion is compared with the baseline only")

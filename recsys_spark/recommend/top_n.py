@@ -18,6 +18,7 @@ import mmap
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Integral
 from typing import Any
 
@@ -88,6 +89,11 @@ class ListRequest:
             raise ModelError(f"the length of the lists must be a whole number of at least 1, got {self.n!r}")
         object.__setattr__(self, "n", int(self.n))
 
+    @cached_property
+    def seen_pairs(self) -> int:
+        """How many rows ``seen`` has; counted once for all models that are asked the same."""
+        return 0 if self.seen is None else self.seen.count()
+
 
 def recommend_lists(
     users: DataFrame,
@@ -130,6 +136,7 @@ def recommend_lists(
     + id)`` bytes. The same users return the same bits on any partitioning.
     """
     spark, sizes, seen = users.sparkSession, request.block_sizes, request.seen
+    seen_pairs = request.seen_pairs
     items = _permitted(items, request)
     catalogue, factors, biases = collect_factors(items)
     request = replace(request, n=min(request.n, max(1, len(catalogue))))
@@ -137,9 +144,7 @@ def recommend_lists(
     search = (_approximate_search if approximate else _exact_search)(
         spark.sparkContext, factors, biases, request
     )
-    buckets = max(1, math.ceil(users.count() / sizes.users_per_task))
-    if seen is not None:
-        buckets = max(buckets, math.ceil(seen.count() / sizes.pairs_per_task))
+    buckets = math.ceil(max(1, users.count() / sizes.users_per_task, seen_pairs / sizes.pairs_per_task))
     id_type, item_type = users.schema["id"].dataType, items.schema["id"].dataType
     vectors = users.select(bucket_of(F.col("id"), buckets), "id", "features", _bias(users))
     packed = vectors.mapInArrow(packing(_USERS, sizes.pack_rows), PACKED)
