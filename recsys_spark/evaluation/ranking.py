@@ -180,10 +180,11 @@ def list_metrics(
     )
     shape = (len(names), ks, bootstrap, len(catalogue.ids))
     totals = keyed.mapInArrow(_reducing(shared, len(names), ks, bootstrap, seed), "totals binary")
-    merged = totals.repartition(1).mapInArrow(_merging(shape), "totals binary").first()
+    # collected whole: Spark ends a Python worker whose rows it does not read to the end
+    merged = totals.repartition(1).mapInArrow(_merging(shape), "totals binary").collect()
     shared.unpersist()
     zero = _Totals.zero(*shape)
-    found = zero if merged is None else _Totals.from_bytes(bytes(merged["totals"]), zero)
+    found = _Totals.from_bytes(bytes(merged[0]["totals"]), zero) if merged else zero
     return found.metrics(list(names), ks)
 
 

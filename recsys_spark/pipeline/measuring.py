@@ -124,14 +124,20 @@ def _by_user(
     users = _with_fit(users, models)
     night.lake.create("user_metrics", *night.config.ingest.id_types)
     of_run = {"run_id": F.lit(night.run_id), "run_date": F.lit(night.run_date), "k": F.lit(k)}
-    rows = user_metrics(lists, list(models), k).join(users, USER).withColumns(of_run)
-    where, count = f"run_date = '{night.run_date}'", lists.count() * len(models)
-    version = night.lake.replace("user_metrics", rows, where, count)
-    record.versions_written["user_metrics"] = version
-    record.counts["user_metrics"] = count
-    written = night.lake.read("user_metrics", version).where(F.col("run_date") == F.lit(night.run_date))
+    rows = user_metrics(lists, list(models), k).join(users, USER).withColumns(of_run).persist()
+    try:
+        count = record.counts["user_metrics"] = rows.count()
+        where = f"run_date = '{night.run_date}'"
+        record.versions_written["user_metrics"] = night.lake.replace("user_metrics", rows, where, count)
+        return _by_segment(rows, k)
+    finally:
+        rows.unpersist()
+
+
+def _by_segment(rows: DataFrame, k: int) -> list[MetricRow]:
+    """Means of the rows of ``user_metrics`` of each segment."""
     labels = F.array(*(F.concat(F.lit(f"{column}="), column) for column in SEGMENTS))
-    segments = written.withColumn("segment", F.explode(F.array_compact(labels)))
+    segments = rows.withColumn("segment", F.explode(F.array_compact(labels)))
     means = [F.avg(name).alias(name) for name in ACCURACY]
     found = segments.groupBy("model", "segment").agg(F.count("*").alias("users"), *means)
     return [
