@@ -57,6 +57,7 @@ setup(
         "charset-normalizer>=3",  # names the encoding of a text that is no UTF-8, for `recsys preview`
         "typer>=0.15",  # the command line
         "rich>=13",  # tables and progress on a terminal
+        "cryptography>=44",  # AES-GCM between the tasks of a fit, where Spark's own network is encrypted
         "psutil>=6",  # free memory and cores, for `recsys doctor` and the local session's heap
     ],
     extras_require={

@@ -32,7 +32,8 @@ from recsys_spark.console import progress_line
 from recsys_spark.errors import ModelError
 from recsys_spark.packing import PACKED, in_chunks, packed_batch, plain, unpacked
 from recsys_spark.schema import ITEM, RATING, USER
-from recsys_spark.training.group import Array, Group, Report, barrier_group, listening, new_key, reporting
+from recsys_spark.training.connections import Array, GroupKey
+from recsys_spark.training.group import Group, Report, barrier_group, listening, new_key, reporting
 from recsys_spark.training.ownership import owner_of_ids, split_by_task, user_owners
 
 Payloads = dict[str, list[pa.Table]]
@@ -284,7 +285,7 @@ def _run_job(
     job: _Job[OutcomeT], inputs: DataFrame, tasks: int, level: StorageLevel
 ) -> tuple[DataFrame, OutcomeT]:
     """Rows of one job, persisted, with one more that holds its outcome; and the outcome."""
-    key = new_key()
+    key = new_key(inputs.sparkSession)
     fields = from_arrow_schema(job.program.schema()).fields
     with_outcome = T.StructType([*fields, T.StructField(_OUTCOME, T.StringType())])
     with listening(key, inputs.sparkSession, _progress(job)) as address:
@@ -307,7 +308,7 @@ def _run_job(
     return result, outcome
 
 
-def _task(job: _Job[OutcomeT], key: bytes, address: str, schema: T.StructType) -> Any:
+def _task(job: _Job[OutcomeT], key: GroupKey, address: str, schema: T.StructType) -> Any:
     """What ``mapInArrow`` runs: the program between its payloads and its rows."""
     columns = to_arrow_schema(schema)
 

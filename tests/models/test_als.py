@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 from recsys_spark.errors import GroupError, ModelError
 from recsys_spark.models import ALS, ALSModel, PopularityRecommender, SoftmaxRecommender
 from recsys_spark.testing import ModelContract, checkerboard
+from recsys_spark.training.group import new_key
 
 SMALL = {"rank": 4, "maxIter": 8, "regParam": 0.01}
 TWO_COLOURS = {"rank": 2, "maxIter": 8, "regParam": 0.05}
@@ -560,15 +561,18 @@ def test_worker_killed_in_mid_fit_costs_a_retry_and_no_bit(spark, ratings):
     assert {row["id"]: row["features"] for row in model.userFactors.collect()} == expected
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("spark.dynamicAllocation.enabled", "spark.dynamicAllocation.enabled=false"),
-        ("spark.network.crypto.enabled", "not encrypted"),
-    ],
-)
-def test_session_that_allows_no_group_is_told_what_to_set(spark, ratings, monkeypatch, setting, message):
+def test_session_that_allows_no_group_is_told_what_to_set(spark, ratings, monkeypatch):
+    settings = spark.sparkContext.getConf().set("spark.dynamicAllocation.enabled", "true")
+    monkeypatch.setattr(spark.sparkContext, "getConf", lambda: settings)
+    with pytest.raises(GroupError, match=r"spark\.dynamicAllocation\.enabled=false"):
+        ALS(**SMALL).fit(ratings)
+
+
+@pytest.mark.parametrize("setting", ["spark.network.crypto.enabled", "spark.ssl.rpc.enabled"])
+def test_tasks_encrypt_where_spark_does(spark, ratings, monkeypatch, setting):
+    plain = ALS(**SMALL).fit(ratings)
+    assert not new_key(spark).encrypted
     settings = spark.sparkContext.getConf().set(setting, "true")
     monkeypatch.setattr(spark.sparkContext, "getConf", lambda: settings)
-    with pytest.raises(GroupError, match=message):
-        ALS(**SMALL).fit(ratings)
+    assert new_key(spark).encrypted
+    assert ALS(**SMALL).fit(ratings).userFactors.collect() == plain.userFactors.collect()

@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+from recsys_spark.training.connections import GroupKey
 from recsys_spark.training.group import Group, connect
 
 T = TypeVar("T")
+KEY = GroupKey(b"k" * 32)
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def one_core() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def run_group(size: int, program: Callable[[Group], T], key: bytes = b"k" * 32) -> list[T]:
+def run_group(size: int, program: Callable[[Group], T], key: GroupKey = KEY) -> list[T]:
     """What ``program`` returns in each of ``size`` tasks, in rank order."""
     addresses: list[str] = [""] * size
     all_here = threading.Barrier(size)

@@ -12,22 +12,27 @@ import pytest
 
 from recsys_spark.errors import GroupError
 from recsys_spark.training import group as training_group
+from recsys_spark.training.connections import GroupKey
 from recsys_spark.training.group import connect, listening, reporting
-from tests.training.groups import run_group
+from tests.training.groups import KEY, run_group
+
+ENCRYPTED = GroupKey(b"k" * 32, encrypted=True)
 
 
+@pytest.mark.parametrize("key", [KEY, ENCRYPTED])
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_every_task_receives_what_was_sent_to_it(size):
+def test_every_task_receives_what_was_sent_to_it(size, key):
     def program(group):
         mine = [np.full((to + 1, 2), 10 * group.rank + to, np.float32) for to in range(group.size)]
         return group.all_to_all(mine)
 
-    for rank, received in enumerate(run_group(size, program)):
+    for rank, received in enumerate(run_group(size, program, key)):
         assert [array.shape for array in received] == [(rank + 1, 2)] * size
         assert [array[0, 0] for array in received] == [10 * source + rank for source in range(size)]
 
 
-def test_arrays_of_any_size_and_dtype_arrive():
+@pytest.mark.parametrize("key", [KEY, ENCRYPTED])
+def test_arrays_of_any_size_and_dtype_arrive(key):
     arrays = [
         np.arange(3_000_000),
         np.zeros(0, np.int8),
@@ -35,7 +40,7 @@ def test_arrays_of_any_size_and_dtype_arrive():
         np.ones((0, 4), np.float32),
     ]
     for array in arrays:
-        first, second = run_group(2, lambda group, array=array: group.all_gather(array))
+        first, second = run_group(2, lambda group, array=array: group.all_gather(array), key)
         for received in (*first, *second):
             assert (received.dtype, received.shape) == (array.dtype, array.shape)
             np.testing.assert_array_equal(received, array)
@@ -85,11 +90,12 @@ def test_peer_that_dies_ends_the_others_at_once():
         assert "is gone" in message
 
 
-def test_strangers_learn_nothing_and_disturb_nothing():
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_strangers_learn_nothing_and_disturb_nothing(encrypted):
     strangers = []
 
     def intrude(address):
-        port = int(address.rpartition("|")[2])
+        port = int(address.split("|")[1])
         strangers.append(socket.create_connection(("127.0.0.1", port)))  # says nothing, and stays
         strangers.append(socket.create_connection(("127.0.0.1", port)))
         strangers[-1].sendall(b"GET / HTTP/1.1\r\n\r\n".ljust(200))
@@ -104,7 +110,7 @@ def test_strangers_learn_nothing_and_disturb_nothing():
             all_here.wait(20)
             return addresses
 
-        with connect(rank, 2, b"secret" * 6, "127.0.0.1", exchange) as group:
+        with connect(rank, 2, GroupKey(b"secret" * 6, encrypted), "127.0.0.1", exchange) as group:
             results[rank] = int(group.all_reduce(np.ones(1, np.int64))[0])
 
     results = {}
@@ -131,10 +137,10 @@ def test_reports_arrive_in_order_while_their_tasks_run_and_those_of_strangers_do
         heard.append(array.tolist())
         arrived.release()
 
-    with listening(b"k" * 32, spark, receive) as address:
-        with reporting(b"x" * 32, address) as report:
+    with listening(KEY, spark, receive) as address:
+        with reporting(GroupKey(b"x" * 32), address) as report:
             report(np.array([-1.0]))
-        with reporting(b"k" * 32, address) as report:
+        with reporting(KEY, address) as report:
             for number in range(3):
                 report(np.array([number, 0.5]))
             for _ in range(3):
@@ -144,9 +150,9 @@ def test_reports_arrive_in_order_while_their_tasks_run_and_those_of_strangers_do
 
 def test_report_to_a_driver_that_has_gone_is_lost(spark):
     heard = []
-    with listening(b"k" * 32, spark, heard.append) as address:
+    with listening(KEY, spark, heard.append) as address:
         pass
-    with reporting(b"k" * 32, address) as report:
+    with reporting(KEY, address) as report:
         report(np.zeros(3))
     assert heard == []
 
@@ -162,7 +168,7 @@ def test_task_with_another_key_is_not_let_in(monkeypatch):
             return addresses
 
         try:
-            connect(rank, 2, bytes([rank]) * 32, "127.0.0.1", exchange)
+            connect(rank, 2, GroupKey(bytes([rank]) * 32), "127.0.0.1", exchange)
         except GroupError as error:
             failures[rank] = str(error)
 
