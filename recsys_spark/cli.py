@@ -436,6 +436,8 @@ def _run_step(
     night = _night(config, run_date, overrides, reads_inputs=name == "ingest")
     from recsys_spark.pipeline.steps import STEPS
 
+    if shared:
+        night.require_ready()
     with nullcontext() if shared else night.alone():
         STEPS[name](night)
 

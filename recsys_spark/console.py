@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recsys_spark.redaction import masked
+
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 _OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -179,11 +181,12 @@ def printable(text: str) -> str:
     -------
     str
         With U+FFFD in the place of each control character but the end of a line, of each half of a surrogate
-        pair, and of what changes the direction of writing.
+        pair, and of what changes the direction of writing; and :data:`recsys_spark.redaction.MASK` in that of
+        a secret.
     """
     return "".join(
         "\N{REPLACEMENT CHARACTER}"
         if c in _OVERRIDES or (c != "\n" and unicodedata.category(c) in _UNPRINTABLE)
         else c
-        for c in text
+        for c in masked(text)
     )

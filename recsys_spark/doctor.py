@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from recsys_spark.config import Lake, Session
 from recsys_spark.errors import SetupError
-from recsys_spark.session import DELTA_JAR, THREAD_VARIABLES, get_session, require_java
+from recsys_spark.session import DELTA_JAR, THREAD_VARIABLES, delta_version, get_session, require_java
 
 ENOUGH_MEMORY = 2.0
 """Free GiB below which a run on a laptop is likely to fail."""
@@ -110,9 +110,13 @@ def _spark(spark: SparkSession) -> Check:
 
 
 def _delta(spark: SparkSession) -> Check:
+    found, wanted = delta_version(spark), DELTA_JAR.split(":")[-1]
+    if found != wanted:
+        advice = f"install delta-spark {wanted}, and on a cluster use --packages {DELTA_JAR}"
+        return Check("Delta jars", found or "missing", False, advice)
     with tempfile.TemporaryDirectory() as folder:
         spark.range(1).write.format("delta").save(f"{folder}/t")
-    return Check("Delta jars", f"{DELTA_JAR.split(':')[-1]}, a table was written", True)
+    return Check("Delta jars", f"{found}, a table was written", True)
 
 
 def _workers(spark: SparkSession) -> Check:

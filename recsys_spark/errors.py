@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from recsys_spark.redaction import masked
+
 
 class RecsysError(Exception):
     """Base of every error that this package raises on purpose; a command prints it and exits with 1."""
@@ -73,9 +75,10 @@ def summary(error: BaseException) -> str:
     str
         The error's first line, or its type, and in brackets the innermost of its Java causes; of a Python
         worker's error the cause only; :data:`NO_ANSWER` when Java cannot be asked any more. Where memory ran
-        out it ends in :data:`MORE_MEMORY`.
+        out it ends in :data:`MORE_MEMORY`. Secrets are masked.
     """
     line = _told(error)
+    line = masked(line)
     ran_out = re.search(r"OutOfMemory|OUT_OF_MEMORY|Java heap space|GC overhead limit", line)
     return f"{line}: {MORE_MEMORY}" if ran_out else line
 

@@ -87,18 +87,33 @@ def require_delta(spark: SparkSession) -> None:
     Raises
     ------
     SetupError
-        Delta's jar is missing, or its extension or its catalog is not set.
+        Delta's jar is missing or of another version, or its extension or its catalog is not set.
     """
-    jvm: Any = spark._jvm
-    has_jar = isinstance(jvm.io.delta.tables.DeltaTable, JavaClass)
+    found = delta_version(spark)
     wanted = {key: NEEDED[key] for key in DELTA_SETTINGS}
-    if has_jar and all(value in (spark.conf.get(key, "") or "") for key, value in wanted.items()):
+    is_set = all(value in (spark.conf.get(key, "") or "") for key, value in wanted.items())
+    same = found is not None and found.split(".")[:2] == DELTA_JAR.split(":")[-1].split(".")[:2]
+    if same and is_set:
         return
+    has = "" if same else f" (it has {'none of its jars' if found is None else f'version {found}'})"
     options = " ".join(f"--conf {key}={value}" for key, value in wanted.items())
     raise SetupError(
-        f"this Spark session cannot use Delta Lake: start it with --packages {DELTA_JAR} {options}, or make "
-        "it with recsys_spark.get_session()"
+        f"this Spark session cannot use Delta Lake{has}: start it with --packages {DELTA_JAR} {options}, or "
+        "make it with recsys_spark.get_session()"
     )
+
+
+def delta_version(spark: SparkSession) -> str | None:
+    """Version of the Delta jar that a session has, or None where it has none.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Any session.
+    """
+    jvm: Any = spark._jvm
+    package = getattr(jvm.io.delta, "package", None)
+    return str(package.VERSION()) if isinstance(package, JavaClass) else None
 
 
 def keep_log() -> Path | None:

@@ -22,6 +22,8 @@ from recsys_spark.errors import DownloadError
 MIRROR = "https://files.grouplens.org/datasets/movielens"
 RELEASES = ("ml-100k", "ml-1m", "ml-25m", "ml-32m", "latest-small")
 CHUNK = 1 << 20
+MAX_UNPACKED = 16 * 2**30
+"""Bytes of an archive's members; the largest published release has 1.2 GB."""
 
 
 def download(name: str, target: Path, mirror: str = MIRROR) -> Path:
@@ -85,14 +87,20 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool] = lambda 
     Raises
     ------
     DownloadError
-        A member's path leaves ``target``, or it is a link, or the archive is damaged. The paths are checked
-        before anything is written.
+        A member's path leaves ``target``, or it is a link, or the members are larger than
+        :data:`MAX_UNPACKED` together: nothing is written. Or the archive is damaged.
     """
     try:
         with zipfile.ZipFile(archive) as content:
             members = [m for m in content.infolist() if not m.is_dir() and wanted(m.filename)]
             for member in members:
                 _require_safe(archive, member)
+            size = sum(member.file_size for member in members)  # no more of a member is unpacked than it says
+            if size > MAX_UNPACKED:
+                raise DownloadError(
+                    f"{archive}: would grow to {size:,} bytes, and at most {MAX_UNPACKED:,} are unpacked; "
+                    "nothing was"
+                )
             for member in members:
                 file = target.joinpath(*PurePosixPath(member.filename).parts)
                 file.parent.mkdir(parents=True, exist_ok=True)

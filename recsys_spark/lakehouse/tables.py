@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,40 @@ class Lakehouse:
         self._met.add(asked)
         return [column for column in present if column not in {*columns, *features}]
 
+    def require_writable(self) -> None:
+        """Check the tables that exist, before anything is written to any of them.
+
+        Raises
+        ------
+        LakeError
+            A column of one is gone or has another name, or one takes appended rows only.
+        """
+        for name, table in TABLES.items():
+            if self.exists(name):
+                self._require_columns(name, self._present(name), table.columns)
+                self._require_properties(name)
+
+    def last_written(self, name: str) -> datetime:
+        """When the newest commit to the table was made, by the clock of its writer.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
+
+        Raises
+        ------
+        LakeError
+            The table does not exist.
+        """
+        self._require(name)
+        if self.location.root:
+            path = self._path(name)
+            stamp = commit_info(self.spark, path, newest_version(self.spark, path))["timestamp"]
+            return datetime.fromtimestamp(stamp / 1e3, UTC)
+        newest = self._delta(name).history(1).select(F.unix_millis("timestamp").alias("ms")).collect()
+        return datetime.fromtimestamp(newest[0]["ms"] / 1e3, UTC)
+
     def version(self, name: str) -> int:
         """The table's current version.
 
@@ -300,10 +335,11 @@ class Lakehouse:
             Condition over ``old.*``.
         """
         same = F.expr(" AND ".join(f"old.{key} = new.{key}" for key in keys))
+        values: dict[str, str | Column] = {column: f"new.{column}" for column in rows.columns}
 
         def merge() -> None:
             merging = self._delta(name).alias("old").merge(rows.alias("new"), same)
-            merging.whenMatchedUpdateAll(free).whenNotMatchedInsertAll().execute()
+            merging.whenMatchedUpdate(free, values).whenNotMatchedInsert(values=values).execute()
 
         retried(merge, name)
 
@@ -618,6 +654,11 @@ class Lakehouse:
         present = {
             row["key"]: row["value"] for row in self.spark.sql(f"SHOW TBLPROPERTIES {table}").collect()
         }
+        if present.get("delta.appendOnly") == "true":
+            raise LakeError(
+                f"table {name!r} takes appended rows only: ALTER TABLE {table} UNSET TBLPROPERTIES "
+                "('delta.appendOnly')"
+            )
         other = {key: value for key, value in self._properties().items() if present.get(key) != value}
         if other:
             listed = ", ".join(f"'{key}' = '{value}'" for key, value in other.items())
@@ -630,10 +671,19 @@ class Lakehouse:
         except AnalysisException as error:
             raise LakeError(f"table {name!r} cannot be read: {str(error).splitlines()[0]}") from None
 
+    def _require_columns(self, name: str, present: Mapping[str, str], columns: Mapping[str, str]) -> None:
+        missing = [column for column in columns if column not in present]
+        if missing:
+            further = [column for column in present if column not in columns]
+            raise LakeError(
+                f"table {name!r} has no column {missing[0]!r}"
+                + (f", and has {', '.join(map(repr, further))}" if further else "")
+                + ": give it its name back, or start a new lake"
+            )
+
     def _require_types(self, name: str, present: Mapping[str, str], columns: Mapping[str, str]) -> None:
+        self._require_columns(name, present, columns)
         for column, kind in columns.items():
-            if column not in present:
-                raise LakeError(f"table {name!r} has no column {column!r}: start a new lake")
             if present[column] != kind:
                 raise LakeError(
                     f"table {name!r} has column {column!r} as {present[column]}, the data has it as {kind}: "

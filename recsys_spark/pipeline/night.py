@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -28,7 +27,14 @@ from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.registry import REGISTRY, build
 from recsys_spark.pipeline import STEP_NAMES
 from recsys_spark.pipeline.resume import AFTER, SETTINGS, settings_of, steps_of, unfinished
+from recsys_spark.redaction import without_secrets
 from recsys_spark.schema import EVENT, ITEM, RATING, TIMESTAMP, USER
+
+FIRST_ZONE = timedelta(hours=14)
+"""How far ahead of UTC the first place is where a day comes."""
+
+CLOCKS_DIFFER = timedelta(minutes=1)
+"""How much the clocks of machines that write to one lake may differ."""
 
 
 def check_models(config: Config) -> None:
@@ -75,19 +81,14 @@ def estimator_of(config: Config, name: str) -> RecommenderEstimator:
 
 
 def redacted(config: Config) -> str:
-    """The resolved configuration as JSON, with the values of Spark settings that look like secrets left
-    out.
+    """The resolved configuration as JSON, with what looks like a secret masked.
 
     Parameters
     ----------
     config : Config
         The whole configuration.
     """
-    tree = config.model_dump(mode="json")
-    settings = tree["session"]["spark"]
-    secret = re.compile(r"(?i)secret|password|token|access[.]?key|credential")  # as spark.redaction.regex
-    tree["session"]["spark"] = {key: "*" if secret.search(key) else value for key, value in settings.items()}
-    return json.dumps(tree)
+    return json.dumps(without_secrets(config.model_dump(mode="json")))
 
 
 @dataclass
@@ -200,8 +201,9 @@ class Night:
         Raises
         ------
         LakeError
-            Another run of this date is going on; who, where and since when.
+            Another run of this date is going on; who, where and since when. Or :meth:`require_ready` says so.
         """
+        self.require_ready()
         with Lock(self.lake, self.run_date.isoformat(), self.run_id) as lock:
             for what in self.ledger.close_died():
                 progress_line(f"{what} had died")
@@ -211,6 +213,30 @@ class Night:
                     yield
             finally:
                 self._lock = None
+
+    def require_ready(self) -> None:
+        """Check, before anything is written, the run date, the clock and the tables that exist.
+
+        Raises
+        ------
+        LakeError
+            The date is nowhere on earth yet, or this machine's clock is behind what has been written. A
+            column of a table is gone, or it takes appended rows only.
+        """
+        now = datetime.now(UTC)
+        if self.run_date > (now + FIRST_ZONE).date():
+            raise LakeError(
+                f"run date {self.run_date} is in the future, and the clock of this machine says "
+                f"{now:%Y-%m-%d %H:%M} UTC: run it when the day has come, or set the clock"
+            )
+        if self.lake.exists("runs"):
+            last = self.lake.last_written("runs")
+            if last > now + CLOCKS_DIFFER:
+                raise LakeError(
+                    f"the clock of this machine says {now:%Y-%m-%d %H:%M:%S} UTC, and a run has written to "
+                    f"the lake at {last:%Y-%m-%d %H:%M:%S} UTC: set the clock"
+                )
+        self.lake.require_writable()
 
     def versions(self) -> dict[str, int]:
         """Table → its version that this date's split pinned.

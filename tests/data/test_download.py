@@ -162,3 +162,23 @@ def test_damaged_archive_is_named(tmp_path, content):
     archive.write_bytes(content)
     with pytest.raises(DownloadError, match=r"a\.zip: cannot be unpacked"):
         extract(archive, tmp_path / "target")
+
+
+def test_archive_that_grows_beyond_the_bound_is_not_unpacked(tmp_path, monkeypatch):
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(zipped(one=b"0" * 600, two=b"0" * 401))
+    monkeypatch.setattr("recsys_spark.data.download.MAX_UNPACKED", 1_000)
+    with pytest.raises(DownloadError, match="would grow to 1,001 bytes, and at most 1,000"):
+        extract(archive, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+    extract(archive, tmp_path / "target", lambda name: name == "one")
+    assert (tmp_path / "target" / "one").stat().st_size == 600
+
+
+def test_member_that_is_larger_than_it_says_is_not_unpacked_whole(tmp_path):
+    archive = tmp_path / "a.zip"
+    told, real = (600).to_bytes(4, "little"), (60_000).to_bytes(4, "little")
+    archive.write_bytes(zipped(one=b"0" * 60_000).replace(real, told))
+    with pytest.raises(DownloadError, match="cannot be unpacked"):
+        extract(archive, tmp_path / "target")
+    assert (tmp_path / "target" / "one").stat().st_size <= 600

@@ -159,6 +159,8 @@ from recsys_spark.lakehouse.tables import Lakehouse
 builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
 if sys.argv[1] == "jar":
     builder = configure_spark_with_delta_pip(builder)
+if sys.argv[1] == "old":
+    builder = builder.config("spark.jars.packages", "io.delta:delta-spark_2.13:4.0.0")
 try:
     Lakehouse(builder.getOrCreate(), Lake(root=sys.argv[2]))
 except SetupError as error:
@@ -167,12 +169,15 @@ except SetupError as error:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("has", ["nothing", "jar"])
-def test_session_without_delta_is_told_what_to_add(tmp_path, has):
+@pytest.mark.parametrize(
+    ("has", "said"),
+    [("nothing", " (it has none of its jars)"), ("jar", ""), ("old", " (it has version 4.0.0)")],
+)
+def test_session_without_delta_is_told_what_to_add(tmp_path, has, said):
     command = [sys.executable, "-c", WITHOUT_DELTA, has, str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     (line,) = run.stdout.splitlines()
     assert line.startswith(
-        "this Spark session cannot use Delta Lake: start it with --packages io.delta:delta-"
+        f"this Spark session cannot use Delta Lake{said}: start it with --packages io.delta:delta-"
     )
     assert "--conf spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension --conf" in line
