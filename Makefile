@@ -3,13 +3,14 @@
 # make test-fast  the tests that need no Java and little compiling
 # make check      format, lint, types, layers
 # make docs       the documents, in docs/_build/html
+# make dist       what a cluster lacks to run a night, in dist; see docs/cluster.md
 # make bench-*    measurements against peers; see docs/benchmarks.md
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DATE := 2026-01-31
 
-.PHONY: demo test test-fast check format docs clean
+.PHONY: demo test test-fast check format docs dist clean
 
 demo: $(VENV)/.run
 	$(BIN)/recsys nightly --config conf/demo.yaml --run-date $(DEMO_DATE) --show 3
@@ -30,6 +31,9 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+dist: $(VENV)/.run
+	$(BIN)/recsys pack --to dist
+
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -E -b html docs docs/_build/html
 
@@ -37,7 +41,7 @@ bench-%: $(VENV)/.bench
 	$(BIN)/python -m tests.benchmarks.$*
 
 clean:
-	rm -rf $(VENV) .recsys docs/_build docs/_generated
+	rm -rf $(VENV) .recsys dist docs/_build docs/_generated
 
 # Each stamp is one set of packages; a second run finds it and installs nothing.
 $(VENV)/.run: setup.py | java

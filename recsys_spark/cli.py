@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recsys_spark import __version__
-from recsys_spark.console import configure, duration, error_line, result_line, table
+from recsys_spark.console import configure, duration, error_line, result_line, table, working
 from recsys_spark.errors import NO_ANSWER, ConfigError, GateError, RecsysError, summary
 from recsys_spark.pipeline import STEP_NAMES
 from recsys_spark.schema import SEEDED
@@ -150,6 +150,21 @@ def nightly(
     )
     for command in (f"show --config {config} --user <id>", f"runs --config {config}"):
         result_line(f"Next: recsys {command}")
+
+
+@app.command()
+def pack(
+    to: Annotated[Path, typer.Option("--to", help="Folder to write to.")] = Path("dist"), quiet: Quiet = False
+) -> None:
+    """Pack what a cluster lacks to run a night: Python libraries and Delta's jars; reads this environment."""
+    configure(quiet)
+    from recsys_spark.pack import pack as write
+
+    with working("pack"):
+        packed = write(to)
+    size = packed.libraries.stat().st_size / 1e6
+    result_line(f"{packed.libraries}: {size:.0f} MB, for --archives and PYTHONPATH")
+    result_line(f"{to / 'jars'}: {len(packed.jars)} jars, for --jars")
 
 
 def _step_command(name: str) -> Callable[..., None]:

@@ -59,6 +59,10 @@ MORE_MEMORY = (
     "give it more memory (session.memory, or --driver-memory and --executor-memory under spark-submit), or "
     "make the blocks smaller (recommend.block_sizes)"
 )
+NOT_PACKED = (
+    "the executors lack it: run recsys pack, and submit with --archives dist/recsys-libraries.tar.gz#env "
+    "--conf spark.executorEnv.PYTHONPATH=env"
+)
 NO_ANSWER = f"Spark's Java process no longer answers: most likely it ran out of memory, so {MORE_MEMORY}"
 
 
@@ -75,12 +79,15 @@ def summary(error: BaseException) -> str:
     str
         The error's first line, or its type, and in brackets the innermost of its Java causes; of a Python
         worker's error the cause only; :data:`NO_ANSWER` when Java cannot be asked any more. Where memory ran
-        out it ends in :data:`MORE_MEMORY`. Secrets are masked.
+        out it ends in :data:`MORE_MEMORY`, and where executors lack this package in
+        :data:`NOT_PACKED`. Secrets are masked.
     """
     line = _told(error)
     line = masked(line)
     ran_out = re.search(r"OutOfMemory|OUT_OF_MEMORY|Java heap space|GC overhead limit", line)
-    return f"{line}: {MORE_MEMORY}" if ran_out else line
+    if ran_out:
+        return f"{line}: {MORE_MEMORY}"
+    return f"{line}: {NOT_PACKED}" if line.endswith("No module named 'recsys_spark'") else line
 
 
 def _told(error: BaseException) -> str:

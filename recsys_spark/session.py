@@ -44,12 +44,21 @@ NEEDED = {
     # with any smaller limit Spark sums up the batch's size at each row, which costs more than the row
     "spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1),
     "spark.sql.adaptive.enabled": "true",
+    # or what is kept in memory has as many partitions as a shuffle may have, however little it is
+    "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true",
     # larger methods are never compiled by Java, and run ten times slower than without generated code
     "spark.sql.codegen.hugeMethodLimit": "8000",
     # one BLAS and numba thread per Python worker: Spark owns the parallelism
     **{f"spark.executorEnv.{name}": "1" for name in THREAD_VARIABLES},
 }
 """What a night cannot do without, wherever it runs; a cluster's own value wins."""
+
+ON_A_CLUSTER = {
+    "spark.log.level": "WARN",  # a night's ten lines are not to be looked for among thousands
+    # Delta's default of 50 slows every small commit down
+    "spark.databricks.delta.snapshotPartitions": "4",
+}
+"""Beside these, where a cluster says nothing."""
 
 
 def get_session(settings: Session | None = None, app_name: str = "recsys-spark") -> SparkSession:
@@ -168,7 +177,7 @@ def _submitted(settings: Session, app_name: str) -> SparkSession:
     builder = SparkSession.builder
     if not cluster.contains("spark.app.name"):
         builder = builder.appName(app_name)
-    for key, value in {**NEEDED, **settings.spark}.items():
+    for key, value in {**NEEDED, **ON_A_CLUSTER, **settings.spark}.items():
         if not cluster.contains(key):
             builder = builder.config(key, value)
     return builder.getOrCreate()

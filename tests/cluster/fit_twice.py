@@ -1,4 +1,4 @@
-"""Program of test_cluster: fits a model twice on the master it is given, and says whether both have the same
+"""Program of test_fits: fits a model twice on the master it is given, and says whether both have the same
 result.
 """
 
