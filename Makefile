@@ -1,5 +1,6 @@
 # make demo       a whole night on the built-in data set
-# make test       the whole test suite
+# make test       the tests but the slow ones
+# make test-slow  whole nights, a cluster, and other tests that take their time
 # make test-fast  the tests that need no Java and little compiling
 # make check      format, lint, types, layers
 # make docs       the documents, in docs/_build/html
@@ -10,13 +11,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DATE := 2026-01-31
 
-.PHONY: demo test test-fast check format docs dist clean
+.PHONY: demo test test-slow test-fast check format docs dist clean
 
 demo: $(VENV)/.run
 	$(BIN)/recsys nightly --config conf/demo.yaml --run-date $(DEMO_DATE) --show 3
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m "not spark and not slow" $(PYTEST_ARGS)

@@ -24,6 +24,7 @@ from py4j.java_gateway import JavaClass
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
+from pyspark.sql.utils import is_remote
 
 from recsys_spark.config import Session
 from recsys_spark.errors import SetupError
@@ -33,6 +34,12 @@ _log: Path | None = None
 _keep_log = False
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 DELTA_JAR = "io.delta:delta-spark_4.2_2.13:4.4.0"
+
+NOT_REMOTE = (
+    "this is a session of Spark Connect (or of serverless compute), which has no barrier tasks for training, "
+    "no broadcasts for making lists and no way to Java: use a classic session, as spark-submit makes it, and "
+    "unset SPARK_REMOTE"
+)
 
 DELTA_SETTINGS = ("spark.sql.extensions", "spark.sql.catalog.spark_catalog")
 NEEDED = {
@@ -74,9 +81,12 @@ def get_session(settings: Session | None = None, app_name: str = "recsys-spark")
     Raises
     ------
     SetupError
-        Java is missing or too old, or Delta's jars cannot be fetched: one line that says what to install.
+        Java is missing or too old, or Delta's jars cannot be fetched: one line that says what to install. Or
+        the session would be one of Spark Connect.
     """
     settings = settings or Session()
+    if "SPARK_REMOTE" in os.environ or is_remote():
+        raise SetupError(NOT_REMOTE)
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
@@ -96,8 +106,11 @@ def require_delta(spark: SparkSession) -> None:
     Raises
     ------
     SetupError
-        Delta's jar is missing or of another version, or its extension or its catalog is not set.
+        Delta's jar is missing or of another version, or its extension or its catalog is not set. Or it is a
+        session of Spark Connect.
     """
+    if type(spark).__module__.startswith("pyspark.sql.connect"):
+        raise SetupError(NOT_REMOTE)
     found = delta_version(spark)
     wanted = {key: NEEDED[key] for key in DELTA_SETTINGS}
     is_set = all(value in (spark.conf.get(key, "") or "") for key, value in wanted.items())

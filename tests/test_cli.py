@@ -221,6 +221,16 @@ def test_doctor_without_java_says_what_to_install(tmp_path):
     assert "install a JDK 17, 21 or 25" in done.stdout
 
 
+def test_spark_connect_is_refused_in_a_sentence(tmp_path):
+    (tmp_path / "c.yaml").write_text("lake: {root: lake}\ningest: {source: {format: synthetic}}\n")
+    done = recsys(
+        "split", "-c", "c.yaml", "-d", "2026-01-31", cwd=tmp_path, SPARK_REMOTE="sc://localhost:15002"
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("recsys: this is a session of Spark Connect")
+
+
 @pytest.mark.spark
 def test_submitted_session_keeps_what_the_cluster_set(tmp_path):
     script = tmp_path / "job.py"

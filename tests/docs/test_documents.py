@@ -27,7 +27,13 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DOCUMENTS = [path for path in DOCUMENTS if not {"_build", "_generated"} & set(path.parts)]
 FENCE = re.compile(r"^```(python|yaml|bash)$", re.MULTILINE)
-RUNNABLE = [path for path in DOCUMENTS if FENCE.search(path.read_text(encoding="utf-8"))]
+NIGHTS = ["serving.md"]
+"""Documents that run whole nights."""
+RUNNABLE = [
+    pytest.param(path, marks=[pytest.mark.slow] if path.name in NIGHTS else [])
+    for path in DOCUMENTS
+    if FENCE.search(path.read_text(encoding="utf-8"))
+]
 DOCTESTED = [
     module.name
     for module in pkgutil.walk_packages(recsys_spark.__path__, "recsys_spark.")

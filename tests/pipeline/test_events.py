@@ -16,6 +16,8 @@ from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.steps import run_night
 from tests.pipeline.shop import DAY, NEXT, Shop
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = {"view": 1, "purchase": 5, "return": -5}
 
 
@@ -243,7 +245,6 @@ def bought_and_viewed(spark, tmp_path_factory):
     return shop
 
 
-@pytest.mark.slow
 def test_lists_leave_out_what_was_bought_and_hold_what_was_viewed(bought_and_viewed):
     lists = {}
     for user, item in bought_and_viewed.rows("recommendations", "user", "item"):
@@ -251,7 +252,6 @@ def test_lists_leave_out_what_was_bought_and_hold_what_was_viewed(bought_and_vie
     assert lists == {f"user {u}": {f"item {i}" for i in range(6) if (u + i) % 2} for u in range(8)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("exclude", "seen"),
     [
@@ -267,7 +267,6 @@ def test_what_counts_as_seen(bought_and_viewed, exclude, seen):
     assert pairs == {tuple(line.split(",")[:2]) for line in seen}
 
 
-@pytest.mark.slow
 def test_model_is_fitted_on_the_types_of_its_history(bought_and_viewed):
     night = bought_and_viewed.night()
     fitted = {
@@ -278,7 +277,6 @@ def test_model_is_fitted_on_the_types_of_its_history(bought_and_viewed):
     assert night.fitted_on("als", night.ratings()).count() == len(BOUGHT)
 
 
-@pytest.mark.slow
 def test_steps_read_the_events_that_the_split_pinned(bought_and_viewed):
     shop = bought_and_viewed
     shop.ingested("user 0,item 5,purchase,2024-06-29")

@@ -20,6 +20,8 @@ from recsys_spark.pipeline.show import show_current
 from recsys_spark.pipeline.steps import run_night
 from tests.pipeline.shop import DAY, NEXT, Shop
 
+pytestmark = pytest.mark.slow
+
 USERS = 200
 
 
@@ -272,7 +274,6 @@ def test_exit_code_of_a_closed_gate_and_overruling_it_on_the_record(shop, capsys
     publish(shop.night(DAY), "back to the first")
 
 
-@pytest.mark.slow
 def test_a_night_with_a_worse_model_is_not_served(spark, tmp_path):
     """Odd users like odd items, even users even ones; popularity does not know that."""
     shop = Shop(spark, tmp_path)

@@ -19,6 +19,8 @@ from recsys_spark.pipeline.publish import publish
 from tests.pipeline.shop import DAY, NEXT, Shop
 from tests.pipeline.test_publish import recommended
 
+pytestmark = pytest.mark.slow
+
 TODAY = date(2024, 7, 1)
 
 
@@ -48,7 +50,6 @@ def saved(night, *purposes):
     return folder
 
 
-@pytest.mark.slow
 def test_old_dates_and_models_go_and_what_is_served_stays(shop, spark):
     folders = {}
     for day in (DAY - timedelta(days=9), DAY, NEXT):
@@ -70,7 +71,6 @@ def test_old_dates_and_models_go_and_what_is_served_stays(shop, spark):
     ]
 
 
-@pytest.mark.slow
 def test_model_folders_that_no_run_has_recorded_go_after_a_day(shop, spark):
     kept = saved(shop.night(), "serving")
     fresh, orphan = (Path(shop.night().config.lake.models_path) / name for name in ("fresh", "orphan"))
@@ -85,7 +85,6 @@ def current_files(shop):
     return {path.rpartition("/")[2] for path in shop.night().lake.read("recommendations").inputFiles()}
 
 
-@pytest.mark.slow
 def test_files_of_old_versions_stay_a_week_unless_otherwise_meant(shop, spark, lake_files):
     for _ in range(2):
         recommended(shop.night(), rows=5)
@@ -97,7 +96,6 @@ def test_files_of_old_versions_stay_a_week_unless_otherwise_meant(shop, spark, l
     assert lake_files("recommendations") == current_files(shop)
 
 
-@pytest.mark.slow
 def test_nothing_is_maintained_while_a_night_is_running(shop, spark):
     night = shop.night()
     with night.alone(), pytest.raises(LakeError, match=f"2024-06-30 is being run by run {night.run_id}"):
@@ -137,7 +135,6 @@ def test_the_others_lists_can_still_be_published(forgotten):
     assert forgotten.rows("current_recommendations", "user") == [("user 0",)]
 
 
-@pytest.mark.slow
 def test_folders_of_a_store_outside_the_lake_are_left_alone(shop, spark, tmp_path):
     shop.tree["lake"]["model_store"] = str(tmp_path / "store")
     saved(shop.night(), "serving")
@@ -156,7 +153,6 @@ def test_forgotten_people_do_not_come_back(forgotten):
     assert rejected == [("forgotten", None)] * 3
 
 
-@pytest.mark.slow
 def test_after_maintenance_no_file_holds_what_was_forgotten(forgotten, spark, tmp_path):
     maintain(spark, forgotten.night().config, TODAY, keep_days=0, below_floor=True)
     for path in (tmp_path / "lake" / "ratings").glob("*.parquet"):

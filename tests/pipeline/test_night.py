@@ -29,8 +29,9 @@ from recsys_spark.pipeline.steps import STEPS, run_night, steps_of
 from recsys_spark.recommend.top_n import ListRequest
 from tests.pipeline.shop import DAY, NEXT, Shop
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_night_on_movielens_10m_keeps_accents(spark, tmp_path, capsys):
     release = tmp_path / "ml-10M100K"
     release.mkdir()
@@ -81,7 +82,6 @@ def twice(spark, tmp_path_factory):
     return shop
 
 
-@pytest.mark.slow
 def test_first_night_lists_every_user(twice):
     _, _, lists = twice.snapshots[0]
     assert {row[1] for row in lists} == {f"user {u}" for u in range(16)}
@@ -90,13 +90,11 @@ def test_first_night_lists_every_user(twice):
     assert not seen & {(row[1], row[3]) for row in lists}
 
 
-@pytest.mark.slow
 def test_same_night_twice_changes_no_rows(twice):
     (_, version, lists), (_, again, relisted), _ = twice.snapshots
     assert (again, relisted) == (version, lists)
 
 
-@pytest.mark.slow
 def test_ledger_records_what_each_run_did(twice):
     rows = twice.night().lake.read("runs").where("state <> 'running'").orderBy("started").collect()
     assert [row["step"] for row in rows] == steps_of(twice.night().config) * 3
@@ -110,7 +108,6 @@ def test_ledger_records_what_each_run_did(twice):
     assert json.loads(recommended["config"])["params"]["als"]["rank"] == 4
 
 
-@pytest.mark.slow
 def test_next_night_leaves_the_last_alone(twice):
     before = twice.snapshots[1][2]
     after = twice.snapshots[2][2]
@@ -118,14 +115,12 @@ def test_next_night_leaves_the_last_alone(twice):
     assert len([row for row in after if row[0] == NEXT]) == len(before)
 
 
-@pytest.mark.slow
 def test_rejected_rows_are_kept_once_per_date(twice):
     rows = twice.rows("rejected_ratings", "run_date", "input", "reason", "raw")
     expected = ("ratings", "rating_out_of_scale", "user 1,item 00,9,1600000000")
     assert rows == [(DAY, *expected), (NEXT, *expected)]
 
 
-@pytest.mark.slow
 def test_metrics_name_run_model_and_cutoff(twice):
     rows = twice.night().lake.read("metrics").where(F.col("run_id") == twice.snapshots[0][0]).collect()
     measured = {(row["part"], row["model"]) for row in rows if row["verdict"] is None}
@@ -140,7 +135,6 @@ def test_metrics_name_run_model_and_cutoff(twice):
     assert {row["split"] for row in rows} == {"leave_last"}
 
 
-@pytest.mark.slow
 def test_served_is_the_last_night_and_any_asked_for(twice):
     lake = twice.night().lake
     assert served_lists(lake)[0] == NEXT
@@ -149,7 +143,6 @@ def test_served_is_the_last_night_and_any_asked_for(twice):
     assert rows.count() == len(twice.snapshots[0][2])
 
 
-@pytest.mark.slow
 def test_show_prints_history_and_list(twice, capsys):
     lake = twice.night().lake
     users = sample_users(lake, 3)
@@ -365,7 +358,6 @@ def test_header_lines_are_counted_apart(shop):
     assert (counts["read"], counts["header_lines"]) == (2, 2)
 
 
-@pytest.mark.slow
 def test_old_date_run_again_writes_its_own_rows_again(shop):
     shop.tree["models"] = ["popularity"]
     shop.receive(*CHECKERBOARD)
@@ -424,7 +416,6 @@ def test_models_trained_separately_are_evaluated_together(shop):
     assert {row[0] for row in shop.rows("metrics", "model")} == {"popularity", "als", "baseline"}
 
 
-@pytest.mark.slow
 def test_models_take_features_from_the_tables_of_users_and_items(shop):
     colours = ["i,title,genres", *(f"item {i:02d},Item {i},{('dark', 'light')[i % 2]}" for i in range(13))]
     (shop.folder / "items.csv").write_text("\n".join(colours) + "\n")

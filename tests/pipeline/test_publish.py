@@ -19,6 +19,8 @@ from recsys_spark.pipeline.show import show_current
 from recsys_spark.pipeline.steps import run_night
 from tests.pipeline.shop import DAY, Shop
 
+pytestmark = pytest.mark.slow
+
 USERS = 50
 
 
@@ -129,7 +131,6 @@ def test_before_the_first_publish_nothing_is_served(shop):
         served_lists(shop.night().lake, date(1999, 1, 1))
 
 
-@pytest.mark.slow
 def test_readers_see_whole_lists_while_dates_are_switched(spark, tmp_path):
     shop = Shop(spark, tmp_path)
     for number in range(2):
@@ -173,7 +174,6 @@ def test_readers_see_whole_lists_while_dates_are_switched(spark, tmp_path):
         assert len({min(dates) for _, _, dates in reads}) == 2
 
 
-@pytest.mark.slow
 def test_a_backfilled_night_leaves_what_is_served(shop, capsys):
     shop.receive(
         *(

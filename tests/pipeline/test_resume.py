@@ -17,6 +17,8 @@ from recsys_spark.pipeline.split import split
 from recsys_spark.pipeline.steps import run_night
 from tests.pipeline.shop import DAY, NEXT, Shop
 
+pytestmark = pytest.mark.slow
+
 RATED = [
     f"u{u},i{i},{1 + (u + i) % 5},{1_600_000_000 + i}" for u in range(8) for i in range(6) if (u + i) % 3
 ]
@@ -43,7 +45,6 @@ def ran(night, **options):
     return steps(night)
 
 
-@pytest.mark.slow
 def test_a_night_is_resumed_where_something_has_changed(shop, capsys):
     assert ran(shop.night()) == ALL
     assert ran(shop.night()) == []
@@ -58,7 +59,6 @@ def test_a_night_is_resumed_where_something_has_changed(shop, capsys):
     assert "recommend: evaluate has been done again" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_night_may_be_run_from_a_step_or_all_again(shop):
     ingest(shop.night())
     with pytest.raises(LakeError, match="'sample_negatives' is not among the steps"):
@@ -70,7 +70,6 @@ def test_a_night_may_be_run_from_a_step_or_all_again(shop):
     assert ran(shop.night(), again=True) == ALL
 
 
-@pytest.mark.slow
 def test_after_a_failure_the_night_goes_on_where_it_failed(shop, monkeypatch, spark):
     def fail(*_, **__):
         raise ModelError("it broke")

@@ -12,6 +12,8 @@ from recsys_spark.pipeline.show import show_user
 from recsys_spark.pipeline.steps import run_night
 from tests.pipeline.shop import NEXT
 
+pytestmark = pytest.mark.slow
+
 
 def give(shop, header, *lines, types=None):
     """Items of these columns, all of them mapped to their own names."""
@@ -88,7 +90,6 @@ def test_model_that_names_a_column_that_is_not_there(shop, key, columns, message
         shop.night(models=["pairwise"], pairwise={key: columns})
 
 
-@pytest.mark.slow
 def test_night_of_a_shop_with_prices_brands_dates_and_embeddings(shop, capsys):
     pairs = [(u, i) for u in range(16) for i in range(12) if (u + i) % 2]
     shop.receive(*(f"u{u},i{i:02d},{1 + (u * i) % 5},2024-06-{1 + i:02d}" for u, i in pairs))
