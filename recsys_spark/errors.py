@@ -94,6 +94,8 @@ def _told(error: BaseException) -> str:
     if isinstance(error, ConnectionError) or type(error).__name__ == "Py4JNetworkError":
         return NO_ANSWER
     try:
+        if str(error).endswith("does not exist in the JVM"):  # a name is looked up, and nobody answers
+            return NO_ANSWER
         lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
         cause = _java_cause(error, lines)
     except Exception:  # the text is asked of Java

@@ -15,8 +15,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from py4j.protocol import Py4JError
 
-from recsys_spark.errors import summary
+from recsys_spark.errors import NO_ANSWER, summary
 
 CONFIGURATION = """
 lake: {root: lake}
@@ -56,7 +57,6 @@ def test_unreadable_file_is_named_with_the_innermost_cause(spark, tmp_path, dama
     assert cause in line
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -71,6 +71,11 @@ def test_memory_that_runs_out_has_its_mend(text):
     assert ": give it more memory (session.memory, or --driver-memory" in summary(RuntimeError(text))
 
 
+def test_java_that_is_gone_when_a_name_is_looked_up_is_the_same_sentence():
+    assert summary(Py4JError("io does not exist in the JVM")) == NO_ANSWER
+
+
+@pytest.mark.slow
 def test_killed_java_is_one_sentence_with_the_log(tmp_path):
     (tmp_path / "conf.yaml").write_text(CONFIGURATION)
     command = [

@@ -27,6 +27,7 @@ def night(spark, data_dir, tmp_path_factory):
     tree = {
         "lake": {"root": str(folder / "lake")},
         "ingest": {"source": {"format": "movielens", "path": str(data_dir / "ml-100k.zip")}, "scale": [1, 5]},
+        "split": {"method": "leave_last"},
         "als": {"implicitPrefs": True, "rank": 32, "alpha": 5.0, "regParam": 0.05},
     }
     (folder / "conf.yaml").write_text(yaml.safe_dump(tree))
