@@ -58,6 +58,7 @@ setup(
         "typer>=0.15",  # the command line
         "rich>=13",  # tables and progress on a terminal
         "cryptography>=44",  # AES-GCM between the tasks of a fit, where Spark's own network is encrypted
+        "packaging>=24",  # reads the requirements of libraries, for `recsys pack`
         "psutil>=6",  # free memory and cores, for `recsys doctor` and the local session's heap
     ],
     extras_require={
