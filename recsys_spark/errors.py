@@ -87,7 +87,7 @@ def summary(error: BaseException) -> str:
     ran_out = re.search(r"OutOfMemory|OUT_OF_MEMORY|Java heap space|GC overhead limit", line)
     if ran_out:
         return f"{line}: {MORE_MEMORY}"
-    return f"{line}: {NOT_PACKED}" if line.endswith("No module named 'recsys_spark'") else line
+    return f"{line}: {NOT_PACKED}" if "No module named 'recsys_spark'" in line else line
 
 
 def _told(error: BaseException) -> str:
