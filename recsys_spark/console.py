@@ -81,7 +81,7 @@ def progress_line(line: str) -> None:
     line : str
         What to print.
     """
-    now, line = datetime.now(UTC), printable(line)
+    now, line = datetime.now(UTC), printable(masked(line))
     if not _quiet:
         err.print(f"{now:%H:%M:%S} {line}", markup=False, soft_wrap=True)
     _log(now, line)
@@ -95,7 +95,7 @@ def error_line(line: str) -> None:
     line : str
         What to print.
     """
-    line = printable(line)
+    line = printable(masked(line))
     err.print(line, markup=False, style="red", soft_wrap=True)
     _log(datetime.now(UTC), line)
 
@@ -110,7 +110,7 @@ def result_line(line: str, style: str | None = None) -> None:
     style : str, optional
         Of rich, such as ``bold``.
     """
-    out.print(printable(line), markup=False, style=style, soft_wrap=True)
+    out.print(printable(masked(line)), markup=False, style=style, soft_wrap=True)
 
 
 def table(title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
@@ -181,12 +181,11 @@ def printable(text: str) -> str:
     -------
     str
         With U+FFFD in the place of each control character but the end of a line, of each half of a surrogate
-        pair, and of what changes the direction of writing; and :data:`recsys_spark.redaction.MASK` in that of
-        a secret.
+        pair, and of what changes the direction of writing.
     """
     return "".join(
         "\N{REPLACEMENT CHARACTER}"
         if c in _OVERRIDES or (c != "\n" and unicodedata.category(c) in _UNPRINTABLE)
         else c
-        for c in masked(text)
+        for c in text
     )

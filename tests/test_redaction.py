@@ -51,6 +51,11 @@ def test_settings_of_secret_names_are_masked_at_any_depth():
     }
 
 
+def test_titles_of_a_table_stay_as_they_are(capsys):
+    console.table("lists", [{"title": "The Secret: Dare to Dream (2020)"}], ["title"])
+    assert "The Secret: Dare to Dream (2020)" in capsys.readouterr().out
+
+
 def test_lines_and_errors_are_masked(capsys, tmp_path):
     console.configure(log_file=tmp_path / "log")
     try:

@@ -126,7 +126,7 @@ def _by_user(
     of_run = {"run_id": F.lit(night.run_id), "run_date": F.lit(night.run_date), "k": F.lit(k)}
     rows = user_metrics(lists, list(models), k).join(users, USER).withColumns(of_run).persist()
     try:
-        count = record.counts["user_metrics"] = rows.count()
+        count = record.counts["user_metrics"] = lists.count() * len(models)
         where = f"run_date = '{night.run_date}'"
         record.versions_written["user_metrics"] = night.lake.replace("user_metrics", rows, where, count)
         return _by_segment(rows, k)
