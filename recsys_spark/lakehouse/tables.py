@@ -196,7 +196,7 @@ class Lakehouse:
         for name, table in TABLES.items():
             if self.exists(name):
                 self._require_columns(name, self._present(name), table.columns)
-                self._require_properties(name)
+                self._present_properties(name)
 
     def last_written(self, name: str) -> datetime:
         """When the newest commit to the table was made, by the clock of its writer.
@@ -648,9 +648,13 @@ class Lakehouse:
             "delta.columnMapping.mode": "none",
         }
 
-    def _require_properties(self, name: str) -> None:
-        """Set the properties that an existing table has otherwise."""
-        table = f"delta.{quoted(self._path(name))}" if self.location.root else self._identifier(name)
+    def _table(self, name: str) -> str:
+        """The table as SQL names it."""
+        return f"delta.{quoted(self._path(name))}" if self.location.root else self._identifier(name)
+
+    def _present_properties(self, name: str) -> dict[str, str]:
+        """Properties of an existing table, which must take more than appended rows."""
+        table = self._table(name)
         present = {
             row["key"]: row["value"] for row in self.spark.sql(f"SHOW TBLPROPERTIES {table}").collect()
         }
@@ -659,6 +663,11 @@ class Lakehouse:
                 f"table {name!r} takes appended rows only: ALTER TABLE {table} UNSET TBLPROPERTIES "
                 "('delta.appendOnly')"
             )
+        return present
+
+    def _require_properties(self, name: str) -> None:
+        """Set the properties that an existing table has otherwise."""
+        table, present = self._table(name), self._present_properties(name)
         other = {key: value for key, value in self._properties().items() if present.get(key) != value}
         if other:
             listed = ", ".join(f"'{key}' = '{value}'" for key, value in other.items())
