@@ -82,7 +82,9 @@ Models = Annotated[
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # what it logs of a dead JVM is in the error too
+    # What py4j logs of a dead JVM, partly by the root logger, is in the error too.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    logging.getLogger().addFilter(_is_not_of_py4j)
     try:
         app(args=arguments, prog_name="recsys")
     except ConfigError as error:
@@ -100,6 +102,10 @@ def main(arguments: list[str] | None = None) -> None:
         where = f" (Spark's log: {log})" if log else ""
         line = summary(error)
         _fail(f"{line if line == NO_ANSWER else f'Spark: {line}'}{where}", 1)
+
+
+def _is_not_of_py4j(record: logging.LogRecord) -> bool:
+    return Path(record.pathname).parent.name != "py4j"
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +18,11 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from py4j import protocol
+from py4j.java_gateway import GatewayClient
 from py4j.protocol import Py4JError
 
+from recsys_spark.cli import main
 from recsys_spark.errors import NO_ANSWER, summary
 
 CONFIGURATION = """
@@ -73,6 +79,25 @@ def test_memory_that_runs_out_has_its_mend(text):
 
 def test_java_that_is_gone_when_a_name_is_looked_up_is_the_same_sentence():
     assert summary(Py4JError("io does not exist in the JVM")) == NO_ANSWER
+
+
+def test_a_command_prints_nothing_of_what_py4j_logs_when_java_hangs_up(caplog):
+    def ask_one_that_hangs_up():
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            threading.Thread(target=lambda: server.accept()[0].close()).start()
+            answer = GatewayClient(port=server.getsockname()[1]).send_command("c\n", retry=False)
+        assert answer == protocol.ERROR
+        return [record.getMessage() for record in caplog.records]
+
+    assert ask_one_that_hangs_up() == ["Exception while sending command."]
+    caplog.clear()
+    before = list(logging.getLogger().filters)
+    try:
+        with pytest.raises(SystemExit):
+            main(["--version"])
+        assert ask_one_that_hangs_up() == []
+    finally:
+        logging.getLogger().filters[:] = before
 
 
 @pytest.mark.slow
