@@ -1,4 +1,5 @@
 # make demo       a whole night on the built-in data set
+# make airflow    the same under Airflow, which gets an environment of its own
 # make test       the tests but the slow ones
 # make test-slow  whole nights, a cluster, and other tests that take their time
 # make test-fast  the tests that need no Java and little compiling
@@ -10,16 +11,29 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DATE := 2026-01-31
+AIRFLOW := .venv-airflow
 
-.PHONY: demo test test-slow test-fast check format docs dist clean
+.PHONY: demo airflow test test-slow test-fast check format docs dist clean
 
 demo: $(VENV)/.run
 	$(BIN)/recsys nightly --config conf/demo.yaml --run-date $(DEMO_DATE) --show 3
 
+airflow: export AIRFLOW_HOME := $(CURDIR)/.recsys/airflow
+airflow: export AIRFLOW__CORE__LOAD_EXAMPLES := False
+airflow: export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/jobs/airflow
+airflow: export AIRFLOW_CONN_SPARK_DEFAULT := {"conn_type": "spark", "host": "local[*]"}
+airflow: export AIRFLOW_VAR_RECSYS_HOME := $(CURDIR)
+airflow: export AIRFLOW_VAR_RECSYS_CONFIG := $(CURDIR)/conf/demo.yaml
+airflow: export AIRFLOW_VAR_RECSYS_ENV := {"PYSPARK_PYTHON": "$(CURDIR)/$(BIN)/python"}
+airflow: $(VENV)/.run $(AIRFLOW)/.airflow
+	$(AIRFLOW)/bin/airflow db migrate
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(AIRFLOW)/bin/airflow dags test recsys_nightly $(DEMO_DATE)
+	$(BIN)/recsys show --config conf/demo.yaml
+
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.test $(AIRFLOW)/.airflow
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.test
@@ -45,7 +59,7 @@ bench-%: $(VENV)/.bench
 	$(BIN)/python -m tests.benchmarks.$*
 
 clean:
-	rm -rf $(VENV) .recsys dist docs/_build docs/_generated
+	rm -rf $(VENV) $(AIRFLOW) .recsys dist docs/_build docs/_generated
 
 # Each stamp is one set of packages; a second run finds it and installs nothing.
 $(VENV)/.run: setup.py | java
@@ -63,6 +77,12 @@ $(VENV)/.docs: setup.py $(VENV)/.test
 
 $(VENV)/.bench: setup.py $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
+
+# Airflow wants other versions of pandas and of what else it uses than Spark does.
+$(AIRFLOW)/.airflow: jobs/airflow/requirements.txt
+	@set -e; python=$$(sh .ci/find-python); test -x $(AIRFLOW)/bin/python || "$$python" -m venv $(AIRFLOW)
+	$(AIRFLOW)/bin/python -m pip install --quiet --requirement jobs/airflow/requirements.txt
 	@touch $@
 
 .PHONY: java

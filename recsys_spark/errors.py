@@ -79,14 +79,16 @@ def summary(error: BaseException) -> str:
     str
         The error's first line, or its type, and in brackets the innermost of its Java causes; of a Python
         worker's error the cause only; :data:`NO_ANSWER` when Java cannot be asked any more. Where memory ran
-        out it ends in :data:`MORE_MEMORY`, and where executors lack this package in
-        :data:`NOT_PACKED`. Secrets are masked.
+        out it ends in :data:`MORE_MEMORY`, where executors lack this package in :data:`NOT_PACKED`, and
+        where a disk is full in what to do. Secrets are masked.
     """
     line = _told(error)
     line = masked(line)
     ran_out = re.search(r"OutOfMemory|OUT_OF_MEMORY|Java heap space|GC overhead limit", line)
     if ran_out:
         return f"{line}: {MORE_MEMORY}"
+    if "No space left on device" in line:
+        return f"{line}: make room, and run it again"
     return f"{line}: {NOT_PACKED}" if "No module named 'recsys_spark'" in line else line
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import tarfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,15 +37,18 @@ class Cluster:
     url: str
     folder: Path
     packed: Path
+    settings: dict[str, str]
 
-    def submit(self, folder, job, *arguments, packages=True, libraries=True):
+    def submit(self, folder, job, *arguments, packages=True, libraries=True, settings=()):
         """Run spark-submit in ``folder``; standard output and standard error together."""
         command = [SPARK_HOME / "bin" / "spark-submit", "--master", self.url, "--executor-memory", "1g"]
         if packages:
             command += ["--jars", ",".join(map(str, (self.packed / "jars").glob("*.jar")))]
         if libraries:
             command += ["--archives", f"{self.packed}/recsys-libraries.tar.gz#env"]
-        command += ["--conf", "spark.executorEnv.PYTHONPATH=env", JOBS / job, *arguments]
+        for setting in ("spark.executorEnv.PYTHONPATH=env", *settings):
+            command += ["--conf", setting]
+        command += [JOBS / job, *arguments]
         of_driver = {"PYTHONPATH": str(self.packed / "unpacked"), "PYSPARK_PYTHON": str(PYTHON)}
         return subprocess.run(
             command,
@@ -73,13 +78,14 @@ def packed(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory, packed):
-    folder = tmp_path_factory.mktemp("cluster")
+@contextmanager
+def standalone(folder, packed, settings):
+    """A master and two workers, which have these settings too."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     url = f"spark://127.0.0.1:{port}"
-    local = ["--host", "127.0.0.1", "--webui-port", "0"]
+    (folder / "spark.conf").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+    local = ["--host", "127.0.0.1", "--webui-port", "0", "--properties-file", str(folder / "spark.conf")]
     daemons = []
     with (folder / "daemons.log").open("w") as log:
 
@@ -102,7 +108,24 @@ def cluster(tmp_path_factory, packed):
         for number in range(2):
             work = ["--work-dir", str(folder / f"worker-{number}"), url]
             start("worker.Worker", "--cores", "1", "--memory", "2g", *work)
-        yield Cluster(url, folder, packed)
+        yield Cluster(url, folder, packed, settings)
         for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait(30)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory, packed):
+    with standalone(tmp_path_factory.mktemp("cluster"), packed, {}) as started:
+        yield started
+
+
+@pytest.fixture
+def encrypting_cluster(tmp_path, packed):
+    settings = {
+        "spark.authenticate": "true",
+        "spark.authenticate.secret": secrets.token_hex(16),
+        "spark.network.crypto.enabled": "true",
+    }
+    with standalone(tmp_path, packed, settings) as started:
+        yield started

@@ -41,6 +41,8 @@ DOCTESTED = [
 ]
 
 
+AIRFLOW = (ROOT / "jobs" / "airflow" / "recsys_nightly.py").read_text(encoding="utf-8")
+
 USAGE_ERRORS = {"NoSuchOption", "BadParameter", "MissingParameter", "AssertionError", "Failed"}
 """Names of click's errors of usage, of which typer has a copy, and what this module itself raises."""
 
@@ -80,6 +82,10 @@ def check_command(line):
             for option in options:
                 assert not option.startswith("--") or f'"{option}"' in source, f"{line}: {option}"
         case ["export"] | ["mkdir", "-p", "libs", "&&", "tar", *_]:
+            pass  # tests/cluster does the same
+        case ["airflow", "variables", "set", name, *_]:
+            assert f'"{name}"' in AIRFLOW or f"'{name}'" in AIRFLOW, line
+        case ["airflow", "connections" | "backfill", *_]:
             pass  # tests/cluster does the same
         case _:
             pytest.fail(f"a command that nothing checks: {line}")
