@@ -29,12 +29,12 @@ def where_loaded(_: object) -> list[str]:
 
 
 def als(events: DataFrame) -> DataFrame:
-    model = ALS(rank=32, maxIter=150, implicitPrefs=True, checkpointInterval=-1, seed=1).fit(events)
+    model = ALS(rank=32, maxIter=80, implicitPrefs=True, checkpointInterval=-1, seed=1).fit(events)
     return model.userFactors.unionAll(model.itemFactors)
 
 
 def softmax(events: DataFrame) -> DataFrame:
-    model = SoftmaxRecommender(maxIter=40, batchSize=64, checkpointInterval=20, seed=1).fit(events)
+    model = SoftmaxRecommender(maxIter=24, batchSize=64, checkpointInterval=12, seed=1).fit(events)
     return model.userFactors.unionAll(model.itemFactors)
 
 
