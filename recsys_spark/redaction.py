@@ -7,17 +7,15 @@ from typing import Any
 
 MASK = "***"
 
-SECRET_NAME = re.compile(r"(?i)secret|passw|token|access[._-]?key|account[._-]?key|credential|signature")
+_NAMES = r"secret|passw|token|access[._-]?key|account[._-]?key|credential"
+SECRET_NAME = re.compile(f"(?i){_NAMES}|signature")
 """Names of settings whose values are secrets, as Spark's own ``spark.redaction.regex``, and some more."""
 
 _VALUES = (
     # user and password, or key and secret, of an address
     re.compile(r"(?<=://)[^/\s@:'\"]+:[^/\s@'\"]+(?=@)"),
     # name=value and "name": "value"
-    re.compile(
-        r"(?i)(?<![\w.-])([\w.-]*(?:secret|passw(?:or)?d|token|access[._-]?key|account[._-]?key|credential)"
-        r"[\w.-]*[\"']?\s?[=:]\s?[\"']?)([^\s\"',;&}]{4,})"
-    ),
+    re.compile(rf"(?i)(?<![\w.-])([\w.-]*(?:{_NAMES})[\w.-]*[\"']?\s?[=:]\s?[\"']?)([^\s\"',;&}}]{{4,}})"),
     # the signature of a shared address
     re.compile(r"(?i)([?&](?:sig|signature|x-amz-signature|x-amz-security-token)=)([^\s\"'&]+)"),
     # an access key's id

@@ -20,7 +20,7 @@ import secrets
 import socket
 import struct
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,22 +102,24 @@ def dial(address: str, key: GroupKey, rank: int, other: int, deadline: float) ->
     """
     host, port, public = address.rsplit("|", 2)
     private = X25519PrivateKey.generate() if key.encrypted else None
-    try:
-        seconds = max(1.0, deadline - time.monotonic())
-        connection = socket.create_connection((host, int(port)), timeout=seconds)
-        theirs, own = _received(connection, _NONCE), secrets.token_bytes(_NONCE)
-        hello = own + rank.to_bytes(4, "big") + _public_bytes(private)
-        transcript = theirs + hello + bytes.fromhex(public)
-        connection.sendall(hello + _proof(key, b"caller", transcript))
-        if not hmac.compare_digest(_received(connection, _PROOF), _proof(key, b"listener", transcript)):
-            raise OSError("authentication failed")
-        _ready(connection)
-        if private is None:
-            return Connection(connection)
-        of_caller, of_listener = _keys(key, private, bytes.fromhex(public), theirs + own)
-    except OSError as error:
-        raise GroupError(f"task {rank} cannot reach task {other} at {host}:{port}: {error}") from error
-    return EncryptedConnection(connection, of_caller, of_listener)
+    with ExitStack() as unless_reached:
+        try:
+            seconds = max(1.0, deadline - time.monotonic())
+            connection = socket.create_connection((host, int(port)), timeout=seconds)
+            unless_reached.enter_context(connection)
+            theirs, own = _received(connection, _NONCE), secrets.token_bytes(_NONCE)
+            hello = own + rank.to_bytes(4, "big") + _public_bytes(private)
+            transcript = theirs + hello + bytes.fromhex(public)
+            connection.sendall(hello + _proof(key, b"caller", transcript))
+            if not hmac.compare_digest(_received(connection, _PROOF), _proof(key, b"listener", transcript)):
+                raise OSError("authentication failed")
+            _ready(connection)
+        except OSError as error:
+            raise GroupError(f"task {rank} cannot reach task {other} at {host}:{port}: {error}") from error
+        unless_reached.pop_all()
+    if private is None:
+        return Connection(connection)
+    return EncryptedConnection(connection, *_keys(key, private, bytes.fromhex(public), theirs + own))
 
 
 class Connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import date
 
 import yaml
@@ -37,6 +38,11 @@ class Shop:
             "evaluate": {"cutoffs": [3], "champion_metric": "ndcg@3", "bootstrap": 20},
             "recommend": {"n": 4},
         }
+
+    def copied(self, folder):
+        """Another shop in ``folder`` whose lake is a copy of this one's."""
+        shutil.copytree(self.folder / "lake", folder / "lake")
+        return Shop(self.spark, folder)
 
     def receive(self, *lines):
         self.file.write_text("\n".join([self.header, *lines]) + "\n", encoding="utf-8")

@@ -107,15 +107,23 @@ def test_nothing_is_maintained_while_a_night_is_running(shop, spark):
         assert [row[0] for row in shop.rows("locks", "name")] == ["2024-06-30"]
 
 
-@pytest.fixture
-def forgotten(spark, tmp_path):
+@pytest.fixture(scope="module")
+def that_forgot(spark, tmp_path_factory):
     """A shop that has forgotten ``ann``: her ratings, her lists, and a row of hers that was rejected."""
-    shop = Shop(spark, tmp_path)
+    shop = Shop(spark, tmp_path_factory.mktemp("forgotten"))
     rows = ("ann,x,3", "bob,x,3", "bob,y,3", "ann,y,9", "anna,y,9")
     shop.receive(*(f"{row},1600000000" for row in rows))
     ingest(shop.night())
     recommended(shop.night(), rows=2)
     shop.gone = forget(spark, shop.night().config, ["ann", "user 1"], TODAY)
+    return shop
+
+
+@pytest.fixture
+def forgotten(that_forgot, tmp_path):
+    """The same lake, for one test alone."""
+    shop = that_forgot.copied(tmp_path)
+    shop.gone = that_forgot.gone
     return shop
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from datetime import date, timedelta
 
@@ -66,10 +65,9 @@ def served(spark, tmp_path_factory):
 
 
 @pytest.fixture
-def copied(served, spark, tmp_path):
+def copied(served, tmp_path):
     """The same lake, for one test alone."""
-    shutil.copytree(served.folder / "lake", tmp_path / "lake")
-    return Shop(spark, tmp_path)
+    return served.copied(tmp_path)
 
 
 def test_rollback_goes_back_step_by_step(copied, spark):
