@@ -216,7 +216,19 @@ class ModelContract:
         metadata.write_text(metadata.read_text().replace(type(fitted).__name__, "Other"))
         with pytest.raises(ModelError, match="not a"):
             type(fitted).load(str(path))
-        metadata.write_text("{")
+        for damaged in ("{", "[]"):
+            metadata.write_text(damaged)
+            with pytest.raises(ModelError, match="is not a complete"):
+                type(fitted).load(str(path))
+
+    def test_truncated_file_of_a_model_is_named(self, fitted: Any, tmp_path: Path) -> None:
+        path = tmp_path / "model"
+        fitted.write().save(str(path))
+        files = list(path.rglob("*.parquet"))
+        assert files
+        for file in files:
+            file.with_name(f".{file.name}.crc").unlink()
+            file.write_bytes(file.read_bytes()[:-20])
         with pytest.raises(ModelError, match="is not a complete"):
             type(fitted).load(str(path))
 

@@ -214,6 +214,7 @@ def _complete(path: str, expected: str) -> Iterator[None]:
         AssertionError,
         AttributeError,
         KeyError,
+        TypeError,
         ValueError,
         OSError,
         IndexError,

@@ -158,17 +158,51 @@ print(json.dumps([bag.import_errors, tasks, sorted({name.split(".")[0] for name 
 """
 
 
-def test_airflow_imports_it_and_nothing_that_takes_time(tmp_path):
+FOLLOWED = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+step = DagBag(dag_folder=sys.argv[1]).dags["recsys_nightly"].get_task("train")
+step._follow_on_cluster()
+print(json.dumps([step._track_driver_via_k8s_api, step._yarn_track_via_rm_api, step.durable]))
+"""
+
+
+def printed_by_airflow(folder, program, **settings):
+    """What a program prints last, with the Dags as its argument."""
     if not BIN.exists():
         pytest.skip("Airflow is not installed: run make test-slow")
+    own = {"AIRFLOW_HOME": str(folder), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    command = [BIN / "python", "-c", program, str(DAG.parent)]
     done = subprocess.run(
-        [BIN / "python", "-c", IMPORTED, str(DAG.parent)],
-        env=environment() | {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"},
-        capture_output=True,
-        text=True,
-        check=True,
+        command, env=environment() | own | settings, stdout=subprocess.PIPE, text=True, check=True
     )
-    errors, downstream, imported = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("host", "extra", "kubernetes", "yarn", "durable"),
+    [
+        ("spark://master:7077", {}, False, False, True),
+        ("yarn", {"deploy-mode": "client"}, False, False, False),
+        ("yarn", {"deploy-mode": "cluster"}, False, False, False),
+        (
+            "yarn",
+            {"deploy-mode": "cluster", "yarn_resourcemanager_webapp_address": "http://rm:8088"},
+            False,
+            True,
+            True,
+        ),
+        ("k8s://https://api:443", {"deploy-mode": "cluster", "namespace": "shop"}, True, False, True),
+    ],
+)
+def test_driver_is_followed_where_the_cluster_can_be_asked(tmp_path, host, extra, kubernetes, yarn, durable):
+    connection = json.dumps({"conn_type": "spark", "host": host, "extra": extra})
+    followed = printed_by_airflow(tmp_path, FOLLOWED, AIRFLOW_CONN_SPARK_DEFAULT=connection)
+    assert followed == [kubernetes, yarn, durable]
+
+
+def test_airflow_imports_it_and_nothing_that_takes_time(tmp_path):
+    errors, downstream, imported = printed_by_airflow(tmp_path, IMPORTED)
     assert errors == {}
     steps = [step for step in STEPS if step != "sample_negatives"]
     assert downstream == {task: [after] for task, after in pairwise(["wait_for_input", *steps])} | {
