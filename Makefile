@@ -2,7 +2,7 @@
 # make airflow       the same under Airflow, which gets an environment of its own
 # make test          the tests but the slow ones
 # make test-slow     whole nights, a cluster, and other tests that take their time
-# make test-airflow  nights under Airflow, on a cluster and in a backfill
+# make test-long     nights under Airflow, on a cluster and in a backfill
 # make test-fast     the tests that need no Java and little compiling
 # make check         format, lint, types, layers
 # make docs          the documents, in docs/_build/html
@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 DEMO_DATE := 2026-01-31
 AIRFLOW := .venv-airflow
 
-.PHONY: demo airflow test test-slow test-airflow test-fast check format docs dist clean
+.PHONY: demo airflow test test-slow test-long test-fast check format docs dist clean
 
 demo: $(VENV)/.run
 	$(BIN)/recsys nightly --config conf/demo.yaml --run-date $(DEMO_DATE) --show 3
@@ -35,10 +35,10 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.test $(AIRFLOW)/.airflow
-	$(BIN)/python -m pytest -m "slow and not airflow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and not long" $(PYTEST_ARGS)
 
-test-airflow: $(VENV)/.test $(AIRFLOW)/.airflow
-	$(BIN)/python -m pytest -m airflow $(PYTEST_ARGS)
+test-long: $(VENV)/.test $(AIRFLOW)/.airflow
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m "not spark and not slow" $(PYTEST_ARGS)

@@ -218,7 +218,7 @@ def tested(airflow):
     return airflow.run("airflow", "dags", "test", "recsys_nightly", TESTED)
 
 
-@pytest.mark.airflow
+@pytest.mark.long
 def test_dags_test_runs_a_whole_night(tested, airflow):
     rows = airflow.rows("current_recommendations")
     assert {row["run_date"].isoformat() for row in rows} == {TESTED}
@@ -275,7 +275,7 @@ def task_of(step, run_date):
     return None
 
 
-@pytest.mark.airflow
+@pytest.mark.long
 def test_backfilled_dates_are_made_one_after_the_other(backfilled, airflow):
     began = {}
     for row in airflow.rows("runs"):
@@ -284,14 +284,14 @@ def test_backfilled_dates_are_made_one_after_the_other(backfilled, airflow):
         assert max(began[earlier]) < min(began[later])
 
 
-@pytest.mark.airflow
+@pytest.mark.long
 def test_killed_task_is_tried_again(backfilled):
     first = backfilled[BACKFILLED[0]]
     assert first["train"].tries > 1
     assert {task: tried.state for task, tried in first.items()} == dict.fromkeys(first, "success")
 
 
-@pytest.mark.airflow
+@pytest.mark.long
 def test_closed_gate_is_not_tried_again_and_leaves_what_is_served(backfilled, airflow):
     last = backfilled[BACKFILLED[2]]
     assert last["gate"] == ("skipped", 1)
@@ -302,14 +302,14 @@ def test_closed_gate_is_not_tried_again_and_leaves_what_is_served(backfilled, ai
     assert set(Counter(row["user"] for row in rows).values()) == {LIST_LENGTH}
 
 
-@pytest.mark.airflow
+@pytest.mark.long
 def test_only_the_closed_gate_is_told_of(backfilled, airflow):
     assert len(airflow.alerts) == 1
     assert airflow.alerts[0].startswith("gate of ")
     assert "rows" in airflow.alerts[0]
 
 
-@pytest.mark.airflow
+@pytest.mark.long
 def test_asset_is_updated_by_what_is_served(backfilled, airflow):
     query = (
         "SELECT asset.name, asset_event.partition_key FROM asset_event "

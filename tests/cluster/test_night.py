@@ -63,7 +63,7 @@ def test_no_more_tasks_than_there_is_work(submitted):
     events = map(json.loads, log.read_text().splitlines())
     stages = [event["Stage Info"] for event in events if event["Event"] == "SparkListenerStageCompleted"]
     assert len(stages) > 100
-    assert max(stage["Number of Tasks"] for stage in stages) <= 4
+    assert max(stage["Number of Tasks"] for stage in stages) <= 8  # of two cores; Spark's default is 200
 
 
 @pytest.mark.parametrize(
