@@ -1,29 +1,28 @@
 """A night under Airflow 3.3: each day one spark-submit per step, for the day before.
 
-The run date is the run's partition, ``2026-01-31``; of a run without one, its logical date. A step that runs
-again changes nothing, so retries, ``airflow backfill`` and ``catchup`` are safe; where a later date is served
-already, an earlier one is made and not served. The three last days of January are, as the 31st's night comes
-on the day after::
+The run date is the run's partition, `2026-01-31`; of a run without one, its logical date. A step that runs
+again changes nothing, so retries, backfills and `catchup` are safe; where a later date is served already, an
+earlier one is made and not served. This makes the three last days of January, one after the other, as the
+31st's night comes on the day after (one line):
 
-    airflow backfill create --dag-id recsys_nightly --from-date 2026-01-29 --to-date 2026-02-01
+    airflow backfill create --dag-id recsys_nightly --max-active-runs 1
+        --from-date 2026-01-29 --to-date 2026-02-01
 
-A closed gate is no failure: the task ``gate`` is skipped, ``publish`` with it, and an alert is sent; what was
+A closed gate is no failure: the task `gate` is skipped, `publish` with it, and an alert is sent; what was
 served stays. So is an alert sent for a task that failed, after its last retry. Publishing updates the asset
-``recsys_recommendations``, which other Dags can be scheduled on.
+`recsys_recommendations`, which other Dags can be scheduled on.
 
-What is different elsewhere is read when a task runs, from the connection ``spark_default`` (master, deploy
+What is different elsewhere is read when a task runs, from the connection `spark_default` (master, deploy
 mode, binary) and these Variables, which are all optional:
 
-==================== =======================================================================================
-``recsys_home``      Folder with ``jobs`` and ``conf``; default ``/opt/recsys``.
-``recsys_config``    Configuration of the night; default ``<recsys_home>/conf/cluster.yaml``.
-``recsys_spark``     Spark settings, as a JSON object; by default Delta's package only.
-``recsys_env``       Environment variables of the driver, as a JSON object, such as ``PYSPARK_PYTHON``.
-``recsys_input``     A file or folder to wait for before a night begins, as
-                     ``s3://shop/ratings/{run_date}/_SUCCESS``; by default nothing is waited for.
-``recsys_alert_url`` Where alerts are posted, as ``{"text": …}``, which Slack and others understand; by
-                     default they are in the task's log only.
-==================== =======================================================================================
+- `recsys_home`: folder with `jobs` and `conf`; default `/opt/recsys`.
+- `recsys_config`: configuration of the night; default `<recsys_home>/conf/cluster.yaml`.
+- `recsys_spark`: Spark settings, as a JSON object; by default Delta's package only.
+- `recsys_env`: environment variables of the driver, as a JSON object, such as `PYSPARK_PYTHON`.
+- `recsys_input`: a file or folder to wait for before a night begins, as
+  `s3://shop/ratings/{run_date}/_SUCCESS`; by default nothing is waited for.
+- `recsys_alert_url`: where alerts are posted, as `{"text": …}`, which Slack and others understand; by default
+  they are in the task's log only.
 """
 
 from __future__ import annotations

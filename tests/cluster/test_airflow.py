@@ -241,13 +241,13 @@ def backfilled(airflow, tested):
             wait(lambda: (airflow.folder / "standalone.log").read_text().count("ready") > 0, airflow, 180)
             airflow.run("airflow", "dags", "reserialize")
             airflow.run("airflow", "dags", "unpause", "recsys_nightly")
-            window = ["--from-date", BACKFILLED[0], "--to-date", "2026-02-01"]
+            window = ["--from-date", BACKFILLED[0], "--to-date", "2026-02-01", "--max-active-runs", "1"]
             airflow.run("airflow", "backfill", "create", "--dag-id", "recsys_nightly", *window)
-            os.kill(wait(lambda: task_of("train", BACKFILLED[0]), airflow, 240), signal.SIGKILL)
-            wait(lambda: airflow.state(BACKFILLED[1], "publish") == "success", airflow, 600)
+            os.kill(wait(lambda: task_of("train", BACKFILLED[0]), airflow, 600), signal.SIGKILL)
+            wait(lambda: airflow.state(BACKFILLED[1], "publish") == "success", airflow, 1_800)
             longer = driver_of(airflow) | {"RECSYS__RECOMMEND__N": str(OTHER_LENGTH)}
             airflow.run("airflow", "variables", "set", "recsys_env", json.dumps(longer))
-            wait(lambda: airflow.state(BACKFILLED[2], "publish") in ("skipped", "success"), airflow, 300)
+            wait(lambda: airflow.state(BACKFILLED[2], "publish") in ("skipped", "success"), airflow, 900)
             yield {run_date: airflow.tasks(run_date) for run_date in BACKFILLED}
         finally:
             for process in (*psutil.Process(running.pid).children(recursive=True), running):
