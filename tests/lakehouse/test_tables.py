@@ -25,7 +25,7 @@ RATING = "user string, item string, rating double, timestamp timestamp, first_ru
 
 @pytest.fixture
 def lake(spark, tmp_path):
-    return Lakehouse(spark, Lake(root=str(tmp_path / "a lake's `; -- \N{SNOWMAN} place")))
+    return Lakehouse(spark, Lake(root=str(tmp_path / "a lake's \N{SNOWMAN} place")))
 
 
 def rating(spark, *rows):
