@@ -120,6 +120,8 @@ class Step(SparkSubmitOperator):
 def alert(text: str) -> None:
     """Log a text as an error, and post it where the Variable ``recsys_alert_url`` says.
 
+    Where it cannot be posted that is logged too: the task ends as it would have ended without an alert.
+
     Parameters
     ----------
     text : str
@@ -127,10 +129,14 @@ def alert(text: str) -> None:
     """
     import requests
 
-    logging.getLogger(__name__).error("%s", text)
+    log = logging.getLogger(__name__)
+    log.error("%s", text)
     url = Variable.get("recsys_alert_url", default=None)
     if url:
-        requests.post(url, json={"text": text}, timeout=30).raise_for_status()
+        try:
+            requests.post(url, json={"text": text}, timeout=30).raise_for_status()
+        except requests.RequestException:
+            log.exception("the alert could not be posted")
 
 
 def alert_of_failure(context: Context) -> None:
