@@ -478,5 +478,9 @@ def _is_spark_error(error: Exception) -> bool:
 
 
 def _fail(message: str, code: int) -> None:
+    if "recsys_spark.session" in sys.modules:
+        from recsys_spark.session import stop_submitted
+
+        stop_submitted()
     error_line(f"recsys: {message}")
     sys.exit(code)

@@ -96,7 +96,7 @@ def _told(error: BaseException) -> str:
     if isinstance(error, ConnectionError) or type(error).__name__ == "Py4JNetworkError":
         return NO_ANSWER
     try:
-        if str(error).endswith("does not exist in the JVM"):  # a name is looked up, and nobody answers
+        if _is_of_no_answer(error):
             return NO_ANSWER
         lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
         cause = _java_cause(error, lines)
@@ -110,6 +110,14 @@ def _told(error: BaseException) -> str:
     wrapped = lines[0].startswith("An error occurred while calling") and len(lines) > 1
     first = lines[1].removeprefix(": ") if wrapped else lines[0]
     return f"{first} ({cause})" if cause and cause not in first else first
+
+
+def _is_of_no_answer(error: BaseException) -> bool:
+    """Whether py4j says of a call, or of a name it looked up, no more than that nobody answered."""
+    only_a_call = re.fullmatch(r"An error occurred while calling \S+", str(error))
+    return type(error).__name__ == "Py4JError" and (
+        only_a_call is not None or str(error).endswith("does not exist in the JVM")
+    )
 
 
 def _java_cause(error: BaseException, lines: list[str]) -> str | None:

@@ -13,8 +13,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,17 @@ def keep_log() -> Path | None:
     global _keep_log
     _keep_log = True
     return _log
+
+
+def stop_submitted() -> None:
+    """Stop the session of a driver that spark-submit started, if any: what Spark says of its executors' end
+    comes before what the driver says last.
+    """
+    context = SparkContext._active_spark_context
+    if "PYSPARK_GATEWAY_PORT" in os.environ and context is not None:
+        with warnings.catch_warnings(), suppress(Exception):  # Java may be gone
+            warnings.simplefilter("ignore")
+            context.stop()
 
 
 def java_version() -> int | None:

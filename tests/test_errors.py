@@ -77,8 +77,16 @@ def test_memory_that_runs_out_has_its_mend(text):
     assert ": give it more memory (session.memory, or --driver-memory" in summary(RuntimeError(text))
 
 
-def test_java_that_is_gone_when_a_name_is_looked_up_is_the_same_sentence():
-    assert summary(Py4JError("io does not exist in the JVM")) == NO_ANSWER
+@pytest.mark.parametrize(
+    "said", ["io does not exist in the JVM", "An error occurred while calling o260.nullable"]
+)
+def test_java_that_is_gone_when_it_is_asked_is_the_same_sentence(said):
+    assert summary(Py4JError(said)) == NO_ANSWER
+
+
+def test_java_that_answers_with_a_trace_is_not_gone():
+    said = "An error occurred while calling o1.two. Trace:\npy4j.Py4JException: Method two() does not exist\n"
+    assert "Method two() does not exist" in summary(Py4JError(said))
 
 
 def test_a_command_prints_nothing_of_what_py4j_logs_when_java_hangs_up(caplog):
