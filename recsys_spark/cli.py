@@ -1,4 +1,4 @@
-"""The command ``recsys``. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the gate is closed.
+"""The command ``recsys``. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 lists not served.
 
 Spark and the models are imported by the commands that need them, so that help and errors of usage are
 immediate.
@@ -221,7 +221,7 @@ def _publish_command() -> Callable[..., None]:
         reason: Annotated[str | None, typer.Option(help="Why; needed with --force, and recorded.")] = None,
         unless_later: Annotated[
             bool,
-            typer.Option("--unless-later", help="Do nothing where a later date is served: for backfills."),
+            typer.Option("--unless-later", help="Exit with 3 where a later date is served: for backfills."),
         ] = False,
         overrides: Overrides = None,
         quiet: Quiet = False,
@@ -234,7 +234,9 @@ def _publish_command() -> Callable[..., None]:
         from recsys_spark.pipeline.publish import publish
 
         with night.alone():
-            publish(night, reason, unless_later)
+            served = publish(night, reason, unless_later)
+        if not served:
+            raise typer.Exit(3)
 
     command.__doc__ = first_docstring_line("recsys_spark.pipeline.publish", "publish")
     return command

@@ -2,8 +2,8 @@
 
 The run date is the run's partition, `2026-01-31`; of a run without one, its logical date. A step that runs
 again changes nothing, so retries, backfills and `catchup` are safe; where a later date is served already, an
-earlier one is made and not served. This makes the three last days of January, one after the other, as the
-31st's night comes on the day after (one line):
+earlier one is made and not served: its task `publish` is skipped. This makes the three last days of January,
+one after the other, as the 31st's night comes on the day after (one line):
 
     airflow backfill create --dag-id recsys_nightly --max-active-runs 1
         --from-date 2026-01-29 --to-date 2026-02-01
@@ -53,7 +53,7 @@ _HOME = "var.value.get('recsys_home', '/opt/recsys')"
 HOME = f"{{{{ {_HOME} }}}}"
 CONFIG = f"{{{{ var.value.get('recsys_config', {_HOME} ~ '/conf/cluster.yaml') }}}}"
 DELTA = {"spark.jars.packages": "io.delta:delta-spark_4.2_2.13:4.4.0"}
-BAD_CONFIGURATION, GATE_CLOSED = 2, 3
+BAD_CONFIGURATION, NOT_SERVED = 2, 3
 """Exit codes of a step that another attempt would not change."""
 
 SERVED = Asset("recsys_recommendations")
@@ -87,7 +87,7 @@ class Step(SparkSubmitOperator):
         Raises
         ------
         AirflowSkipException
-            The gate is closed.
+            The lists are not served: the gate is closed, of which an alert tells, or a later date is served.
         AirflowFailException
             The configuration is not valid, which no retry mends.
         """
@@ -99,8 +99,9 @@ class Step(SparkSubmitOperator):
         except AirflowException as error:
             said = str(error).strip().splitlines()[-1]
             code = int((re.findall(r"(?:Error|exit) code is: (\d+)", str(error)) or [1])[-1])
-            if code == GATE_CLOSED:
-                alert(f"{self.task_id} of {context['dag_run'].run_id}: {said}")
+            if code == NOT_SERVED:
+                if self.task_id == "gate":
+                    alert(f"gate of {context['dag_run'].run_id}: {said}")
                 raise AirflowSkipException(said) from None
             if code == BAD_CONFIGURATION:
                 raise AirflowFailException(said) from None

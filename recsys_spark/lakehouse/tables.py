@@ -116,10 +116,17 @@ class Lakehouse:
     ------
     SetupError
         The session has no Delta.
+    LakeError
+        The root has a backtick in it, which no Delta table can be made under.
     """
 
     def __init__(self, spark: SparkSession, location: Lake, retention: Retention | None = None) -> None:
         require_delta(spark)
+        if location.root and "`" in absolute_path(location.root):  # Delta's builder does not quote paths
+            raise LakeError(
+                f"lake.root {absolute_path(location.root)!r} has a backtick in it, which Delta cannot "
+                "make tables under: use another folder"
+            )
         self.spark = spark
         self.location = location
         self.retention = retention or Retention()

@@ -32,7 +32,7 @@ WAIT = 120
 """Seconds for which a switch waits for another one."""
 
 
-def publish(night: Night, reason: str | None = None, unless_later: bool = False) -> None:
+def publish(night: Night, reason: str | None = None, unless_later: bool = False) -> bool:
     """Serve this date's lists: reads recommendations, writes current_recommendations and models.
 
     The table is replaced in one commit: a reader sees all of the old lists or all of the new ones.
@@ -45,6 +45,11 @@ def publish(night: Night, reason: str | None = None, unless_later: bool = False)
         Why the lists are served whatever the gate says; it is recorded.
     unless_later : bool
         Do nothing where a later date is served.
+
+    Returns
+    -------
+    bool
+        Whether they are served; false where a later date is.
 
     Raises
     ------
@@ -59,11 +64,12 @@ def publish(night: Night, reason: str | None = None, unless_later: bool = False)
         require_open(night)
     with _switching(night):
         if unless_later and left_out_for_later(night):
-            return
+            return False
         with night.step("publish") as record:
             if reason is not None:
                 record.details["forced"] = reason
             _serve(night, record)
+    return True
 
 
 def rollback(spark: SparkSession, config: Config, to: date | None = None) -> None:

@@ -18,7 +18,7 @@ from recsys_spark.pipeline.served import later_served
 from recsys_spark.pipeline.split import split
 from recsys_spark.pipeline.train import train
 
-STEPS: dict[str, Callable[[Night], None]] = {
+STEPS: dict[str, Callable[[Night], object]] = {
     "ingest": ingest,
     "split": split,
     "sample_negatives": sample_negatives,

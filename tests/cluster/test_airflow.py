@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
@@ -76,6 +76,26 @@ class Airflow:
         return self.tasks(run_date).get(task, Tried(None, 0)).state
 
 
+@contextmanager
+def receiver():
+    """Whoever gets alerts: an address, and what has come there."""
+    alerts = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            alerts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", alerts
+    server.shutdown()
+
+
 class Tried(NamedTuple):
     state: str | None
     tries: int
@@ -99,19 +119,6 @@ def airflow(cluster, tmp_path_factory):
         "recommend": {"n": LIST_LENGTH},
     }
     (folder / "night.yaml").write_text(yaml.safe_dump(tree))
-    alerts = []
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self):
-            alerts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    receiver = HTTPServer(("127.0.0.1", 0), Receiver)
-    threading.Thread(target=receiver.serve_forever, daemon=True).start()
     port = free_port()
     jars = ":".join(map(str, (cluster.packed / "jars").glob("*.jar")))
     spark = {  # every machine has the libraries at the same place, as an image or a shared disk would
@@ -137,15 +144,14 @@ def airflow(cluster, tmp_path_factory):
         "AIRFLOW_VAR_RECSYS_CONFIG": str(folder / "night.yaml"),
         "AIRFLOW_VAR_RECSYS_SPARK": json.dumps(spark),
         "AIRFLOW_VAR_RECSYS_INPUT": str(folder / "ready-{run_date}"),
-        "AIRFLOW_VAR_RECSYS_ALERT_URL": f"http://127.0.0.1:{receiver.server_port}",
     }
     for run_date in (TESTED, *BACKFILLED):
         (folder / f"ready-{run_date}").touch()
-    started = Airflow(folder, variables, alerts)
-    started.run("airflow", "db", "migrate")
-    started.run("airflow", "variables", "set", "recsys_env", json.dumps(driver))
-    yield started
-    receiver.shutdown()
+    with receiver() as (address, alerts):
+        started = Airflow(folder, variables | {"AIRFLOW_VAR_RECSYS_ALERT_URL": address}, alerts)
+        started.run("airflow", "db", "migrate")
+        started.run("airflow", "variables", "set", "recsys_env", json.dumps(driver))
+        yield started
 
 
 IMPORTED = """
@@ -199,6 +205,39 @@ def test_driver_is_followed_where_the_cluster_can_be_asked(tmp_path, host, extra
     connection = json.dumps({"conn_type": "spark", "host": host, "extra": extra})
     followed = printed_by_airflow(tmp_path, FOLLOWED, AIRFLOW_CONN_SPARK_DEFAULT=connection)
     assert followed == [kubernetes, yarn, durable]
+
+
+ENDED = """
+import json, sys
+from types import SimpleNamespace
+from airflow.dag_processing.dagbag import DagBag
+dag = DagBag(dag_folder=sys.argv[1]).dags["recsys_nightly"]
+ends = []
+for name in ("gate", "publish"):
+    try:
+        instance = SimpleNamespace(dag_id="d", task_id=name, run_id="a run", try_number=1, map_index=-1)
+        dag.get_task(name).execute({"dag_run": SimpleNamespace(run_id="a run"), "ti": instance})
+    except Exception as error:
+        ends.append(type(error).__name__)
+print(json.dumps(ends))
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "end", "alerts"),
+    [(1, "AirflowException", []), (2, "AirflowFailException", []), (3, "AirflowSkipException", ["gate"])],
+)
+def test_exit_code_says_whether_a_task_is_tried_again(tmp_path, code, end, alerts):
+    """What spark-submit says is said by a script; whoever gets alerts is there, and then is not."""
+    (tmp_path / "spark-submit").write_text(f"#!/bin/sh\necho 'recsys: not today'\nexit {code}\n")
+    (tmp_path / "spark-submit").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    local = json.dumps({"conn_type": "spark", "host": "local[1]"})
+    with receiver() as (address, received):
+        for url in (address, f"http://127.0.0.1:{free_port()}"):
+            settings = {"AIRFLOW_CONN_SPARK_DEFAULT": local, "AIRFLOW_VAR_RECSYS_ALERT_URL": url}
+            assert printed_by_airflow(tmp_path, ENDED, PATH=path, **settings) == [end, end]
+    assert received == [f"{step} of a run: recsys: not today" for step in alerts]
 
 
 def test_airflow_imports_it_and_nothing_that_takes_time(tmp_path):

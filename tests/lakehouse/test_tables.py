@@ -25,7 +25,7 @@ RATING = "user string, item string, rating double, timestamp timestamp, first_ru
 
 @pytest.fixture
 def lake(spark, tmp_path):
-    return Lakehouse(spark, Lake(root=str(tmp_path / "a lake's \N{SNOWMAN} place")))
+    return Lakehouse(spark, Lake(root=str(tmp_path / "a lake's %20 \"[*]?; -- \N{SNOWMAN} place")))
 
 
 def rating(spark, *rows):
@@ -108,6 +108,12 @@ def test_folder_with_something_else_is_named(lake, tmp_path):
     with pytest.raises(LakeError, match=r"'ratings' cannot be created in .*: .* not a Delta table"):
         Lakehouse(lake.spark, Lake(root=str(tmp_path / "lake"))).create("ratings")
     assert (tmp_path / "lake" / "ratings" / "letter.txt").read_text() == "dear"
+
+
+def test_root_with_a_backtick_is_named_before_anything_is_made(spark, tmp_path):
+    with pytest.raises(LakeError, match=r"lake.root '.*/a`b/lake' has a backtick in it"):
+        Lakehouse(spark, Lake(root=str(tmp_path / "a`b" / "lake")))
+    assert not (tmp_path / "a`b").exists()
 
 
 def test_missing_table_is_named(lake):

@@ -271,7 +271,7 @@ def test_exit_code_of_a_closed_gate_and_overruling_it_on_the_record(shop, capsys
     show_current(night.lake, now["published_at"])
     assert "overruled: half of them are test accounts" in " ".join(capsys.readouterr().out.split())
     assert run("--unless-later") == 3
-    publish(shop.night(DAY), "back to the first")
+    assert publish(shop.night(DAY), "back to the first")
 
 
 def test_a_night_with_a_worse_model_is_not_served(spark, tmp_path):

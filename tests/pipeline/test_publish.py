@@ -179,3 +179,4 @@ def test_a_backfilled_night_leaves_what_is_served(shop, capsys):
     assert served_lists(shop.night().lake)[0] == day(1)
     assert "publish: left out, as lists of" in capsys.readouterr().err
     assert served_lists(shop.night().lake, day(0))[1].count() > 0
+    assert publish(shop.night(day(0)), unless_later=True) is False
