@@ -64,7 +64,8 @@ def exchanged(encrypted: bool, mebibytes: int) -> float:
 
 def fitted(encrypted: bool, events: int, repeats: int) -> float:
     """Seconds of a fit in this process's session; the shortest."""
-    settings = {"spark.network.crypto.enabled": str(encrypted).lower()}
+    needed = ("spark.authenticate", "spark.network.crypto.enabled")
+    settings = dict.fromkeys(needed, "true") if encrypted else {}
     spark = get_session(Session(spark=settings))
     with tempfile.TemporaryDirectory() as folder:
         make_events(Path(folder) / "events.parquet", events, USERS, ITEMS)
