@@ -13,7 +13,6 @@ TEST = [
     "pytest-xdist>=3.6",  # the fast tests on two cores
     "hypothesis>=6",  # property tests of kernels and cleaning
     "scikit-learn>=1.5",  # an independent ndcg_score to compare ours with
-    "deltalake>=1",  # reads what is served without Spark, as services do
     "duckdb>=1.3",  # the same, as SQL
     "sybil>=9",  # runs the code blocks of the documents
     "numpydoc>=1.8",  # reads the docstrings that the references are made of
@@ -58,6 +57,8 @@ setup(
         "typer>=0.15",  # the command line
         "rich>=13",  # tables and progress on a terminal
         "cryptography>=44",  # AES-GCM between the tasks of a fit, where Spark's own network is encrypted
+        "deltalake>=1",  # reads what is served without Spark, for `recsys show`, `runs` and `current`
+        "rapidfuzz>=3",  # the ids and titles that are nearest to an unknown one
         "packaging>=24",  # reads the requirements of libraries, for `recsys pack`
         "psutil>=6",  # free memory and cores, for `recsys doctor` and the local session's heap
     ],

@@ -1,4 +1,4 @@
-"""The command ``recsys``. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 lists not served.
+"""The command ``recsys``. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not served.
 
 Spark and the models are imported by the commands that need them, so that help and errors of usage are
 immediate.
@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recsys_spark import __version__
-from recsys_spark.console import configure, duration, error_line, result_line, table, working
-from recsys_spark.errors import NO_ANSWER, ConfigError, GateError, RecsysError, summary
+from recsys_spark.console import answer, configure, duration, error_line, result_line, table, working
+from recsys_spark.errors import NO_ANSWER, ConfigError, GateError, RecsysError, UnknownIdError, summary
 from recsys_spark.pipeline import STEP_NAMES
 from recsys_spark.schema import SEEDED
 
 if TYPE_CHECKING:
     from recsys_spark.config import Config
-    from recsys_spark.lakehouse.tables import Lakehouse
+    from recsys_spark.lakehouse.reader import Reader
     from recsys_spark.pipeline.night import Night
 
 SHOWN_USERS = 3
@@ -70,6 +70,7 @@ AnyDate = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override, as als.rank=64.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not print progress.")]
 LogFile = Annotated[
     Path | None, typer.Option("--log-file", help="Append progress and errors to this file, with times.")
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger().addFilter(_is_not_of_py4j)
     try:
         app(args=arguments, prog_name="recsys")
-    except ConfigError as error:
+    except (ConfigError, UnknownIdError) as error:
         _fail(str(error), 2)
     except GateError as error:
         _fail(str(error), 3)
@@ -141,15 +142,17 @@ def nightly(
     started = time.monotonic()
     configure(quiet, log_file)
     night = _night(config, run_date, overrides, reads_inputs=True)
-    from recsys_spark.pipeline.show import sample_users, show_metrics, show_runs, show_user
+    from recsys_spark.lakehouse.reader import SparkReader
+    from recsys_spark.pipeline.show import describe_metrics, describe_runs, describe_user, sample_users
     from recsys_spark.pipeline.steps import run_night
 
     run_night(night, from_step, force)
-    show_runs(night.lake, run_date, len(STEP_NAMES))
+    reader = SparkReader(night.lake)
+    answer(describe_runs(reader, run_date, len(STEP_NAMES)))
     evaluated = night.ledger.last_done("evaluate")["run_id"]
-    show_metrics(night.lake, evaluated, int(night.config.evaluate.champion_metric.split("@")[1]))
-    for user in sample_users(night.lake, show, run_date):
-        show_user(night.lake, user, run_date)
+    answer(describe_metrics(reader, evaluated, int(night.config.evaluate.champion_metric.split("@")[1])))
+    for user in sample_users(reader, show, run_date):
+        answer(describe_user(reader, user, run_date))
     lake = night.config.lake
     result_line(
         f"\nDone in {duration(time.monotonic() - started)}. Tables: {lake.root or lake.catalog} (Delta)"
@@ -263,24 +266,28 @@ def show(
     user: Annotated[
         list[str] | None, typer.Option(help="A user's id; may be given several times. Default: a few users.")
     ] = None,
+    item: Annotated[list[str] | None, typer.Option(help="An item's id; may be given several times.")] = None,
     run_date: AnyDate = None,
+    as_json: AsJson = False,
     overrides: Overrides = None,
 ) -> None:
-    """Print users' histories and published lists, with titles."""
-    lake = _lake(_load(config, overrides))
-    from recsys_spark.pipeline.show import sample_users, show_user
+    """Print users' histories and lists, or items and the lists that they are in, with titles."""
+    reader = _reader(config, overrides)
+    from recsys_spark.pipeline.show import describe_item, describe_user, sample_users
 
-    for one_user in user or sample_users(lake, SHOWN_USERS, run_date):
-        show_user(lake, one_user, run_date)
+    users = user or ([] if item else sample_users(reader, SHOWN_USERS, run_date))
+    asked = [describe_user(reader, one, run_date) for one in users]
+    asked += [describe_item(reader, one, run_date) for one in item or ()]
+    answer([section for sections in asked for section in sections], as_json)
 
 
 @app.command()
-def current(config: ConfigFile, overrides: Overrides = None) -> None:
+def current(config: ConfigFile, as_json: AsJson = False, overrides: Overrides = None) -> None:
     """Print what is served: date, models, age, and why."""
-    lake = _lake(_load(config, overrides))
-    from recsys_spark.pipeline.show import show_current
+    reader = _reader(config, overrides)
+    from recsys_spark.pipeline.show import describe_current
 
-    show_current(lake, datetime.now(UTC))
+    answer(describe_current(reader, datetime.now(UTC)), as_json)
 
 
 @app.command()
@@ -363,16 +370,17 @@ def runs(
     lineage: Annotated[
         date | None, typer.Option(parser=_day, metavar="DAY", help="What made the lists of this night.")
     ] = None,
+    as_json: AsJson = False,
     overrides: Overrides = None,
 ) -> None:
     """Print the ledger: every step of every run, or what made a night's lists."""
-    lake = _lake(_load(config, overrides))
-    from recsys_spark.pipeline.show import show_lineage, show_runs
+    reader = _reader(config, overrides)
+    from recsys_spark.pipeline.show import describe_lineage, describe_runs
 
     if lineage is not None:
-        show_lineage(lake, lineage)
+        answer(describe_lineage(reader, lineage), as_json)
     else:
-        show_runs(lake, run_date, limit, run, failed)
+        answer(describe_runs(reader, run_date, limit, run, failed), as_json)
 
 
 @app.command()
@@ -465,11 +473,11 @@ def _run_step(
         STEPS[name](night)
 
 
-def _lake(config: Config) -> Lakehouse:
-    from recsys_spark.lakehouse.tables import Lakehouse
-    from recsys_spark.session import get_session
+def _reader(config: Path, overrides: list[str] | None) -> Reader:
+    from recsys_spark.lakehouse.reader import reader_of
 
-    return Lakehouse(get_session(config.session), config.lake, config.retention)
+    loaded = _load(config, overrides)
+    return reader_of(loaded.lake, loaded.session)
 
 
 def _is_spark_error(error: Exception) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys_spark.redaction import masked
+from recsys_spark.schema import ITEM, USER
 
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 _OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -113,6 +116,48 @@ def result_line(line: str, style: str | None = None) -> None:
     out.print(printable(masked(line)), markup=False, style=style, soft_wrap=True)
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of an answer.
+
+    Parameters
+    ----------
+    name : str
+        Its key, for programs.
+    title : str
+        Line above its table, for people.
+    rows : sequence of mappings
+        Column → value.
+    columns : sequence of str
+        Those that people see, in order.
+    """
+
+    name: str
+    title: str
+    rows: Sequence[Mapping[str, object]]
+    columns: Sequence[str]
+
+
+def answer(sections: Iterable[Section], as_json: bool = False) -> None:
+    """Print an answer: a table for each section, or one JSON object with an array of rows for each.
+
+    Parameters
+    ----------
+    sections : iterable of Section
+        The parts, in order.
+    as_json : bool
+        For programs: every column of the rows; days and times are texts.
+    """
+    if as_json:
+        tree: dict[str, list[Mapping[str, object]]] = {}
+        for section in sections:
+            tree.setdefault(section.name, []).extend(section.rows)
+        result_line(json.dumps(tree, indent=2, default=str))
+        return
+    for section in sections:
+        table(section.title, section.rows, section.columns)
+
+
 def table(title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
     """Print ``rows`` with the ``columns`` named, numbers to the right.
 
@@ -129,12 +174,14 @@ def table(title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[st
     result_line(f"\n{title}", "bold")
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        numeric = all(isinstance(row.get(column), int | float) or row.get(column) is None for row in rows)
+        numeric = column not in (USER, ITEM) and all(
+            isinstance(row.get(column), int | float) or row.get(column) is None for row in rows
+        )
         shown.add_column(
             Text(printable(column)), justify="right" if numeric and rows else "left", overflow="fold"
         )
     for row in rows:
-        shown.add_row(*(_cell(row.get(column)) for column in columns))
+        shown.add_row(*(_cell(row.get(column), column in (USER, ITEM)) for column in columns))
     out.print(shown)
 
 
@@ -159,12 +206,16 @@ def _log(now: datetime, line: str) -> None:
             file.write(f"{now:%Y-%m-%dT%H:%M:%SZ} {line}\n")
 
 
-def _cell(value: object) -> Text:
+def _cell(value: object, is_id: bool) -> Text:
     if value is None:
         return Text("–")
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{key} {of}" for key, of in sorted(value.items()))
     if isinstance(value, float):
         return Text(f"{value:,.4f}".rstrip("0").rstrip("."))
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and not is_id:
         return Text(f"{value:,}")
     return Text(printable(str(value)).replace("\n", "\N{REPLACEMENT CHARACTER}"))
 

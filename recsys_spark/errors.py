@@ -15,6 +15,10 @@ class ConfigError(RecsysError):
     """A configuration file, an override or a model's parameter is not valid; commands exit with 2."""
 
 
+class UnknownIdError(RecsysError):
+    """No user or item has the id that was asked for; commands exit with 2."""
+
+
 class SetupError(RecsysError):
     """Java, Python, a jar or write access is missing; the message says what to install or set."""
 

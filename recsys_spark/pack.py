@@ -25,6 +25,9 @@ LIBRARIES, JARS = "recsys-libraries.tar.gz", "jars"
 OF_THE_CLUSTER = ("pyspark", "py4j")
 """What Spark brings itself."""
 
+ONLY_TO_LOOK = ("deltalake", "rapidfuzz")
+"""What a night does without: commands that look at its tables need it."""
+
 _NOT_PACKED = re.compile(r"(^|/)(tests|include|bin)/|\.(pyi|pyx|pxd|h|hpp|a)$|^\.\.|direct_url\.json$")
 
 
@@ -94,7 +97,7 @@ def _distributions() -> list[Distribution]:
     while to_see:
         name = to_see.pop()
         key = re.sub(r"[-_.]+", "-", name).lower()
-        if key in found or key in OF_THE_CLUSTER:
+        if key in found or key in OF_THE_CLUSTER + ONLY_TO_LOOK:
             continue
         found[key] = distribution(name)
         wanted = map(Requirement, found[key].requires or [])

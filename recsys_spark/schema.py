@@ -12,6 +12,16 @@ EVENT: Final = "event"
 SCORE: Final = "score"
 RANK: Final = "rank"
 
+PART: Final = "part"
+TRAIN: Final = "train"
+FOLD_IN: Final = "fold_in"
+VALIDATION: Final = "validation"
+TEST: Final = "test"
+"""Parts of a split, and the column that names them."""
+
+EVERYONE: Final = "all"
+"""The segment of all users."""
+
 FAULT: Final = "fault"
 REASON: Final = "reason"
 RAW: Final = "raw"

@@ -14,10 +14,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import Split
 from recsys_spark.errors import ModelError
-from recsys_spark.schema import ITEM, TIMESTAMP, USER
-
-PART = "part"
-TRAIN, FOLD_IN, VALIDATION, TEST = "train", "fold_in", "validation", "test"
+from recsys_spark.schema import FOLD_IN, ITEM, PART, TEST, TIMESTAMP, TRAIN, USER, VALIDATION
 
 
 def split_ratings(ratings: DataFrame, how: Split, seed: int) -> DataFrame:

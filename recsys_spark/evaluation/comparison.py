@@ -13,9 +13,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.evaluation.ranking import SLICE, resampling_weights
-from recsys_spark.schema import ITEM, RANK, SCORE, USER
+from recsys_spark.schema import EVERYONE, ITEM, RANK, SCORE, USER
 
-EVERYONE = "all"
 PERSISTENCE = 0.9
 """Weight of rank-biased overlap's next rank: the first ten ranks then have 86 % of all weight."""
 

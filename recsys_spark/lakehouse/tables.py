@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from delta.tables import DeltaTable, DeltaTableBuilder
@@ -24,6 +23,7 @@ from recsys_spark.config import Lake, Retention
 from recsys_spark.errors import LakeError, summary
 from recsys_spark.lakehouse.conflicts import retried
 from recsys_spark.lakehouse.log import commit_info, newest_version
+from recsys_spark.lakehouse.paths import absolute_path
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.schema import ID_SQL_TYPES, IdType
 from recsys_spark.session import require_delta
@@ -59,23 +59,6 @@ class Upserted:
     unchanged: int
     version: int
     removed: int = 0
-
-
-def absolute_path(path: str) -> str:
-    """``path`` without a final slash, and absolute unless it is a URI.
-
-    Parameters
-    ----------
-    path : str
-        Local path, ``file:`` path or URI.
-
-    Returns
-    -------
-    str
-        The URI, or an absolute local path.
-    """
-    path = re.sub(r"^file:(//)?(?=/)", "", path)
-    return path.rstrip("/") if re.match(r"[A-Za-z][\w+.-]+:", path) else str(Path(path).absolute())
 
 
 def _no_longer_kept(name: str) -> str:

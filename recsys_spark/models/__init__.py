@@ -1,10 +1,32 @@
-"""Spark ML estimators for recommendation: fit a model on ratings, get lists and predictions out."""
+"""Spark ML estimators for recommendation: fit a model on ratings, get lists and predictions out.
 
-from recsys_spark.models.als import ALS, ALSModel
-from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
-from recsys_spark.models.pairwise import PairwiseModel, PairwiseRecommender
-from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
-from recsys_spark.models.softmax import SoftmaxModel, SoftmaxRecommender
+The names below are imported when they are first used, as each brings its compiled kernels.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recsys_spark.models.als import ALS, ALSModel
+    from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
+    from recsys_spark.models.pairwise import PairwiseModel, PairwiseRecommender
+    from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
+    from recsys_spark.models.softmax import SoftmaxModel, SoftmaxRecommender
+
+_HOMES = {
+    "ALS": "als",
+    "ALSModel": "als",
+    "MLlibALS": "mllib",
+    "MLlibALSModel": "mllib",
+    "PairwiseModel": "pairwise",
+    "PairwiseRecommender": "pairwise",
+    "PopularityModel": "popularity",
+    "PopularityRecommender": "popularity",
+    "SoftmaxModel": "softmax",
+    "SoftmaxRecommender": "softmax",
+}
 
 __all__ = [
     "ALS",
@@ -18,3 +40,13 @@ __all__ = [
     "SoftmaxModel",
     "SoftmaxRecommender",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

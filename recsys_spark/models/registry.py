@@ -1,39 +1,49 @@
-"""Models by name, as configuration files name them."""
+"""Models by name, as configuration files name them; a model is imported when it is first asked for."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pyspark.ml.param import Params
-
+import recsys_spark.models
 from recsys_spark.config import config_problem
 from recsys_spark.errors import ConfigError
-from recsys_spark.models.als import ALS, ALSModel
-from recsys_spark.models.base import RecommenderEstimator, RecommenderModel
-from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
-from recsys_spark.models.pairwise import PairwiseModel, PairwiseRecommender
-from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
-from recsys_spark.models.softmax import SoftmaxModel, SoftmaxRecommender
 from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER
+
+if TYPE_CHECKING:
+    from pyspark.ml.param import Params
+
+    from recsys_spark.models.base import RecommenderEstimator, RecommenderModel
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A registered model: what is fitted, and what comes out."""
+    """A registered model: names in ``recsys_spark.models`` of what is fitted, and of what comes out."""
 
-    estimator: type[RecommenderEstimator]
-    model: type[RecommenderModel]
+    estimator_name: str
+    model_name: str
+
+    @property
+    def estimator(self) -> type[RecommenderEstimator]:
+        """The estimator's class."""
+        kind: type[RecommenderEstimator] = getattr(recsys_spark.models, self.estimator_name)
+        return kind
+
+    @property
+    def model(self) -> type[RecommenderModel]:
+        """The model's class."""
+        kind: type[RecommenderModel] = getattr(recsys_spark.models, self.model_name)
+        return kind
 
 
 REGISTRY: dict[str, ModelEntry] = {
-    "popularity": ModelEntry(PopularityRecommender, PopularityModel),
-    "als": ModelEntry(ALS, ALSModel),
-    "softmax": ModelEntry(SoftmaxRecommender, SoftmaxModel),
-    "pairwise": ModelEntry(PairwiseRecommender, PairwiseModel),
-    "mllib_als": ModelEntry(MLlibALS, MLlibALSModel),
+    "popularity": ModelEntry("PopularityRecommender", "PopularityModel"),
+    "als": ModelEntry("ALS", "ALSModel"),
+    "softmax": ModelEntry("SoftmaxRecommender", "SoftmaxModel"),
+    "pairwise": ModelEntry("PairwiseRecommender", "PairwiseModel"),
+    "mllib_als": ModelEntry("MLlibALS", "MLlibALSModel"),
 }
 """Name → entry. A new model joins by one line here and by a test class that inherits the contract suite."""
 

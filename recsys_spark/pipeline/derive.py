@@ -11,11 +11,9 @@ from pyspark.sql import functions as F
 from recsys_spark.data.events import end_of, month_of, pair_worths
 from recsys_spark.errors import LakeError
 from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.pipeline.details import DERIVED
 from recsys_spark.pipeline.night import Night
 from recsys_spark.schema import ITEM, TIMESTAMP, USER
-
-DERIVED = "derived"
-"""Detail of the ledger: what ``ratings`` was derived by, and as of which day."""
 
 PAIR = (USER, ITEM)
 

@@ -6,9 +6,7 @@ import time
 from typing import Any
 
 from recsys_spark.console import progress_line
-from recsys_spark.data.split import TEST, TRAIN, VALIDATION
 from recsys_spark.errors import ModelError
-from recsys_spark.evaluation.comparison import EVERYONE
 from recsys_spark.evaluation.ranking import MetricValue
 from recsys_spark.evaluation.segments import FIT
 from recsys_spark.lakehouse.ledger import StepRecord
@@ -29,6 +27,7 @@ from recsys_spark.pipeline.metrics import MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
 from recsys_spark.pipeline.train import fit, save
+from recsys_spark.schema import EVERYONE, TEST, TRAIN, VALIDATION
 
 SERVED = "served"
 """Name, among the metrics, of the champion of the last night that was published before."""

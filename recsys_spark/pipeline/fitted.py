@@ -26,9 +26,6 @@ COMPARISON, SERVING, FALLBACK, BASELINE = "comparison", "serving", "fallback", "
 POPULAR = "popularity"
 """Name of the model that fills lists up, and that others are measured by."""
 
-PATHS = "paths"
-"""Detail of the ledger: paths of the models that made a date's lists, as JSON, by their purpose."""
-
 
 def record_models(night: Night, record: StepRecord, rows: list[dict[str, Any]]) -> None:
     """Append ``rows`` to the table in one commit.

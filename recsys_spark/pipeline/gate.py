@@ -8,10 +8,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
-from recsys_spark.data.split import TEST
 from recsys_spark.errors import GateError, LakeError
 from recsys_spark.evaluation.comparison import (
-    EVERYONE,
     Difference,
     list_overlap,
     list_statistics,
@@ -26,7 +24,7 @@ from recsys_spark.pipeline.fitted import BASELINE, POPULAR
 from recsys_spark.pipeline.metrics import LISTS, MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.served import rows_expected, served_date
-from recsys_spark.schema import USER
+from recsys_spark.schema import EVERYONE, TEST, USER
 
 VERDICT, FAILED, OPEN, CLOSED = "gate", "failed", "open", "closed"
 """Details of the ledger: whether the gate is open or closed, and which checks failed by how much."""

@@ -51,8 +51,9 @@ from recsys_spark.errors import AccountingError, ConfigError, RejectedFractionEr
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import Upserted
 from recsys_spark.pipeline.derive import derive_ratings, require_one_kind
+from recsys_spark.pipeline.details import INPUT
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.resume import INPUT, input_of
+from recsys_spark.pipeline.resume import input_of
 from recsys_spark.schema import EVENT, ITEM, RAW, REASON, SOURCE_FILE, TIMESTAMP, USER, FeatureType, IdType
 
 NEWER = """

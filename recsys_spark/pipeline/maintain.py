@@ -14,9 +14,10 @@ from recsys_spark.config import Config
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError
 from recsys_spark.lakehouse.locks import WHOLE_LAKE, Lock
+from recsys_spark.lakehouse.paths import absolute_path
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.storage import folders, modified, remove
-from recsys_spark.lakehouse.tables import Lakehouse, absolute_path
+from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.pipeline.fitted import BASELINE
 from recsys_spark.pipeline.served import served_date
 

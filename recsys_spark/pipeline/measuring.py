@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.data.split import TEST, VALIDATION
 from recsys_spark.evaluation.hits import with_lists
 from recsys_spark.evaluation.ranking import MetricValue, list_metrics
 from recsys_spark.evaluation.rating import rating_metrics
@@ -21,7 +20,7 @@ from recsys_spark.pipeline.metrics import MetricRow
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import Folded, ListMaker
 from recsys_spark.recommend.top_n import ListRequest
-from recsys_spark.schema import ITEM, RATING, USER
+from recsys_spark.schema import ITEM, RATING, TEST, USER, VALIDATION
 
 
 def accuracy_on_validation(

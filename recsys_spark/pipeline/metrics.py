@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recsys_spark.evaluation.comparison import EVERYONE
 from recsys_spark.evaluation.ranking import MetricValue
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.pipeline.night import Night
+from recsys_spark.schema import EVERYONE
 
 LISTS = "lists"
 """``part`` of what was measured on the night's lists, not on held-out rows."""

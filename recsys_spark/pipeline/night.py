@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config, FileSource, config_problem
 from recsys_spark.console import progress_line, working
 from recsys_spark.data.events import as_of, end_of, pair_worths
-from recsys_spark.data.split import FOLD_IN, PART, TEST, TRAIN, VALIDATION, split_ratings
+from recsys_spark.data.split import split_ratings
 from recsys_spark.errors import ConfigError, LakeError
 from recsys_spark.lakehouse.ledger import Ledger, StepRecord
 from recsys_spark.lakehouse.locks import Lock
@@ -26,9 +26,10 @@ from recsys_spark.lakehouse.tables import Lakehouse, lost_files
 from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.registry import REGISTRY, build
 from recsys_spark.pipeline import STEP_NAMES
-from recsys_spark.pipeline.resume import AFTER, SETTINGS, settings_of, steps_of, unfinished
+from recsys_spark.pipeline.details import AFTER, SETTINGS
+from recsys_spark.pipeline.resume import settings_of, steps_of, unfinished
 from recsys_spark.redaction import without_secrets
-from recsys_spark.schema import EVENT, ITEM, RATING, TIMESTAMP, USER
+from recsys_spark.schema import EVENT, FOLD_IN, ITEM, PART, RATING, TEST, TIMESTAMP, TRAIN, USER, VALIDATION
 
 FIRST_ZONE = timedelta(hours=14)
 """How far ahead of UTC the first place is where a day comes."""

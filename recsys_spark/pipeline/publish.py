@@ -18,15 +18,12 @@ from recsys_spark.errors import LakeError, PublishError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.locks import Lock
 from recsys_spark.lakehouse.tables import Lakehouse
-from recsys_spark.pipeline.fitted import PATHS, promote
+from recsys_spark.pipeline.details import MADE_BY, PATHS, SERVED
+from recsys_spark.pipeline.fitted import promote
 from recsys_spark.pipeline.gate import require_open
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.served import left_out_for_later, rows_expected, served_date, served_lists
+from recsys_spark.pipeline.served import left_out_for_later, rows_expected, served_date
 from recsys_spark.schema import RANK
-
-SERVED, MADE_BY = "served", "made_by"
-"""Details of the ledger's rows that switch what is served: the date, and the run that made its lists."""
-
 
 WAIT = 120
 """Seconds for which a switch waits for another one."""
@@ -127,44 +124,6 @@ def is_served(night: Night) -> bool:
     made_by = night.ledger.last_done("recommend")["run_id"]
     wanted = {SERVED: night.run_date.isoformat(), MADE_BY: made_by}
     return bool(switches) and wanted.items() <= switches[-1]["details"].items()
-
-
-def switch_now(lake: Lakehouse) -> dict[str, Any]:
-    """What is served, since when and why.
-
-    Parameters
-    ----------
-    lake : Lakehouse
-        The tables.
-
-    Returns
-    -------
-    dict
-        ``run_date``, ``models`` (name → rows), ``lists``, ``published_at``, and of the ledger ``step``
-        (publish or rollback), ``forced``, why the gate was overruled, ``run_id`` and ``replaced``, the date
-        that was served before.
-
-    Raises
-    ------
-    LakeError
-        Nothing has been published.
-    """
-    run_date, rows = served_lists(lake)
-    totals: Any = rows.agg(
-        F.count_distinct("user").alias("lists"), F.max(F.unix_seconds("published_at")).alias("seconds")
-    ).first()
-    models = {row["model"]: row["count"] for row in rows.groupBy("model").count().collect()}
-    newest = _switches(lake)[-1]
-    return {
-        "run_date": run_date,
-        "models": models,
-        "lists": totals["lists"],
-        "published_at": datetime.fromtimestamp(totals["seconds"], UTC),
-        "step": newest["step"],
-        "forced": newest["details"].get("forced"),
-        "run_id": newest["run_id"],
-        "replaced": newest["details"].get("replaced"),
-    }
 
 
 @contextmanager

@@ -15,10 +15,10 @@ from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError, PublishError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
+from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.fitted import (
     COMPARISON,
     FALLBACK,
-    PATHS,
     POPULAR,
     SERVING,
     compared,

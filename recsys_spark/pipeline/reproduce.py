@@ -17,7 +17,8 @@ from recsys_spark.errors import LakeError, PublishError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.models.base import RecommenderModel
-from recsys_spark.pipeline.fitted import COMPARISON, PATHS, POPULAR, SERVING, load
+from recsys_spark.pipeline.details import PATHS
+from recsys_spark.pipeline.fitted import COMPARISON, POPULAR, SERVING, load
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.recommend import make_lists
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit

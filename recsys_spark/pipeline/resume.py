@@ -17,9 +17,7 @@ from recsys_spark import __version__
 from recsys_spark.config import Config, FileSource, MovieLensSource
 from recsys_spark.data.files import list_files
 from recsys_spark.pipeline import STEP_NAMES
-
-SETTINGS, INPUT, AFTER = "settings", "input", "after"
-"""Details of the ledger: hash of a step's settings, of its input's files, and run of the step before it."""
+from recsys_spark.pipeline.details import AFTER, INPUT, SETTINGS
 
 
 def steps_of(config: Config) -> list[str]:

@@ -8,11 +8,10 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import config_problem
 from recsys_spark.console import progress_line
-from recsys_spark.data.split import TRAIN
 from recsys_spark.errors import ConfigError
 from recsys_spark.pipeline.night import Night
 from recsys_spark.sampling import LABEL, LOG_Q, SHORTFALL, NegativeSampler
-from recsys_spark.schema import ITEM, USER
+from recsys_spark.schema import ITEM, TRAIN, USER
 
 POSITIVE = "positive"
 

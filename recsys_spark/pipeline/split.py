@@ -5,10 +5,9 @@ from __future__ import annotations
 from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
-from recsys_spark.data.split import PART, TEST, TRAIN, VALIDATION
 from recsys_spark.errors import LakeError, ModelError
 from recsys_spark.pipeline.night import Night
-from recsys_spark.schema import USER
+from recsys_spark.schema import PART, TEST, TRAIN, USER, VALIDATION
 
 
 def split(night: Night) -> None:

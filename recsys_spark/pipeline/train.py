@@ -9,14 +9,14 @@ from pyspark.sql import DataFrame
 
 from recsys_spark.config import config_problem
 from recsys_spark.console import progress_line
-from recsys_spark.data.split import TRAIN
 from recsys_spark.errors import ConfigError
 from recsys_spark.lakehouse.ledger import StepRecord
-from recsys_spark.lakehouse.tables import absolute_path
+from recsys_spark.lakehouse.paths import absolute_path
 from recsys_spark.pipeline.fitted import COMPARISON, record_models
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import KEPT, fit_to_keep
 from recsys_spark.revision import code_version
+from recsys_spark.schema import TRAIN
 
 
 def train(night: Night) -> None:

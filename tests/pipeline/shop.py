@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from datetime import date
+from datetime import UTC, date, datetime
 
 import yaml
 
 from recsys_spark.config import load_config
+from recsys_spark.lakehouse.reader import DeltaReader
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.show import describe_current
 
 DAY, NEXT = date(2024, 6, 30), date(2024, 7, 1)
 COLUMNS = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
@@ -59,6 +61,15 @@ class Shop:
         counts = night.ledger.last_done("ingest")["counts"]
         assert counts["read"] == len(lines) == sum(counts[part] for part in PARTS)
         return {part: counts[part] for part in PARTS if counts[part]}
+
+    def reader(self):
+        return DeltaReader(str(self.folder / "lake"))
+
+    def served(self):
+        """What ``recsys current`` says, of now."""
+        (section,) = describe_current(self.reader(), datetime.now(UTC))
+        (row,) = section.rows
+        return row
 
     def rows(self, table, *columns):
         return sorted(tuple(row) for row in self.night().lake.read(table).select(*columns).collect())

@@ -11,12 +11,11 @@ from pyspark.sql import functions as F
 from recsys_spark.cli import main
 from recsys_spark.errors import GateError, LakeError
 from recsys_spark.kernels.metrics import ACCURACY
+from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.evaluate import COMPARED_WITH
-from recsys_spark.pipeline.fitted import PATHS
 from recsys_spark.pipeline.forget import forget
 from recsys_spark.pipeline.gate import gate
-from recsys_spark.pipeline.publish import publish, switch_now
-from recsys_spark.pipeline.show import show_current
+from recsys_spark.pipeline.publish import publish
 from recsys_spark.pipeline.steps import run_night
 from tests.pipeline.shop import DAY, NEXT, Shop
 
@@ -143,7 +142,7 @@ def test_closed_gate_keeps_what_is_served_and_says_by_how_much(shop):
     assert failed(night) == {("loss_to_served", "all"), ("loss_to_served", "activity=q1")}
     with pytest.raises(GateError, match="is closed"):
         publish(shop.night(NEXT))
-    assert switch_now(night.lake)["run_date"] == DAY
+    assert shop.served()["run_date"] == DAY
 
 
 def test_a_loss_that_may_be_chance_passes(shop):
@@ -264,12 +263,10 @@ def test_exit_code_of_a_closed_gate_and_overruling_it_on_the_record(shop, capsys
     assert run() == 3
     assert "the share of users without a list is 0.5, and at most 0.05" in capsys.readouterr().err
     assert run("--force") == 2
-    assert switch_now(night.lake)["run_date"] == DAY
+    assert shop.served()["run_date"] == DAY
     assert run("--force", "--reason", "half of them are test accounts") == 0
-    now = switch_now(night.lake)
-    assert (now["run_date"], now["forced"]) == (NEXT, "half of them are test accounts")
-    show_current(night.lake, now["published_at"])
-    assert "overruled: half of them are test accounts" in " ".join(capsys.readouterr().out.split())
+    now = shop.served()
+    assert (now["run_date"], now["gate_overruled"]) == (NEXT, "half of them are test accounts")
     assert run("--unless-later") == 3
     assert publish(shop.night(DAY), "back to the first")
 
@@ -287,11 +284,11 @@ def test_a_night_with_a_worse_model_is_not_served(spark, tmp_path):
     shop.tree["evaluate"] = {"cutoffs": [10], "champion_metric": "ndcg@10", "bootstrap": 20}
     first = shop.night(DAY, models=["als"])
     run_night(first)
-    assert switch_now(first.lake)["models"].keys() == {"als"}
+    assert shop.served()["rows_by_model"].keys() == {"als"}
     second = shop.night(NEXT, models=["popularity"])
     with pytest.raises(GateError, match="the loss of popularity in ndcg@10 against als of 2024-06-30"):
         run_night(second)
-    assert switch_now(first.lake)["run_date"] == DAY
+    assert shop.served()["run_date"] == DAY
     again = shop.night(NEXT, models=["popularity"])
     with pytest.raises(GateError):
         run_night(again)  # nothing is left to do, and the gate is still closed

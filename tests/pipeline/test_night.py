@@ -5,6 +5,7 @@ leave no trace.
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from pyspark.sql import functions as F
@@ -17,13 +18,21 @@ from recsys_spark.errors import (
     RejectedFractionError,
     SourceError,
 )
+from recsys_spark.lakehouse.reader import SparkReader
 from recsys_spark.models.pairwise import PairwiseModel
 from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.night import redacted
 from recsys_spark.pipeline.recommend import check_lists
 from recsys_spark.pipeline.served import served_lists
-from recsys_spark.pipeline.show import sample_users, show_runs, show_user
+from recsys_spark.pipeline.show import (
+    describe_current,
+    describe_item,
+    describe_lineage,
+    describe_runs,
+    describe_user,
+    sample_users,
+)
 from recsys_spark.pipeline.split import split
 from recsys_spark.pipeline.steps import STEPS, run_night, steps_of
 from recsys_spark.recommend.top_n import ListRequest
@@ -32,7 +41,7 @@ from tests.pipeline.shop import DAY, NEXT, Shop
 pytestmark = pytest.mark.slow
 
 
-def test_night_on_movielens_10m_keeps_accents(spark, tmp_path, capsys):
+def test_night_on_movielens_10m_keeps_accents(spark, tmp_path):
     release = tmp_path / "ml-10M100K"
     release.mkdir()
     titles = [
@@ -55,9 +64,8 @@ def test_night_on_movielens_10m_keeps_accents(spark, tmp_path, capsys):
     lists = {row.user: row.item for row in night.lake.read("recommendations").collect()}
     assert lists == {u: 1000 + u % 4 for u in range(1, 9)}
     assert sorted(row.title for row in night.lake.read("items").collect()) == sorted(titles)
-    show_user(night.lake, "4")
-    printed = capsys.readouterr().out
-    assert all(title in printed for title in titles)
+    history, lists = describe_user(shop.reader(), "4")
+    assert {row["title"] for row in (*history.rows, *lists.rows)} == set(titles)
 
 
 CHECKERBOARD = [
@@ -143,21 +151,21 @@ def test_served_is_the_last_night_and_any_asked_for(twice):
     assert rows.count() == len(twice.snapshots[0][2])
 
 
-def test_show_prints_history_and_list(twice, capsys):
-    lake = twice.night().lake
-    users = sample_users(lake, 3)
-    assert sample_users(lake, 2) == users[:2]
-    assert len(set(users)) == 3
-    assert set(users) <= {row.user for row in served_lists(lake)[1].collect()}
-    show_user(lake, "user 3")
-    shown = capsys.readouterr().out
-    assert "User 3" not in shown  # ids as they are
-    assert "User user 3: best-rated 6 of the history" in shown
-    assert "recommendations of 2024-07-01" in shown
-    show_runs(lake)
-    assert "publish" in capsys.readouterr().out
-    with pytest.raises(LakeError, match="no user 'nobody'"):
-        show_user(lake, "nobody")
+def test_answers_without_spark_are_those_of_spark(twice):
+    """Of all that people ask; the two readers have nothing in common."""
+    readers = (twice.reader(), SparkReader(twice.night().lake))
+    (user,) = sample_users(readers[0], 1)
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    for ask in (
+        lambda reader: describe_user(reader, user),
+        lambda reader: describe_user(reader, user, DAY),
+        lambda reader: describe_item(reader, "item 03"),
+        lambda reader: describe_runs(reader, NEXT),
+        lambda reader: describe_lineage(reader, NEXT),
+        lambda reader: describe_current(reader, now),
+        lambda reader: sample_users(reader, 3),
+    ):
+        assert ask(readers[0]) == ask(readers[1])
 
 
 def test_steps_run_alone_one_after_the_other(shop):

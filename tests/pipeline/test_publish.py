@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import pytest
 from delta.tables import DeltaTable as SparkTable
@@ -11,11 +11,11 @@ from deltalake import DeltaTable
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import LakeError, PublishError
-from recsys_spark.pipeline.fitted import PATHS
+from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.gate import OPEN, VERDICT
-from recsys_spark.pipeline.publish import publish, rollback, switch_now
+from recsys_spark.pipeline.publish import publish, rollback
 from recsys_spark.pipeline.served import served_lists
-from recsys_spark.pipeline.show import show_current
+from recsys_spark.pipeline.show import describe_current
 from recsys_spark.pipeline.steps import run_night
 from tests.pipeline.shop import DAY, Shop
 
@@ -110,13 +110,13 @@ def test_lists_that_are_not_those_that_were_checked_are_not_served(copied, spark
     assert items(copied.night().lake) == {f"item of {day(2)}"}
 
 
-def test_current_says_what_is_served_and_why(served, capsys):
-    now = switch_now(served.night().lake)
-    assert (now["run_date"], now["models"], now["lists"], now["step"]) == (day(2), {"als": 50}, 50, "publish")
-    show_current(served.night().lake, now["published_at"] + timedelta(hours=7))
-    printed = capsys.readouterr().out
-    assert str(day(2)) in printed
-    assert "7 h 0 min ago" in " ".join(printed.split())
+def test_current_says_what_is_served_and_why(served):
+    now = served.served()
+    wanted = {"run_date": day(2), "rows_by_model": {"als": 50}, "lists": 50, "step": "publish"}
+    assert {name: now[name] for name in wanted} == wanted
+    published = datetime.fromisoformat(f"{now['published']}+00:00")
+    (later,) = describe_current(served.reader(), published + timedelta(hours=7, seconds=1))
+    assert later.rows[0]["age"] == "7 h 0 min"
 
 
 def test_before_the_first_publish_nothing_is_served(shop):

@@ -15,7 +15,7 @@ from recsys_spark.pipeline.gate import gate
 from recsys_spark.pipeline.publish import publish
 from recsys_spark.pipeline.refit import fit_to_keep
 from recsys_spark.pipeline.reproduce import reproduce
-from recsys_spark.pipeline.show import show_lineage
+from recsys_spark.pipeline.show import describe_lineage
 from recsys_spark.pipeline.steps import run_night
 from tests.lakehouse.test_retention import grown_old
 from tests.pipeline.shop import DAY, NEXT, Shop
@@ -147,9 +147,9 @@ def test_lists_that_are_not_what_was_made_are_found(shop, spark):
     table.restoreToVersion(version)
 
 
-def test_lineage_names_tables_models_and_code(shop, capsys):
-    show_lineage(shop.night().lake, NEXT)
-    printed = " ".join(capsys.readouterr().out.split())
+def test_lineage_names_tables_models_and_code(shop):
+    (lineage,) = describe_lineage(shop.reader(), NEXT)
+    told = " ".join(str(value) for row in lineage.rows for value in row.values())
     runs = {day: shop.night(day).ledger.last_done("train")["run_id"] for day in (DAY, NEXT)}
     for part in (
         "als for serving, champion",
@@ -159,9 +159,9 @@ def test_lineage_names_tables_models_and_code(shop, capsys):
         runs[NEXT],
         "0.1.0+",
     ):
-        assert part in printed
+        assert part in told
     with pytest.raises(LakeError, match="step 'recommend' has not been done for run date 1999-01-01"):
-        show_lineage(shop.night().lake, DAY.replace(year=1999, month=1, day=1))
+        describe_lineage(shop.reader(), DAY.replace(year=1999, month=1, day=1))
 
 
 def test_a_week_between_two_steps_changes_nothing_and_after_retention_a_sentence_says_so(shop, spark):
