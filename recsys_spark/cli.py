@@ -291,6 +291,17 @@ def current(config: ConfigFile, as_json: AsJson = False, overrides: Overrides = 
 
 
 @app.command()
+def explore(config: ConfigFile, as_json: AsJson = False, overrides: Overrides = None) -> None:
+    """Describe the ratings, users and items of the tables; starts Spark."""
+    loaded = _load(config, overrides)
+    from recsys_spark.lakehouse.tables import Lakehouse
+    from recsys_spark.pipeline.explore import explore
+    from recsys_spark.session import get_session
+
+    answer(explore(Lakehouse(get_session(loaded.session), loaded.lake, loaded.retention)), as_json)
+
+
+@app.command()
 def rollback(
     config: ConfigFile,
     to: Annotated[

@@ -13,6 +13,7 @@ from recsys_spark.data.download import extract
 from recsys_spark.evaluation.rating import rating_metrics
 from recsys_spark.models import MLlibALS
 from recsys_spark.models.registry import REGISTRY
+from recsys_spark.pipeline.explore import explore
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.steps import run_night
 
@@ -53,6 +54,22 @@ def test_side_tables_are_typed(night):
     assert accented == "\u00c1 k\u00f6ldum klaka (Cold Fever) (1994)"
     user = night.lake.read("users").where("user = 1").first()
     assert (user["age"], user["gender"], user["occupation"], user["zip"]) == (24, "M", "technician", "85711")
+
+
+def test_exploring_tells_what_is_published(night):
+    """Of the data set's README and of its paper's figures."""
+    told = {section.name: section.rows for section in explore(night.lake)}
+    (totals,) = told["overview"]
+    assert (totals["ratings"], totals["users"], totals["items"]) == (100_000, 943, 1_682)
+    assert (totals["first"][:10], totals["last"][:10]) == ("1997-09-20", "1998-04-22")
+    assert [row["ratings"] for row in told["rating_histogram"]] == [6_110, 11_370, 27_145, 34_174, 21_201]
+    assert {row["gender"]: row["users"] for row in told["gender"]} == {"M": 670, "F": 273}
+    assert (told["occupation"][0]["occupation"], told["occupation"][0]["users"]) == ("student", 196)
+    assert (told["genres"][0]["genre"], told["genres"][0]["items"]) == ("Drama", 725)
+    assert {row["of"]: (row["0%"], row["100%"]) for row in told["shares"]} == {
+        "users": (20, 737),
+        "items": (1, 583),
+    }
 
 
 def test_implicit_als_beats_popularity_on_ndcg(night):
