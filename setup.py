@@ -40,7 +40,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["recsys_spark", "recsys_spark.*"]),
-    package_data={"recsys_spark": ["py.typed"]},
+    package_data={"recsys_spark": ["py.typed", "inspection/*.j2"]},
     python_requires=">=3.11,<3.14",  # what pyspark 4.2 and numba both support
     install_requires=[
         # delta-spark's jar is built for one minor version of Spark; unpinned, pip pairs them wrongly
@@ -59,6 +59,9 @@ setup(
         "cryptography>=44",  # AES-GCM between the tasks of a fit, where Spark's own network is encrypted
         "deltalake>=1",  # reads what is served without Spark, for `recsys show`, `runs` and `current`
         "rapidfuzz>=3",  # the ids and titles that are nearest to an unknown one
+        "altair>=5.5",  # charts
+        "vl-convert-python>=1.7",  # what draws them, to be put into a page that needs no network
+        "jinja2>=3.1",  # that page, with everything from data escaped
         "packaging>=24",  # reads the requirements of libraries, for `recsys pack`
         "psutil>=6",  # free memory and cores, for `recsys doctor` and the local session's heap
     ],

@@ -291,14 +291,27 @@ def current(config: ConfigFile, as_json: AsJson = False, overrides: Overrides = 
 
 
 @app.command()
-def explore(config: ConfigFile, as_json: AsJson = False, overrides: Overrides = None) -> None:
+def explore(
+    config: ConfigFile,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with charts to this file instead.")
+    ] = None,
+    as_json: AsJson = False,
+    overrides: Overrides = None,
+) -> None:
     """Describe the ratings, users and items of the tables; starts Spark."""
     loaded = _load(config, overrides)
+    from recsys_spark.inspection.page import write_page
     from recsys_spark.lakehouse.tables import Lakehouse
-    from recsys_spark.pipeline.explore import explore
+    from recsys_spark.pipeline.explore import explore, explored_parts, explored_sections
     from recsys_spark.session import get_session
 
-    answer(explore(Lakehouse(get_session(loaded.session), loaded.lake, loaded.retention)), as_json)
+    explored = explore(Lakehouse(get_session(loaded.session), loaded.lake, loaded.retention))
+    if html is None:
+        answer(explored_sections(explored), as_json)
+    else:
+        written = write_page(html, "Ratings, users and items", explored_parts(explored))
+        result_line(f"{html}: {written / 1e6:.1f} MB")
 
 
 @app.command()

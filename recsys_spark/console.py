@@ -181,8 +181,31 @@ def table(title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[st
             Text(printable(column)), justify="right" if numeric and rows else "left", overflow="fold"
         )
     for row in rows:
-        shown.add_row(*(_cell(row.get(column), column in (USER, ITEM)) for column in columns))
+        shown.add_row(*(Text(cell_text(row.get(column), column)) for column in columns))
     out.print(shown)
+
+
+def cell_text(value: object, column: str = "") -> str:
+    """A value of a table as people read it.
+
+    Parameters
+    ----------
+    value : object
+        Of any type; nothing is a dash.
+    column : str
+        Its column: numbers in ``user`` and ``item`` are ids.
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{key} {of}" for key, of in sorted(value.items()))
+    if isinstance(value, float):
+        return f"{value:,.4f}".rstrip("0").rstrip(".")
+    if isinstance(value, int) and not isinstance(value, bool) and column not in (USER, ITEM):
+        return f"{value:,}"
+    return printable(str(value)).replace("\n", "\N{REPLACEMENT CHARACTER}")
 
 
 def duration(seconds: float) -> str:
@@ -204,20 +227,6 @@ def _log(now: datetime, line: str) -> None:
     if _log_file is not None:
         with _log_file.open("a", encoding="utf-8") as file:
             file.write(f"{now:%Y-%m-%dT%H:%M:%SZ} {line}\n")
-
-
-def _cell(value: object, is_id: bool) -> Text:
-    if value is None:
-        return Text("–")
-    if isinstance(value, list):
-        value = ", ".join(map(str, value))
-    if isinstance(value, Mapping):
-        value = ", ".join(f"{key} {of}" for key, of in sorted(value.items()))
-    if isinstance(value, float):
-        return Text(f"{value:,.4f}".rstrip("0").rstrip("."))
-    if isinstance(value, int) and not isinstance(value, bool) and not is_id:
-        return Text(f"{value:,}")
-    return Text(printable(str(value)).replace("\n", "\N{REPLACEMENT CHARACTER}"))
 
 
 def printable(text: str) -> str:

@@ -13,7 +13,7 @@ from recsys_spark.data.download import extract
 from recsys_spark.evaluation.rating import rating_metrics
 from recsys_spark.models import MLlibALS
 from recsys_spark.models.registry import REGISTRY
-from recsys_spark.pipeline.explore import explore
+from recsys_spark.pipeline.explore import explore, explored_sections
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.steps import run_night
 
@@ -58,7 +58,7 @@ def test_side_tables_are_typed(night):
 
 def test_exploring_tells_what_is_published(night):
     """Of the data set's README and of its paper's figures."""
-    told = {section.name: section.rows for section in explore(night.lake)}
+    told = {section.name: section.rows for section in explored_sections(explore(night.lake))}
     (totals,) = told["overview"]
     assert (totals["ratings"], totals["users"], totals["items"]) == (100_000, 943, 1_682)
     assert (totals["first"][:10], totals["last"][:10]) == ("1997-09-20", "1998-04-22")

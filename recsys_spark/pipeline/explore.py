@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import altair as alt
 import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame
 
 from recsys_spark.console import Section
+from recsys_spark.inspection.charts import (
+    counts_chart,
+    genres_chart,
+    long_tail_chart,
+    over_time_chart,
+    ratings_by_genre_chart,
+    ratings_chart,
+    users_chart,
+)
 from recsys_spark.inspection.exploring import (
     GENRES,
     counts_of_counts,
@@ -20,8 +32,9 @@ from recsys_spark.inspection.exploring import (
     rejects,
     users_by,
 )
+from recsys_spark.inspection.page import Part
 from recsys_spark.lakehouse.tables import Lakehouse
-from recsys_spark.schema import ITEM, USER
+from recsys_spark.schema import EVERYONE, ITEM, USER
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
 """Shares of users, or items, with at most so many ratings."""
@@ -32,7 +45,41 @@ YEARS_IN_MONTHS = 3
 SHOWN_FEATURES = ("age", "gender", "occupation")
 
 
-def explore(lake: Lakehouse) -> list[Section]:
+@dataclass(frozen=True)
+class Explored:
+    """What there is, as frames of :mod:`recsys_spark.inspection.exploring`.
+
+    Parameters
+    ----------
+    overview : pandas.DataFrame
+        One row.
+    counts : dict of str to pandas.DataFrame
+        ``users`` and ``items`` → how many have how many ratings.
+    histogram : pandas.DataFrame
+        Ratings by value, and by genre where items have genres.
+    unit : str
+        ``month`` or ``year``.
+    periods : pandas.DataFrame
+        Ratings by ``unit``; may be empty.
+    users : dict of str to pandas.DataFrame
+        Age, gender and occupation → groups of users; those that are known.
+    genres : pandas.DataFrame
+        Pairs of genres; may be empty.
+    rejected : pandas.DataFrame
+        Reasons; may be empty.
+    """
+
+    overview: pd.DataFrame
+    counts: dict[str, pd.DataFrame]
+    histogram: pd.DataFrame
+    unit: Literal["month", "year"]
+    periods: pd.DataFrame
+    users: dict[str, pd.DataFrame]
+    genres: pd.DataFrame
+    rejected: pd.DataFrame
+
+
+def explore(lake: Lakehouse) -> Explored:
     """Describe the newest ratings, users and items: reads ratings, users, items, rejected_ratings; writes
     nothing.
 
@@ -41,55 +88,102 @@ def explore(lake: Lakehouse) -> list[Section]:
     lake : Lakehouse
         The tables.
 
-    Returns
-    -------
-    list of Section
-        What there is, how the ratings are shared out, the ratings by value and by year, users by age, gender
-        and occupation, genres, and why rows were rejected; those of which there is something.
-
     Raises
     ------
     LakeError
         There are no ratings.
     """
-    ratings = lake.read("ratings")
-    users, items = _table(lake, "users"), _table(lake, "items")
-    named = [
-        ("overview", "What there is", overview(ratings, users, items)),
-        ("shares", "Ratings that users and items have", _shares(ratings)),
-        ("rating_histogram", "Ratings by value", rating_histogram(ratings).drop(columns="genre")),
-    ]
+    ratings, nothing = lake.read("ratings"), pd.DataFrame()
+    users, items, rejected = (_table(lake, name) for name in ("users", "items", "rejected_ratings"))
     years = over_time(ratings, "year")
-    if len(years) < YEARS_IN_MONTHS:
-        named.append(("months", "Ratings by month", over_time(ratings, "month")))
-    else:
-        named.append(("years", "Ratings by year", years))
-    for feature in SHOWN_FEATURES:
-        if users is not None and feature in users.columns:
-            named.append((feature, f"Users by {feature}", users_by(users, feature)))
-    if items is not None and GENRES in items.columns:
-        pairs = genre_pairs(items)
-        alone = pairs[pairs["genre"] == pairs["other"]].sort_values("items", ascending=False)
-        named.append((GENRES, "Items by genre", alone.drop(columns="other")))
-    rejected = _table(lake, "rejected_ratings")
-    if rejected is not None:
-        named.append(("rejects", "Rejected rows of all nights, by reason", rejects(rejected)))
+    in_months = len(years) < YEARS_IN_MONTHS
+    known = [feature for feature in SHOWN_FEATURES if users is not None and feature in users.columns]
+    return Explored(
+        overview(ratings, users, items),
+        {f"{by}s": counts_of_counts(ratings, by) for by in (USER, ITEM)},
+        rating_histogram(ratings, items),
+        "month" if in_months else "year",
+        over_time(ratings, "month") if in_months else years,
+        {} if users is None else {feature: users_by(users, feature) for feature in known},
+        nothing if items is None or GENRES not in items.columns else genre_pairs(items),
+        nothing if rejected is None else rejects(rejected),
+    )
+
+
+def explored_sections(explored: Explored) -> list[Section]:
+    """Tables for a terminal or a program; of what there is something.
+
+    Parameters
+    ----------
+    explored : Explored
+        What :func:`explore` found.
+    """
+    bars = explored.histogram[explored.histogram["genre"] == EVERYONE].drop(columns="genre")
+    named = [
+        ("overview", "What there is", explored.overview),
+        ("shares", "Ratings that users and items have", _shares(explored.counts)),
+        ("rating_histogram", "Ratings by value", bars),
+        (f"{explored.unit}s", f"Ratings by {explored.unit}", explored.periods),
+        *((feature, f"Users by {feature}", groups) for feature, groups in explored.users.items()),
+        (GENRES, "Items by genre", _alone(explored.genres)),
+        ("rejects", "Rejected rows of all nights, by reason", explored.rejected),
+    ]
     told = [(name, title, frame) for name, title, frame in named if len(frame)]
     return [Section(name, title, _rows(frame), list(frame.columns)) for name, title, frame in told]
+
+
+def explored_parts(explored: Explored) -> list[Part]:
+    """The same as a page of charts, each with its table.
+
+    Parameters
+    ----------
+    explored : Explored
+        What :func:`explore` found.
+    """
+    words = "Both axes are logarithmic: a long tail is a falling line."
+    charts: dict[str, tuple[alt.Chart, str]] = {
+        "shares": (counts_chart(explored.counts), words),
+        "rating_histogram": (ratings_chart(explored.histogram), ""),
+    }
+    if len(explored.periods):
+        charts[f"{explored.unit}s"] = (over_time_chart(explored.periods, explored.unit), "In UTC.")
+    charts |= {feature: (users_chart(groups), "") for feature, groups in explored.users.items()}
+    if len(explored.genres):
+        charts[GENRES] = (genres_chart(explored.genres), "How many items have two genres at once.")
+    parts = []
+    for section in explored_sections(explored):
+        chart, words = charts.get(section.name, (None, ""))
+        parts.append(
+            Part(section.title, words, chart, section.rows, section.columns, folded=chart is not None)
+        )
+        if section.name == "shares":
+            words = "On the dashed line all would have the same number of ratings."
+            parts.append(Part("The long tail", words, long_tail_chart(explored.counts)))
+        if section.name == "rating_histogram" and explored.histogram["genre"].nunique() > 1:
+            words = "The share of a genre's ratings that each value has."
+            parts.append(Part("Ratings by genre", words, ratings_by_genre_chart(explored.histogram)))
+    return parts
+
+
+def _alone(pairs: pd.DataFrame) -> pd.DataFrame:
+    """How many items have each genre, most first."""
+    if not len(pairs):
+        return pairs
+    alone = pairs[pairs["genre"] == pairs["other"]].sort_values("items", ascending=False)
+    return alone.drop(columns="other")
 
 
 def _table(lake: Lakehouse, name: str) -> DataFrame | None:
     return lake.read(name) if lake.exists(name) else None
 
 
-def _shares(ratings: DataFrame) -> pd.DataFrame:
+def _shares(counts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Quantiles of the numbers of ratings, and how unevenly these are shared out."""
     rows = []
-    for by in (USER, ITEM):
-        counts = counts_of_counts(ratings, by)
-        below = counts["entities"].cumsum() / counts["entities"].sum()
-        at = {f"{share:.0%}": counts["ratings"][below.searchsorted(share)] for share in QUANTILES}
-        rows.append({"of": f"{by}s", **at, "gini": gini(counts)})
+    for of, frame in counts.items():
+        below = frame["entities"].cumsum() / frame["entities"].sum()
+        at = {f"{share:.0%}": frame["ratings"][below.searchsorted(share)] for share in QUANTILES}
+        rows.append({"of": of, **at, "gini": gini(frame)})
     return pd.DataFrame(rows)
 
 

@@ -1,0 +1,106 @@
+"""A self-contained HTML page of words, charts and tables: without network, on a phone, and on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recsys_spark.console import cell_text
+from recsys_spark.redaction import masked
+
+if TYPE_CHECKING:
+    import altair as alt
+
+TEMPLATE = "page.html.j2"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a page, under a heading of its own.
+
+    Parameters
+    ----------
+    heading : str
+        What it is about.
+    words : str
+        A sentence that says what to see in it.
+    chart : altair.Chart, optional
+        Its description is what those get who do not see it.
+    rows : sequence of mappings
+        Column → value, of a table; none where it is empty.
+    columns : sequence of str
+        Those that are shown, in order.
+    folded : bool
+        The table is hidden until it is asked for.
+    """
+
+    heading: str
+    words: str = ""
+    chart: alt.Chart | alt.LayerChart | None = None
+    rows: Sequence[Mapping[str, object]] = ()
+    columns: Sequence[str] = ()
+    folded: bool = False
+
+
+def write_page(path: Path, title: str, parts: Sequence[Part]) -> int:
+    """Write a page.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder is made where it is not there.
+    title : str
+        Heading of the page.
+    parts : sequence of Part
+        In order.
+
+    Returns
+    -------
+    int
+        Bytes of the file; 0.9 MB of them draw the charts.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    import vl_convert
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("recsys_spark.inspection", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = lambda value, column: masked(cell_text(value, column))
+    environment.tests["right"] = _is_number
+    page = environment.get_template(TEMPLATE).render(
+        title=title,
+        parts=[_Shown(number, part) for number, part in enumerate(parts)],
+        library=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.write_bytes(page.encode())
+
+
+class _Shown:
+    """A part as the template reads it."""
+
+    def __init__(self, number: int, part: Part) -> None:
+        self.id = f"part-{number}"
+        self.heading, self.words, self.folded = part.heading, masked(part.words), part.folded
+        self.rows, self.columns = part.rows, part.columns
+        self.chart: dict[str, Any] | None = None if part.chart is None else part.chart.to_dict()
+
+    @property
+    def description(self) -> str:
+        """What the chart shows, in words."""
+        return str((self.chart or {}).get("description", ""))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,159 @@
+"""Charts as they are drawn, and the page that they are on; without a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import date
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+import vl_convert
+
+from recsys_spark.inspection.charts import (
+    counts_chart,
+    genres_chart,
+    long_tail_chart,
+    over_time_chart,
+    ratings_by_genre_chart,
+    ratings_chart,
+    users_chart,
+)
+from recsys_spark.inspection.page import Part, write_page
+
+HOSTILE = "<script>document.title='gone'</script>"
+COUNTS = {
+    "users": pd.DataFrame({"ratings": [1, 2, 10], "entities": [30, 12, 1]}),
+    "items": pd.DataFrame({"ratings": [3, 64], "entities": [2, 1]}),
+}
+HISTOGRAM = pd.DataFrame(
+    [("all", 1.0, 5), ("all", 2.0, 15), (HOSTILE, 1.0, 5), ("War", 1.0, 5), ("War", 2.0, 15)],
+    columns=["genre", "rating", "ratings"],
+)
+MONTHS = pd.DataFrame({"period": [date(1997, 9, 1), date(1997, 10, 1)], "ratings": [7, 9], "users": [3, 4]})
+GROUPS = pd.DataFrame({"gender": ["M", "F", "unknown"], "users": [3, 2, 1]})
+PAIRS = pd.DataFrame(
+    [("Drama", "Drama", 4), ("Drama", "War", 1), ("War", "Drama", 1), ("War", "War", 2)],
+    columns=["genre", "other", "items"],
+)
+
+
+def drawn(chart):
+    """The chart as SVG, drawn 400 pixels wide."""
+    svg = vl_convert.vegalite_to_svg({**chart.to_dict(), "width": 400})
+    return ElementTree.fromstring(svg)  # noqa: S314 – of our own making
+
+
+def marks(svg, kind):
+    return [
+        path
+        for group in svg.iter("{http://www.w3.org/2000/svg}g")
+        if group.get("class", "").startswith(f"mark-{kind} role-mark")
+        for path in group.iter("{http://www.w3.org/2000/svg}path")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("chart", "kind", "number", "told"),
+    [
+        (counts_chart(COUNTS), "symbol", 5, "43 users have 1 to 10 ratings each; 3 items have 3 to 64"),
+        (long_tail_chart(COUNTS), "line", 3, "of the ratings are of the tenth of users with most"),
+        (ratings_chart(HISTOGRAM), "rect", 2, "The most frequent rating is 2: 15 of them."),
+        (ratings_by_genre_chart(HISTOGRAM), "rect", 3, "highest in War (1.75) and lowest in <script>"),
+        (over_time_chart(MONTHS, "month"), "rect", 2, "9, came in the month from 1997-10-01 on."),
+        (users_chart(GROUPS), "rect", 3, "Of 6 users 3 have gender M."),
+        (genres_chart(PAIRS), "rect", 4, "most frequent together are Drama and War."),
+    ],
+    ids=["counts", "long tail", "ratings", "by genre", "over time", "users", "genres"],
+)
+def test_every_row_is_drawn_and_told_in_words(chart, kind, number, told):
+    assert len(marks(drawn(chart), kind)) == number
+    assert told in chart.to_dict()["description"]
+
+
+def test_months_are_not_moved_by_the_zone_of_who_looks():
+    texts = {
+        text.text for text in drawn(over_time_chart(MONTHS, "month")).iter("{http://www.w3.org/2000/svg}text")
+    }
+    assert {"Sep 1997", "Oct 1997"} <= texts
+
+
+def test_the_tenth_with_most_is_read_off_the_curve():
+    """Of ten users one has 91 ratings and nine have one: 91 %."""
+    counts = {"users": pd.DataFrame({"ratings": [1, 91], "entities": [9, 1]})}
+    assert long_tail_chart(counts).to_dict()["description"].startswith("91% of the ratings")
+
+
+class Read(HTMLParser):
+    """What a browser would run, load and show."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.scripts, self.loaded, self.headings, self.labels, self.cells, self.within = (
+            [],
+            [],
+            [],
+            [],
+            [],
+            [],
+        )
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.within.append(tag)
+        self.loaded += [found[name] for name in ("src", "href") if name in found]
+        if found.get("role") == "img":
+            self.labels.append(found["aria-label"])
+        if tag == "script":
+            self.scripts.append((found.get("type"), ""))
+        if tag == "td":
+            self.cells.append("")
+
+    def handle_data(self, data):
+        if self.within[-1:] == ["script"]:
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        elif self.within[-1:] == ["td"]:
+            self.cells[-1] += data
+        elif self.within[-1:] in (["h1"], ["h2"]):
+            self.headings.append(data)
+
+    def handle_endtag(self, tag):
+        while self.within and self.within.pop() != tag:
+            pass
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "new" / "page.html"
+    rows = [{"item": 1234, "title": HOSTILE, "mean": 3.5}, {"item": 7, "title": None, "mean": 4.0}]
+    parts = [
+        Part(
+            HOSTILE, "Words.", ratings_by_genre_chart(HISTOGRAM), rows, ["item", "title", "mean"], folded=True
+        ),
+        Part("Months", chart=over_time_chart(MONTHS, "month")),
+    ]
+    written = write_page(path, "A & B", parts)
+    assert written == path.stat().st_size < 5e6
+    return Read(path.read_text(encoding="utf-8"))
+
+
+def test_everything_from_data_is_shown_and_nothing_of_it_runs(page):
+    kinds = [kind for kind, _ in page.scripts]
+    assert kinds == ["application/json", "application/json", "module", "module"]
+    assert HOSTILE in page.headings
+    assert page.cells == ["1234", HOSTILE, "3.5", "7", "–", "4"]  # ids are no numbers
+
+
+def test_charts_of_the_page_are_those_that_were_given(page):
+    specs = [json.loads(text) for kind, text in page.scripts if kind == "application/json"]
+    assert specs[1]["encoding"] == over_time_chart(MONTHS, "month").to_dict()["encoding"]
+    assert page.labels[1].endswith("came in the month from 1997-10-01 on.")
+
+
+def test_nothing_is_loaded_from_elsewhere(page):
+    assert page.loaded == ["#part-0", "#part-1"]
+    own = page.scripts[-1][1]
+    assert not re.search(r"fetch|import\b|https?:", own)
