@@ -7,18 +7,23 @@ in words what it shows, for those who do not see it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from recsys_spark.inspection.exploring import long_tail
-from recsys_spark.schema import EVERYONE, RATING
+from recsys_spark.schema import EVERYONE, ITEM, RATING
 
 HEIGHT = 260
 ROW_HEIGHT = 18
 """Pixels; the second is of one line of a chart that has one for each value."""
+
+MAP_HEIGHT = 480
+
+MOST_COLOURS = 9
+"""Genres that have a colour of their own."""
 
 COLOURS = ("#3b6fb6", "#d1642d")
 """Of users and items: told apart by those who see few colours, on white and on black."""
@@ -210,6 +215,66 @@ def genres_chart(pairs: pd.DataFrame) -> alt.Chart:
         )
         .properties(width="container", height=alt.Step(ROW_HEIGHT), description=f"{told}.")
     )
+
+
+def norms_chart(norms: pd.DataFrame, correlation: float) -> alt.Chart:
+    """Length of items' vectors beside their popularity.
+
+    Parameters
+    ----------
+    norms : pandas.DataFrame
+        As :func:`~recsys_spark.inspection.embeddings.norms` returns it; a column ``title`` is shown on hover.
+    correlation : float
+        As :func:`~recsys_spark.inspection.embeddings.norm_correlation` returns it.
+    """
+    told = f"The rank correlation of norms with numbers of ratings is {correlation:.2f}."
+    return (
+        alt.Chart(norms)
+        .mark_circle(opacity=0.5, size=24)
+        .encode(
+            x=alt.X("ratings:Q", scale=alt.Scale(type="log"), axis=_COUNT),
+            y=alt.Y("norm:Q", title="length of the vector"),
+            color=alt.value(COLOURS[0]),
+            tooltip=_on_hover(norms, "norm", "ratings"),
+        )
+        .properties(width="container", height=HEIGHT, description=told)
+    )
+
+
+def map_chart(places: pd.DataFrame) -> alt.Chart:
+    """Where items lie, larger with more ratings.
+
+    Parameters
+    ----------
+    places : pandas.DataFrame
+        As :func:`~recsys_spark.inspection.embeddings.principal_map` returns it; a column ``title`` is shown
+        on hover, and ``genre`` makes the colours: the nine with most items, and ``others``.
+    """
+    told = f"{len(places):,} items by what the model has learnt of them."
+    colour: Any = alt.value(COLOURS[0])
+    if "genre" in places:
+        frequent = places["genre"].value_counts().index[:MOST_COLOURS]
+        places = places.assign(genre=places["genre"].where(places["genre"].isin(frequent), "others"))
+        told = f"{told} Colours are genres, most often {frequent[0]}."
+        colour = alt.Color("genre:N", scale=alt.Scale(scheme="tableau10"), legend=alt.Legend(title=None))
+    bare = alt.Axis(labels=False, ticks=False, title=None, grid=False, domain=False)
+    return (
+        alt.Chart(places)
+        .mark_circle(opacity=0.6)
+        .encode(
+            x=alt.X("x:Q", axis=bare),
+            y=alt.Y("y:Q", axis=bare),
+            size=alt.Size("ratings:Q", scale=alt.Scale(range=[10, 200]), legend=None),
+            color=colour,
+            tooltip=_on_hover(places, "genre", "ratings"),
+        )
+        .properties(width="container", height=MAP_HEIGHT, description=told)
+    )
+
+
+def _on_hover(rows: pd.DataFrame, *columns: str) -> list[str]:
+    """The item's title, or its id, and what of the columns there is."""
+    return ["title" if "title" in rows else ITEM, *(column for column in columns if column in rows)]
 
 
 def _of(counts: Mapping[str, pd.DataFrame]) -> alt.Color:

@@ -102,8 +102,10 @@ class FactorModel(FramesModel, RecommenderModel):
         wanted = distinct_ids(dataset, self.getOrDefault("itemCol"), self.itemFactors)
         return self._held(self._users_for(self.itemFactors.join(wanted, "id", "left_semi"), numUsers))
 
-    def similarItems(self, n: int, similarity: str = "cosine", temper: float = 0.5) -> DataFrame:
-        """The ``n`` most similar items of every item.
+    def similarItems(
+        self, n: int, similarity: str = "cosine", temper: float = 0.5, items: DataFrame | None = None
+    ) -> DataFrame:
+        """The ``n`` most similar items of every item, or of some.
 
         Parameters
         ----------
@@ -114,6 +116,9 @@ class FactorModel(FramesModel, RecommenderModel):
             product of vectors divided by their lengths to the power of ``temper``.
         temper : float
             For ``tempered``: 0 is ``dot``, 1 is ``cosine``.
+        items : DataFrame, optional
+            Its distinct ids in ``itemCol`` are served, of those that the model has; neighbours are of all
+            items.
 
         Returns
         -------
@@ -132,9 +137,13 @@ class FactorModel(FramesModel, RecommenderModel):
         square = F.aggregate("features", F.lit(0.0), lambda total, x: total + x * x)
         length = F.pow(F.greatest(square, F.lit(1e-30)), F.lit(exponents[similarity] / 2))
         scaled = F.transform("features", lambda x: (x / F.col("length")).cast("float"))
-        items = self.itemFactors.withColumn("length", length).select("id", scaled.alias("features"))
-        itself = items.select(F.col("id").alias(USER), F.col("id").alias(ITEM))
-        rows = explode_lists(recommend_lists(items, items, ListRequest(n, itself)))
+        vectors = self.itemFactors.withColumn("length", length).select("id", scaled.alias("features"))
+        asked = vectors
+        if items is not None:
+            wanted = distinct_ids(items, self.getOrDefault("itemCol"), self.itemFactors)
+            asked = vectors.join(wanted, "id", "left_semi")
+        itself = asked.select(F.col("id").alias(USER), F.col("id").alias(ITEM))
+        rows = explode_lists(recommend_lists(asked, vectors, ListRequest(n, itself)))
         return self._held(
             rows.select(F.col(USER).alias(ITEM), F.col(ITEM).alias("similar_item"), SCORE, RANK)
         )

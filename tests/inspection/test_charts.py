@@ -13,9 +13,12 @@ import pytest
 import vl_convert
 
 from recsys_spark.inspection.charts import (
+    MOST_COLOURS,
     counts_chart,
     genres_chart,
     long_tail_chart,
+    map_chart,
+    norms_chart,
     over_time_chart,
     ratings_by_genre_chart,
     ratings_chart,
@@ -55,6 +58,17 @@ def marks(svg, kind):
     ]
 
 
+PLACES = pd.DataFrame(
+    {
+        "item": [1, 2, 3],
+        "x": [0.0, 1.0, 2.0],
+        "y": [1.0, 0.0, 2.0],
+        "ratings": [1, 2, 3],
+        "norm": [0.1, 1.0, 2.0],
+    }
+)
+
+
 @pytest.mark.parametrize(
     ("chart", "kind", "number", "told"),
     [
@@ -64,9 +78,11 @@ def marks(svg, kind):
         (ratings_by_genre_chart(HISTOGRAM), "rect", 3, "highest in War (1.75) and lowest in <script>"),
         (over_time_chart(MONTHS, "month"), "rect", 2, "9, came in the month from 1997-10-01 on."),
         (users_chart(GROUPS), "rect", 3, "Of 6 users 3 have gender M."),
+        (norms_chart(PLACES, 0.987), "symbol", 3, "with numbers of ratings is 0.99."),
+        (map_chart(PLACES.assign(genre=["War", "War", HOSTILE])), "symbol", 3, "genres, most often War."),
         (genres_chart(PAIRS), "rect", 4, "most frequent together are Drama and War."),
     ],
-    ids=["counts", "long tail", "ratings", "by genre", "over time", "users", "genres"],
+    ids=["counts", "long tail", "ratings", "by genre", "over time", "users", "norms", "map", "genres"],
 )
 def test_every_row_is_drawn_and_told_in_words(chart, kind, number, told):
     assert len(marks(drawn(chart), kind)) == number
@@ -157,3 +173,10 @@ def test_nothing_is_loaded_from_elsewhere(page):
     assert page.loaded == ["#part-0", "#part-1"]
     own = page.scripts[-1][1]
     assert not re.search(r"fetch|import\b|https?:", own)
+
+
+def test_only_the_most_frequent_genres_have_colours():
+    rows = PLACES.loc[[0] * 30].assign(genre=[f"genre {min(at, 11)}" for at in range(30)])
+    shown = {row["genre"] for row in next(iter(map_chart(rows).to_dict()["datasets"].values()))}
+    assert len(shown) == MOST_COLOURS + 1
+    assert {"genre 11", "others"} <= shown

@@ -526,6 +526,14 @@ def test_similar_items_by_any_similarity(ratings, similarity, exponent):
         model.similarItems(3, "euclid")
 
 
+def test_similar_items_of_some_are_those_of_all(ratings):
+    model = ALS(rank=3, maxIter=3, seed=1).fit(ratings)
+    some = ratings.sparkSession.createDataFrame([(1,), (4,), (4,), (999,)], "item int")
+    of_all = model.similarItems(3).where("item IN (1, 4)")
+    assert sorted(model.similarItems(3, items=some).collect()) == sorted(of_all.collect())
+    assert of_all.count() == 6
+
+
 def test_long_fit_reports_its_progress(ratings, capsys):
     model = ALS(rank=30, maxIter=1000, checkpointInterval=-1, seed=1).fit(ratings)
     lines = [line for line in capsys.readouterr().err.splitlines() if "ALS iteration" in line]

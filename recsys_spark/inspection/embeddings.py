@@ -1,0 +1,160 @@
+"""What a factor model has learnt of items: their neighbours, their norms, and where they lie.
+
+Dot products favour items with long vectors, and popular items have long ones where a model is fitted on what
+was observed; a cosine leaves the length out, and a tempered similarity half of it. Rare items may have long
+vectors by chance, which regularisation mends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pyspark.ml.functions import array_to_vector
+from pyspark.ml.stat import Correlation
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.errors import ModelError
+from recsys_spark.models.factor_model import FactorModel
+from recsys_spark.schema import ITEM, RANK, SCORE
+
+SIMILARITIES = ("dot", "cosine", "tempered")
+POINTS = 2_000
+"""Items of a picture."""
+
+
+def neighbors(
+    model: FactorModel,
+    items: DataFrame,
+    n: int = 10,
+    similarities: Sequence[str] = SIMILARITIES,
+    titles: DataFrame | None = None,
+) -> pd.DataFrame:
+    """The most similar items of some items, by several similarities side by side.
+
+    Parameters
+    ----------
+    model : FactorModel
+        Any model of factors.
+    items : DataFrame
+        The model's item column: whose neighbours are wanted; a few.
+    n : int
+        Neighbours of each, at least 1.
+    similarities : sequence of str
+        Of ``dot``, ``cosine`` and ``tempered``.
+    titles : DataFrame, optional
+        ``item``, unique, and ``title``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per (item, similarity, rank), in this order: ``item``, ``similarity``, ``rank`` from 1,
+        ``similar_item``, ``score``, and with ``titles`` ``title``, that of the similar item.
+
+    Raises
+    ------
+    ValueError
+        Another similarity.
+    """
+    found: DataFrame | None = None
+    for similarity in similarities:
+        of_one = model.similarItems(n, similarity, items=items).withColumn("similarity", F.lit(similarity))
+        found = of_one if found is None else found.unionByName(of_one)
+    if found is None:
+        raise ValueError("similarities must name at least one")
+    columns = [ITEM, "similarity", RANK, "similar_item", SCORE]
+    if titles is not None:
+        found = found.join(titles.select(F.col(ITEM).alias("similar_item"), "title"), "similar_item", "left")
+        columns.append("title")
+    order = {similarity: at for at, similarity in enumerate(similarities)}
+    rows = found.select(*columns).toPandas()
+    rows["_at"] = rows["similarity"].map(order)
+    return rows.sort_values([ITEM, "_at", RANK], ignore_index=True)[columns]
+
+
+def norms(model: FactorModel, ratings: DataFrame, points: int = POINTS) -> pd.DataFrame:
+    """Length of items' vectors beside their popularity.
+
+    Parameters
+    ----------
+    model : FactorModel
+        Any model of factors.
+    ratings : DataFrame
+        ``item``; one row per (user, item).
+    points : int
+        Items at most; of more those with the smallest hashes are taken, whatever their popularity.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per item, ascending: ``item``, ``norm``, ``ratings``.
+    """
+    taken = _norms(model, ratings).orderBy(F.xxhash64(ITEM)).limit(points)
+    return taken.toPandas().sort_values(ITEM, ignore_index=True)
+
+
+def norm_correlation(model: FactorModel, ratings: DataFrame) -> float:
+    """Rank correlation of all items' norms with their numbers of ratings.
+
+    Parameters
+    ----------
+    model : FactorModel
+        Any model of factors.
+    ratings : DataFrame
+        ``item``; one row per (user, item).
+
+    Returns
+    -------
+    float
+        Spearman's, from -1 to 1; NaN where all norms or all numbers are equal.
+    """
+    pairs = array_to_vector(F.array("norm", F.col("ratings").cast("double")))
+    matrix: Any = Correlation.corr(_norms(model, ratings).select(pairs.alias("pair")), "pair", "spearman")
+    return float(matrix.first()[0].toArray()[0, 1])
+
+
+def principal_map(model: FactorModel, ratings: DataFrame, points: int = POINTS) -> pd.DataFrame:
+    """Where items lie: their vectors on the two directions in which these differ most.
+
+    Parameters
+    ----------
+    model : FactorModel
+        Any model of factors.
+    ratings : DataFrame
+        ``item``; one row per (user, item).
+    points : int
+        Items at most: those with most ratings.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per item, ascending: ``item``, ``x``, ``y``, ``ratings``. The larger side of each axis is
+        positive. Over the vectors scaled to length one, so that popularity does not make the map.
+
+    Raises
+    ------
+    ModelError
+        The model has fewer than two factors or items.
+    """
+    popular = ratings.groupBy(F.col(ITEM).alias("id")).agg(F.count("*").alias("ratings"))
+    joined = model.itemFactors.select("id", "features").join(popular, "id")
+    most = joined.orderBy(F.desc("ratings"), "id").limit(points).toPandas()
+    taken = most.sort_values("id", ignore_index=True)
+    vectors = np.stack(list(taken["features"])) if len(taken) else np.zeros((0, 0))  # (n_items, rank)
+    if min(vectors.shape) < 2:
+        raise ModelError("a map needs at least two items and two factors")
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    left, scale, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    at = left[:, :2] * scale[:2]
+    at *= np.where(np.abs(at.max(axis=0)) >= np.abs(at.min(axis=0)), 1.0, -1.0)  # a direction has no sign
+    return pd.DataFrame({ITEM: taken["id"], "x": at[:, 0], "y": at[:, 1], "ratings": taken["ratings"]})
+
+
+def _norms(model: FactorModel, ratings: DataFrame) -> DataFrame:
+    square = F.aggregate("features", F.lit(0.0), lambda total, x: total + x * x)
+    lengths = model.itemFactors.select(F.col("id").alias(ITEM), F.sqrt(square).alias("norm"))
+    counts = ratings.groupBy(ITEM).agg(F.count("*").alias("ratings"))
+    return lengths.join(counts, ITEM)

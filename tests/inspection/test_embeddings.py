@@ -1,0 +1,80 @@
+"""Neighbours, norms and maps of vectors that are given, not fitted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from recsys_spark.errors import ModelError
+from recsys_spark.inspection.embeddings import neighbors, norm_correlation, norms, principal_map
+from recsys_spark.models import ALSModel
+
+VECTORS = {  # of like direction: 1, 2 and 3; 2 is the longest
+    1: [1.0, 0.0, 0.0],
+    2: [6.0, 3.0, 0.0],
+    3: [0.2, 0.01, 0.0],
+    4: [0.0, 0.5, 2.0],
+    5: [0.0, 1.0, 1.0],
+}
+RATED = {1: 3, 2: 9, 3: 1, 4: 5, 5: 1}
+
+
+@pytest.fixture(scope="module")
+def model(spark):
+    factors = spark.createDataFrame(list(VECTORS.items()), "id int, features array<float>")
+    return ALSModel(factors.limit(1), factors)
+
+
+@pytest.fixture(scope="module")
+def ratings(spark):
+    rows = [(user, item) for item, number in RATED.items() for user in range(number)]
+    return spark.createDataFrame(rows, "user int, item int")
+
+
+def test_dot_favours_the_long_and_cosine_the_like(spark, model):
+    some = spark.createDataFrame([(1,)], "item int")
+    titles = spark.createDataFrame([(2, "long"), (3, "like")], "item int, title string")
+    found = neighbors(model, some, 1, ("dot", "cosine"), titles)
+    assert found.drop(columns="score").to_numpy().tolist() == [
+        [1, "dot", 1, 2, "long"],
+        [1, "cosine", 1, 3, "like"],
+    ]
+    assert found["score"].tolist() == pytest.approx([6.0, 0.2 / np.hypot(0.2, 0.01)])
+
+
+def test_norms_are_beside_the_numbers_of_ratings(model, ratings):
+    table = norms(model, ratings)
+    assert dict(zip(table["item"], table["ratings"], strict=True)) == RATED
+    expected = [np.linalg.norm(VECTORS[item]) for item in table["item"]]
+    assert table["norm"].tolist() == pytest.approx(expected, rel=1e-6)
+    few = norms(model, ratings, points=2)
+    assert len(few) == 2
+    assert set(few["item"]) < set(RATED)
+
+
+def test_the_rank_correlation_is_that_of_all_items(model, ratings):
+    lengths = [np.linalg.norm(VECTORS[item]) for item in sorted(RATED)]
+    expected = spearmanr(lengths, [RATED[item] for item in sorted(RATED)]).statistic
+    assert norm_correlation(model, ratings) == pytest.approx(expected)
+
+
+def test_like_directions_lie_together_whatever_the_length(model, ratings):
+    table = principal_map(model, ratings).set_index("item")
+    at = table[["x", "y"]]
+    distance = {(i, j): np.hypot(*(at.loc[i] - at.loc[j])) for i in VECTORS for j in VECTORS}
+    assert distance[1, 3] < distance[1, 2] < distance[1, 4]
+    assert distance[4, 5] < distance[4, 1]
+    # the coordinates are those of the centred unit vectors on their first two right singular vectors
+    unit = np.array([np.array(v) / np.linalg.norm(v) for v in VECTORS.values()])
+    values, directions = np.linalg.eigh(np.cov(unit.T, bias=True))
+    for axis, direction in (("x", directions[:, -1]), ("y", directions[:, -2])):
+        along = (unit - unit.mean(axis=0)) @ direction
+        assert table[axis].abs().tolist() == pytest.approx(np.abs(along).tolist(), abs=1e-6)
+    assert table["x"].var(ddof=0) == pytest.approx(values[-1], abs=1e-6)
+
+
+def test_a_map_has_the_most_rated_items(model, ratings):
+    assert principal_map(model, ratings, points=3)["item"].tolist() == [1, 2, 4]
+    with pytest.raises(ModelError, match="a map needs at least two items and two factors"):
+        principal_map(model, ratings, points=1)
