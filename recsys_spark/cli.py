@@ -300,12 +300,16 @@ def explore(
     overrides: Overrides = None,
 ) -> None:
     """Describe the ratings, users and items of the tables; starts Spark."""
+    if html is not None and as_json:
+        raise typer.BadParameter("--html and --json are two ways to answer: give one")
     loaded = _load(config, overrides)
-    from recsys_spark.inspection.page import write_page
+    from recsys_spark.inspection.page import require_writable, write_page
     from recsys_spark.lakehouse.tables import Lakehouse
     from recsys_spark.pipeline.explore import explore, explored_parts, explored_sections
     from recsys_spark.session import get_session
 
+    if html is not None:
+        require_writable(html)
     explored = explore(Lakehouse(get_session(loaded.session), loaded.lake, loaded.retention))
     if html is None:
         answer(explored_sections(explored), as_json)

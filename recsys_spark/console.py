@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 import unicodedata
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -22,13 +24,19 @@ from recsys_spark.schema import ITEM, USER
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 _OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
+NOT_COUNTED = (USER, ITEM, "year")
+"""Columns whose whole numbers are told as they are."""
+
+SMALL = 0.001
+"""Numbers nearer to nothing have two digits that say something, however many noughts come before."""
+
 PLAIN_WIDTH = 160
 """Columns of tables that do not go to a terminal."""
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+out = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 """Standard output: results."""
 
-err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
+err = Console(stderr=True, highlight=False, emoji=False, width=None if sys.stderr.isatty() else PLAIN_WIDTH)
 """Standard error: progress and errors."""
 
 _quiet = False
@@ -146,16 +154,26 @@ def answer(sections: Iterable[Section], as_json: bool = False) -> None:
     sections : iterable of Section
         The parts, in order.
     as_json : bool
-        For programs: every column of the rows; days and times are texts.
+        For programs: every column of the rows; days and times are texts, and what is no number is null.
     """
     if as_json:
         tree: dict[str, list[Mapping[str, object]]] = {}
         for section in sections:
             tree.setdefault(section.name, []).extend(section.rows)
-        result_line(json.dumps(tree, indent=2, default=str))
+        text = json.dumps(_finite(tree), indent=2, default=str, allow_nan=False)
+        out.print(text, markup=False, soft_wrap=True)
         return
     for section in sections:
         table(section.title, section.rows, section.columns)
+
+
+def _finite(tree: Any) -> Any:
+    """Without NaN and infinity, which JSON has not."""
+    if isinstance(tree, Mapping):
+        return {str(key): _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def table(title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
@@ -174,7 +192,7 @@ def table(title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[st
     result_line(f"\n{title}", "bold")
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        numeric = column not in (USER, ITEM) and all(
+        numeric = column not in NOT_COUNTED and all(
             isinstance(row.get(column), int | float) or row.get(column) is None for row in rows
         )
         shown.add_column(
@@ -193,7 +211,7 @@ def cell_text(value: object, column: str = "") -> str:
     value : object
         Of any type; nothing is a dash.
     column : str
-        Its column: numbers in ``user`` and ``item`` are ids.
+        Its column: whole numbers in ``user``, ``item`` and ``year`` are no counts.
     """
     if value is None:
         return "–"
@@ -202,8 +220,9 @@ def cell_text(value: object, column: str = "") -> str:
     if isinstance(value, Mapping):
         value = ", ".join(f"{key} {of}" for key, of in sorted(value.items()))
     if isinstance(value, float):
-        return f"{value:,.4f}".rstrip("0").rstrip(".")
-    if isinstance(value, int) and not isinstance(value, bool) and column not in (USER, ITEM):
+        small = value != 0 and abs(value) < SMALL
+        return f"{value:.2g}" if small else f"{value:,.4f}".rstrip("0").rstrip(".")
+    if isinstance(value, int) and not isinstance(value, bool) and column not in NOT_COUNTED:
         return f"{value:,}"
     return printable(str(value)).replace("\n", "\N{REPLACEMENT CHARACTER}")
 

@@ -149,9 +149,9 @@ def over_time_chart(periods: pd.DataFrame, unit: Literal["month", "year"]) -> al
     unit : str
         ``month`` or ``year``, whichever the periods are.
     """
-    rows = periods.assign(period=pd.to_datetime(periods["period"], utc=True))
+    rows = periods.assign(period=periods["period"].astype(str))
     most = rows.sort_values("ratings", ascending=False).iloc[0]
-    told = f"The most ratings, {most['ratings']:,}, came in the {unit} from {most['period']:%Y-%m-%d} on."
+    told = f"The most ratings, {most['ratings']:,}, came in the {unit} from {most['period']} on."
     # a whole unit is as wide as its bar; without utc a browser would show it in its own zone
     period = {"month": "utcyearmonth(period):O", "year": "utcyear(period):O"}[unit]
     return (
@@ -252,7 +252,7 @@ def map_chart(places: pd.DataFrame) -> alt.Chart:
     """
     told = f"{len(places):,} items by what the model has learnt of them."
     colour: Any = alt.value(COLOURS[0])
-    if "genre" in places:
+    if "genre" in places and places["genre"].notna().any():
         frequent = places["genre"].value_counts().index[:MOST_COLOURS]
         places = places.assign(genre=places["genre"].where(places["genre"].isin(frequent), "others"))
         told = f"{told} Colours are genres, most often {frequent[0]}."

@@ -1,8 +1,8 @@
 """What ratings, users and items are like, before anything is fitted.
 
-All is aggregated by Spark. What comes back is a pandas frame of at most some thousand rows, whatever the
-data's size: the numbers of ratings that users or items have are counted, not listed, and of those there are
-no more than the square root of twice the ratings.
+All is aggregated by Spark. What comes back is a small pandas frame, whatever the data's size: the numbers of
+ratings that users or items have are counted, not listed, and of those there are no more than the square root
+of twice the ratings; of 20 million, some thousand.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
-from recsys_spark.evaluation.segments import age_band
+from recsys_spark.evaluation.segments import AGE, age_band
 from recsys_spark.schema import EVERYONE, ITEM, RATING, REASON, TIMESTAMP, USER
 
 MOST_BARS = 50
@@ -155,7 +156,7 @@ def gini(counts: pd.DataFrame) -> float:
 
 
 def rating_histogram(ratings: DataFrame, items: DataFrame | None = None) -> pd.DataFrame:
-    """How often each rating is given: overall, and where items have genres in each of them.
+    """How often each rating is given: overall, and where items have genres in the 50 with most items.
 
     Parameters
     ----------
@@ -168,8 +169,8 @@ def rating_histogram(ratings: DataFrame, items: DataFrame | None = None) -> pd.D
     -------
     pandas.DataFrame
         One row per (genre, rating) that occurs, in this order: ``genre`` (``all`` for all ratings, which come
-        first), ``rating``, ``ratings``. Of more than 50 different ratings the range is cut into 50 equal
-        parts, and ``rating`` is where a part begins.
+        first; no genre has this name), ``rating``, ``ratings``. Of more than 50 different ratings the range
+        is cut into 50 equal parts, and ``rating`` is where a part begins.
 
     Examples
     --------
@@ -178,17 +179,17 @@ def rating_histogram(ratings: DataFrame, items: DataFrame | None = None) -> pd.D
     >>> rating_histogram(ratings).values.tolist()
     [['all', 4.0, 1], ['all', 5.0, 2]]
     """
-    different = F.approx_count_distinct(RATING).alias("different")
-    span: Any = ratings.agg(F.min(RATING).alias("low"), F.max(RATING).alias("high"), different).first()
     bar = F.col(RATING)
-    if span["different"] > MOST_BARS:
+    if ratings.select(RATING).distinct().limit(MOST_BARS + 1).count() > MOST_BARS:
+        span: Any = ratings.agg(F.min(RATING).alias("low"), F.max(RATING).alias("high")).first()
         width = (span["high"] - span["low"]) / MOST_BARS
         bar = span["low"] + F.least(F.floor((bar - span["low"]) / width), F.lit(MOST_BARS - 1)) * width
     binned = ratings.select(ITEM, bar.alias(RATING))
     groups = binned.withColumn("genre", F.lit(EVERYONE))
-    if items is not None and GENRES in items.columns:
-        of_genres = items.select(ITEM, F.explode(GENRES).alias("genre"))
-        groups = groups.unionByName(binned.join(of_genres, ITEM))
+    if items is not None and has_genres(items):
+        of_items = items.select(ITEM, F.explode(F.array_distinct(GENRES)).alias("genre"))
+        known = of_items.where(F.col("genre") != EVERYONE).join(F.broadcast(_frequent(items)), "genre")
+        groups = groups.unionByName(binned.join(known, ITEM).select(ITEM, RATING, "genre"))
     frame = groups.groupBy("genre", RATING).agg(F.count("*").alias("ratings")).toPandas()
     frame["first"] = frame["genre"] != EVERYONE
     return frame.sort_values(["first", "genre", RATING], ignore_index=True)[["genre", RATING, "ratings"]]
@@ -230,7 +231,7 @@ def users_by(users: DataFrame, feature: str) -> pd.DataFrame:
     users : DataFrame
         ``user``, unique, and the feature.
     feature : str
-        As ``gender`` or ``occupation``; ``age`` is told in bands.
+        As ``gender`` or ``occupation``; an ``age`` in years is told in bands.
 
     Returns
     -------
@@ -245,7 +246,10 @@ def users_by(users: DataFrame, feature: str) -> pd.DataFrame:
     >>> users_by(users, "gender").values.tolist()
     [['F', 2], ['unknown', 1]]
     """
-    value: Column = age_band(F.col(feature)) if feature == "age" else F.col(feature).cast("string")
+    is_number = isinstance(users.schema[feature].dataType, T.NumericType)
+    value: Column = F.col(feature).cast("string")
+    if feature == AGE and is_number:
+        value = age_band(F.col(feature))
     groups = users.groupBy(F.coalesce(value, F.lit("unknown")).alias(feature))
     largest = groups.agg(F.count("*").alias("users")).orderBy(F.desc("users"), feature)
     return largest.limit(MOST_BARS).toPandas()
@@ -272,15 +276,25 @@ def genre_pairs(items: DataFrame) -> pd.DataFrame:
     >>> genre_pairs(items).values.tolist()
     [['Drama', 'Drama', 1], ['Drama', 'War', 1], ['War', 'Drama', 1], ['War', 'War', 2]]
     """
-    each = items.select(F.array_distinct(GENRES).alias(GENRES))
-    names = each.select(F.explode(GENRES).alias("genre")).groupBy("genre").agg(F.count("*").alias("items"))
-    largest = names.orderBy(F.desc("items"), "genre").limit(MOST_BARS).select("genre")
+    each, largest = items.select(F.array_distinct(GENRES).alias(GENRES)), _frequent(items)
     pairs = each.withColumn("genre", F.explode(GENRES)).select("genre", F.explode(GENRES).alias("other"))
     kept = pairs.join(F.broadcast(largest), "genre").join(
         F.broadcast(largest.withColumnRenamed("genre", "other")), "other"
     )
     counted = kept.groupBy("genre", "other").agg(F.count("*").alias("items"))
     return counted.toPandas().sort_values(["genre", "other"], ignore_index=True)[["genre", "other", "items"]]
+
+
+def has_genres(items: DataFrame) -> bool:
+    """Whether items have lists of genres.
+
+    Parameters
+    ----------
+    items : DataFrame
+        ``item`` and any features.
+    """
+    kind = items.schema[GENRES].dataType if GENRES in items.columns else None
+    return isinstance(kind, T.ArrayType) and isinstance(kind.elementType, T.StringType)
 
 
 def rejects(rejected: DataFrame) -> pd.DataFrame:
@@ -305,3 +319,10 @@ def rejects(rejected: DataFrame) -> pd.DataFrame:
     """
     counted = rejected.groupBy("input", REASON).agg(F.count("*").alias("rows"))
     return counted.orderBy(F.desc("rows"), "input", REASON).limit(MOST_BARS).toPandas()
+
+
+def _frequent(items: DataFrame) -> DataFrame:
+    """The genres with most items: ``genre``."""
+    each = items.select(F.explode(F.array_distinct(GENRES)).alias("genre"))
+    counted = each.groupBy("genre").agg(F.count("*").alias("items"))
+    return counted.orderBy(F.desc("items"), "genre").limit(MOST_BARS).select("genre")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys_spark.console import cell_text
+from recsys_spark.errors import SetupError
 from recsys_spark.redaction import masked
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def write_page(path: Path, title: str, parts: Sequence[Part]) -> int:
     Parameters
     ----------
     path : Path
-        The file; its folder is made where it is not there.
+        The file, in a folder that is there.
     title : str
         Heading of the page.
     parts : sequence of Part
@@ -83,8 +84,27 @@ def write_page(path: Path, title: str, parts: Sequence[Part]) -> int:
         parts=[_Shown(number, part) for number, part in enumerate(parts)],
         library=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     return path.write_bytes(page.encode())
+
+
+def require_writable(path: Path) -> None:
+    """Check that a page can be written, before what it shows is computed; makes its folder.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    SetupError
+        It cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        raise SetupError(f"{path} cannot be written: {error.strerror}; name another file") from None
 
 
 class _Shown:
@@ -94,12 +114,20 @@ class _Shown:
         self.id = f"part-{number}"
         self.heading, self.words, self.folded = part.heading, masked(part.words), part.folded
         self.rows, self.columns = part.rows, part.columns
-        self.chart: dict[str, Any] | None = None if part.chart is None else part.chart.to_dict()
+        self.chart: dict[str, Any] | None = None if part.chart is None else _specification(part.chart)
 
     @property
     def description(self) -> str:
         """What the chart shows, in words."""
         return str((self.chart or {}).get("description", ""))
+
+
+def _specification(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
+    """What is drawn, with all rows of the frames, which are as small as they can be."""
+    import altair as alt
+
+    with alt.data_transformers.enable("default", max_rows=None):
+        return dict(chart.to_dict())
 
 
 def _is_number(value: object) -> bool:

@@ -1,32 +1,31 @@
 """Reading a few rows of the tables, for people and programs that ask.
 
-Tables under a path are read by ``deltalake``: an answer takes about a second, and no Java is started. What is
-not to be had so is read by Spark: tables of a catalog, and storage that ``deltalake`` does not know.
+Tables on a disk are read by ``deltalake``: an answer takes about a second, and no Java is started. Others are
+read by Spark, which knows catalogs, and how to log in to other storage; so is what ``deltalake`` cannot read.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
 from recsys_spark.config import Lake, Session
-from recsys_spark.errors import LakeError
+from recsys_spark.errors import LakeError, summary
 from recsys_spark.lakehouse.paths import absolute_path
 
 if TYPE_CHECKING:
     from recsys_spark.lakehouse.tables import Lakehouse
 
-KNOWN_STORAGE = ("s3", "s3a", "gs", "az", "abfs", "abfss")
-"""Schemes of URIs that ``deltalake`` reads; where it logs in is in the environment, as ``AWS_REGION``."""
+
+T = TypeVar("T")
 
 
 class Reader(ABC):
-    """Rows of the newest versions of the tables."""
+    """Rows of the newest versions of the tables, as of the first look at each."""
 
     @abstractmethod
     def schema(self, name: str) -> pa.Schema | None:
@@ -60,35 +59,66 @@ class Reader(ABC):
 
 
 class DeltaReader(Reader):
-    """A :class:`Reader` of tables under a path, without Spark.
+    """A :class:`Reader` of tables on a disk, without Spark.
 
     Parameters
     ----------
     root : str
-        Folder or URI.
+        Folder.
+    instead : callable, optional
+        What reads tables that cannot be read so, as of a lake whose path has a percent sign, or of a table
+        that has deletion vectors; without it that is an error.
+
+    Raises
+    ------
+    LakeError
+        A table cannot be read, and there is nothing instead; from every method.
     """
 
-    def __init__(self, root: str) -> None:
-        import deltalake
+    def __init__(self, root: str, instead: Callable[[], Reader] | None = None) -> None:
+        from deltalake import DeltaTable
 
-        self._open = cache(deltalake.DeltaTable)
-        self._is_table = deltalake.DeltaTable.is_deltatable
+        self._open, self._is_table = cache(DeltaTable), DeltaTable.is_deltatable
+        self._instead = None if instead is None else cache(instead)
         self.root = absolute_path(root)
 
     def schema(self, name: str) -> pa.Schema | None:
         """See :meth:`Reader.schema`."""
-        path = f"{self.root}/{name}"
-        return pa.schema(self._open(path).schema().to_arrow()) if self._is_table(path) else None
+        return self._read(name, lambda: self._schema(name), lambda reader: reader.schema(name))
 
     def rows(self, name: str, columns: Sequence[str], among: Mapping[str, Collection[object]]) -> pa.Table:
         """See :meth:`Reader.rows`."""
+        return self._read(
+            name,
+            lambda: self._rows(name, columns, among),
+            lambda reader: reader.rows(name, columns, among),
+        )
+
+    def _read(self, name: str, read: Callable[[], T], by: Callable[[Reader], T]) -> T:
+        from deltalake.exceptions import DeltaError
+
+        try:
+            return read()
+        except (DeltaError, OSError, pa.ArrowException) as error:
+            if self._instead is None:
+                raise LakeError(f"table {name!r} in {self.root} cannot be read: {summary(error)}") from None
+            return by(self._instead())
+
+    def _schema(self, name: str) -> pa.Schema | None:
+        path = f"{self.root}/{name}"
+        return pa.schema(self._open(path).schema().to_arrow()) if self._is_table(path) else None
+
+    def _rows(self, name: str, columns: Sequence[str], among: Mapping[str, Collection[object]]) -> pa.Table:
         import pyarrow.compute as pc
+        from pyarrow.dataset import ParquetReadOptions
 
         condition = None
         for column, values in among.items():
             kept = pc.field(column).isin(list(values))
             condition = kept if condition is None else condition & kept
-        dataset = self._open(f"{self.root}/{name}").to_pyarrow_dataset()
+        # Spark's times read as nanoseconds would end in the years 1677 and 2262
+        options = ParquetReadOptions(coerce_int96_timestamp_unit="us")
+        dataset = self._open(f"{self.root}/{name}").to_pyarrow_dataset(parquet_read_options=options)
         return dataset.to_table(columns=list(columns), filter=condition)
 
 
@@ -128,13 +158,15 @@ def reader_of(location: Lake, session: Session) -> Reader:
     session : Session
         Its ``session`` section, where Spark is needed.
     """
-    scheme = re.match(r"([A-Za-z][\w+.-]+):", absolute_path(location.root or "hive:"))
-    if scheme is None or scheme[1] in KNOWN_STORAGE:
-        return DeltaReader(str(location.root))
-    from recsys_spark.lakehouse.tables import Lakehouse
-    from recsys_spark.session import get_session
 
-    return SparkReader(Lakehouse(get_session(session), location))
+    def by_spark() -> Reader:
+        from recsys_spark.lakehouse.tables import Lakehouse
+        from recsys_spark.session import get_session
+
+        return SparkReader(Lakehouse(get_session(session), location))
+
+    on_disk = location.root is not None and absolute_path(location.root).startswith("/")
+    return DeltaReader(str(location.root), by_spark) if on_disk else by_spark()
 
 
 def require(reader: Reader, name: str) -> pa.Schema:

@@ -12,6 +12,7 @@ import pandas as pd
 from pyspark.sql import DataFrame
 
 from recsys_spark.console import Section
+from recsys_spark.errors import LakeError
 from recsys_spark.inspection.charts import (
     counts_chart,
     genres_chart,
@@ -26,6 +27,7 @@ from recsys_spark.inspection.exploring import (
     counts_of_counts,
     genre_pairs,
     gini,
+    has_genres,
     over_time,
     overview,
     rating_histogram,
@@ -95,17 +97,22 @@ def explore(lake: Lakehouse) -> Explored:
     """
     ratings, nothing = lake.read("ratings"), pd.DataFrame()
     users, items, rejected = (_table(lake, name) for name in ("users", "items", "rejected_ratings"))
+    totals = overview(ratings, users, items)
+    if not totals["ratings"][0]:
+        raise LakeError("there are no ratings: run ingest first")
     years = over_time(ratings, "year")
-    in_months = len(years) < YEARS_IN_MONTHS
-    known = [feature for feature in SHOWN_FEATURES if users is not None and feature in users.columns]
+    span = [period.year for period in years["period"]] or [0]
+    in_months = span[-1] - span[0] < YEARS_IN_MONTHS
+    known = [] if users is None else [name for name in SHOWN_FEATURES if name in users.columns]
+    groups = {name: users_by(users, name) for name in known if users is not None}
     return Explored(
-        overview(ratings, users, items),
+        totals,
         {f"{by}s": counts_of_counts(ratings, by) for by in (USER, ITEM)},
         rating_histogram(ratings, items),
         "month" if in_months else "year",
         over_time(ratings, "month") if in_months else years,
-        {} if users is None else {feature: users_by(users, feature) for feature in known},
-        nothing if items is None or GENRES not in items.columns else genre_pairs(items),
+        {name: group for name, group in groups.items() if len(group)},
+        genre_pairs(items) if items is not None and has_genres(items) else nothing,
         nothing if rejected is None else rejects(rejected),
     )
 

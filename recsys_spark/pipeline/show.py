@@ -18,8 +18,8 @@ from recsys_spark.pipeline.details import AFTER, DERIVED, INPUT, MADE_BY, PATHS,
 from recsys_spark.schema import EVERYONE, ITEM, RANK, TEST, USER
 
 HISTORY_LENGTH = 10
-NEAR = 3
-"""Ids or titles that are named where one is unknown."""
+NEAR, ALIKE = 3, 50
+"""So many ids or titles are named where one is unknown, and how alike of 100 they are at least."""
 
 _TIME = "%Y-%m-%d %H:%M:%S"
 _NOT_SHOWN = ("split", DERIVED, SETTINGS, INPUT, AFTER, SERVED, MADE_BY, PATHS)
@@ -101,24 +101,25 @@ def describe_item(reader: Reader, item: str, run_date: date | None = None) -> li
     ratings = reader.rows("ratings", ["rating", "timestamp"], {ITEM: known}).to_pylist()
     ranks = reader.rows(lists, [RANK], {**of_date, ITEM: known})[RANK].to_pylist()
     if not features and not ratings:
-        raise _unknown("item", item, _labels(reader), "neither in items nor in ratings")
-    shown_features = [name for name in (features or [{ITEM: item}])[0] if not _is_vector(schema, name)]
+        raise _unknown("item", item, _labels(reader, lists, of_date), "neither in items nor in ratings")
+    id_ = (known or [item])[0]
+    shown_features = [name for name in (features or [{ITEM: id_}])[0] if not _is_vector(schema, name)]
     times = [row["timestamp"] for row in ratings if row["timestamp"] is not None]
     rated = {
-        ITEM: item,
+        ITEM: id_,
         "ratings": len(ratings),
         "mean": sum(row["rating"] for row in ratings) / len(ratings) if ratings else None,
         "first": _told_time(min(times, default=None)),
         "last": _told_time(max(times, default=None)),
     }
     in_lists = {
-        ITEM: item,
+        ITEM: id_,
         "lists": len(ranks),
         "mean_rank": sum(ranks) / len(ranks) if ranks else None,
         "at_rank_1": ranks.count(1),
     }
     return [
-        Section("item", f"Item {item}", features or [{ITEM: item}], shown_features),
+        Section("item", f"Item {item}", features or [{ITEM: id_}], shown_features),
         Section("ratings", f"Item {item}: ratings", [rated], list(rated)),
         Section("lists", f"Item {item}: in lists of {shown}", [in_lists], list(in_lists)),
     ]
@@ -255,7 +256,10 @@ def describe_current(reader: Reader, now: datetime) -> list[Section]:
     served = reader.rows(lists, [RANK, "model", "published_at"], {})
     by_model = served.group_by("model").aggregate([([], "count_all")]).to_pylist()
     published = max(_seconds(time) for time in served["published_at"].unique().to_pylist())
-    switch = [row for row in _runs(reader, {"state": ["done"]}) if SERVED in row["details"]][-1]
+    switches = (row for row in _runs(reader, {"state": ["done"]}) if SERVED in row["details"])
+    of_date = [row for row in switches if row["details"][SERVED] == run_date.isoformat()]
+    # the table is replaced before the ledger says so
+    switch = of_date[-1] if of_date else {"step": None, "run_id": None, "details": {}}
     row = {
         "run_date": run_date,
         "lists": served[RANK].to_pylist().count(1),
@@ -281,9 +285,16 @@ def describe_metrics(reader: Reader, run_id: str, k: int) -> list[Section]:
         The run that was evaluated.
     k : int
         Cut-off.
+
+    Raises
+    ------
+    LakeError
+        There are no metrics.
     """
-    columns = ["model", "part", "segment", "metric", "value", "low", "high", "threshold", "verdict"]
+    require(reader, "metrics")
+    columns = ["model", "metric", "segment", "part", "value", "low", "high", "threshold", "verdict"]
     rows = reader.rows("metrics", columns, {"run_id": [run_id], "k": [0, k]}).to_pylist()
+    rows.sort(key=lambda row: (row["model"], row["metric"], row["segment"]))
     models: dict[str, dict[str, object]] = {}
     for row in rows:
         if (row["part"], row["segment"], row["verdict"]) == (TEST, EVERYONE, None):
@@ -331,7 +342,7 @@ def _ids(schema: pa.Schema, column: str, given: str) -> list[object]:
         return []
     try:
         return [pa.scalar(int(given), kind).as_py()]
-    except pa.ArrowInvalid:  # too large for the type
+    except (pa.ArrowInvalid, OverflowError):  # too large for the type
         return []
 
 
@@ -344,22 +355,21 @@ def _unknown(kind: str, given: str, choices: Mapping[str, str | None], where: st
     """An error that names the ids and titles nearest to what was given; choices are ids and their titles."""
     from rapidfuzz import fuzz, process, utils
 
-    names = {id_: id_ for id_ in choices} | {title: id_ for id_, title in choices.items() if title}
-    found = process.extract(
-        given, names.keys(), scorer=fuzz.WRatio, processor=utils.default_process, limit=NEAR
-    )
-    near = dict.fromkeys(names[name] for name, score, _ in found if score > 50)
+    titled = [id_ for id_, title in choices.items() if title]
+    ids, labels = [*choices, *titled], [*choices, *(str(choices[id_]) for id_ in titled)]
+    found = process.extract(given, labels, scorer=fuzz.WRatio, processor=utils.default_process, limit=NEAR)
+    near = dict.fromkeys(ids[at] for _, score, at in found if score > ALIKE)
     told = [f"{id_!r} ({choices[id_]})" if choices[id_] else repr(id_) for id_ in near]
     return UnknownIdError(f"no {kind} {given!r}, {where}" + (f"; near: {', '.join(told)}" if told else ""))
 
 
-def _labels(reader: Reader) -> dict[str, str | None]:
-    """Ids of the items, and their titles where there are any."""
+def _labels(reader: Reader, lists: str, of_date: Mapping[str, Collection[object]]) -> dict[str, str | None]:
+    """Ids of the items, and their titles where there are any; without side table those of the lists."""
     schema = reader.schema("items")
     if schema is None:
-        return {}
+        return {str(item): None for item in reader.rows(lists, [ITEM], of_date)[ITEM].unique().to_pylist()}
     rows = reader.rows("items", [ITEM, *(["title"] if "title" in schema.names else [])], {}).to_pylist()
-    return {str(row[ITEM]): row.get("title") for row in rows}
+    return {str(row[ITEM]): None if row.get("title") is None else str(row["title"]) for row in rows}
 
 
 def _add_titles(reader: Reader, rows: Iterable[dict[str, Any]]) -> list[str]:

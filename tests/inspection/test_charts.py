@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from datetime import date
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 import vl_convert
 
+from recsys_spark.errors import SetupError
 from recsys_spark.inspection.charts import (
     MOST_COLOURS,
     counts_chart,
@@ -24,7 +27,7 @@ from recsys_spark.inspection.charts import (
     ratings_chart,
     users_chart,
 )
-from recsys_spark.inspection.page import Part, write_page
+from recsys_spark.inspection.page import Part, require_writable, write_page
 
 HOSTILE = "<script>document.title='gone'</script>"
 COUNTS = {
@@ -89,11 +92,39 @@ def test_every_row_is_drawn_and_told_in_words(chart, kind, number, told):
     assert told in chart.to_dict()["description"]
 
 
+def test_a_year_long_ago_and_one_to_come_are_drawn():
+    years = MONTHS.assign(period=[date(1, 1, 1), date(3000, 1, 1)])
+    assert len(marks(drawn(over_time_chart(years, "year")), "rect")) == 2
+
+
+def test_a_map_without_genres_has_one_colour():
+    assert len(marks(drawn(map_chart(PLACES.assign(genre=None))), "symbol")) == 3
+
+
 def test_months_are_not_moved_by_the_zone_of_who_looks():
-    texts = {
-        text.text for text in drawn(over_time_chart(MONTHS, "month")).iter("{http://www.w3.org/2000/svg}text")
-    }
-    assert {"Sep 1997", "Oct 1997"} <= texts
+    program = "import sys, vl_convert; print(vl_convert.vegalite_to_svg(sys.stdin.read()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps({**over_time_chart(MONTHS, "month").to_dict(), "width": 400}),
+        env={"TZ": "America/New_York"},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert "Sep 1997" in done.stdout
+    assert "Aug 1997" not in done.stdout
+
+
+def test_large_frames_are_drawn_whole(tmp_path):
+    many = pd.DataFrame({"ratings": range(1, 3_002), "entities": 1})
+    write_page(tmp_path / "page.html", "", [Part("", chart=counts_chart({"users": many, "items": many}))])
+    (spec,) = Read((tmp_path / "page.html").read_text()).specifications()
+    assert len(spec["datasets"][spec["data"]["name"]]) == 6_002
+
+
+def test_a_page_that_cannot_be_written_is_named_first(tmp_path):
+    with pytest.raises(SetupError, match="cannot be written: Is a directory; name another file"):
+        require_writable(tmp_path)
 
 
 def test_the_tenth_with_most_is_read_off_the_curve():
@@ -116,6 +147,9 @@ class Read(HTMLParser):
             [],
         )
         self.feed(text)
+
+    def specifications(self):
+        return [json.loads(text) for kind, text in self.scripts if kind == "application/json"]
 
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
@@ -144,6 +178,7 @@ class Read(HTMLParser):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "new" / "page.html"
+    require_writable(path)
     rows = [{"item": 1234, "title": HOSTILE, "mean": 3.5}, {"item": 7, "title": None, "mean": 4.0}]
     parts = [
         Part(
@@ -164,8 +199,7 @@ def test_everything_from_data_is_shown_and_nothing_of_it_runs(page):
 
 
 def test_charts_of_the_page_are_those_that_were_given(page):
-    specs = [json.loads(text) for kind, text in page.scripts if kind == "application/json"]
-    assert specs[1]["encoding"] == over_time_chart(MONTHS, "month").to_dict()["encoding"]
+    assert page.specifications()[1]["encoding"] == over_time_chart(MONTHS, "month").to_dict()["encoding"]
     assert page.labels[1].endswith("came in the month from 1997-10-01 on.")
 
 

@@ -1,4 +1,4 @@
-"""Exploring: against published counts of MovieLens 100K, and against formulas written otherwise."""
+"""Exploring, against formulas written otherwise and counts by hand; test_real_data has published ones."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from recsys_spark.inspection.exploring import (
     long_tail,
     overview,
     rating_histogram,
+    users_by,
 )
 
 
@@ -46,6 +47,29 @@ def test_a_fractional_rating_is_in_one_of_fifty_equal_parts(spark):
     assert bars["ratings"].sum() == 1001
     assert bars["ratings"].iloc[-1] == 21
     assert bars["rating"].tolist() == pytest.approx(np.arange(MOST_BARS) * 0.2)
+
+
+@pytest.mark.parametrize("different", [49, 50])
+def test_up_to_fifty_ratings_are_bars_of_their_own(spark, different):
+    ratings = spark.range(1, 1 + different).select(
+        F.lit("i").alias("item"), (F.col("id") / 10).alias("rating")
+    )
+    assert rating_histogram(ratings)["rating"].tolist() == [at / 10 for at in range(1, 1 + different)]
+
+
+def test_a_genre_that_is_named_twice_counts_once_and_none_is_all(spark):
+    ratings = spark.createDataFrame([("i", 5.0), ("j", 3.0)], "item string, rating double")
+    items = spark.createDataFrame([("i", ["War", "War", "all"])], "item string, genres array<string>")
+    assert rating_histogram(ratings, items).to_numpy().tolist() == [
+        ["all", 3.0, 1],
+        ["all", 5.0, 1],
+        ["War", 5.0, 1],
+    ]
+
+
+def test_ages_that_are_texts_are_told_as_they_are(spark):
+    users = spark.createDataFrame([(1, "25-34"), (2, "25-34"), (3, None)], "user int, age string")
+    assert users_by(users, "age").to_numpy().tolist() == [["25-34", 2], ["unknown", 1]]
 
 
 def test_who_and_what_has_no_rating_is_counted(spark):

@@ -8,11 +8,13 @@ import sys
 from datetime import UTC, date, datetime
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from deltalake import write_deltalake
 
 from recsys_spark.cli import main
+from recsys_spark.console import Section, answer
 from recsys_spark.errors import LakeError, UnknownIdError
 from recsys_spark.lakehouse.reader import DeltaReader
 from recsys_spark.pipeline.show import describe_item, describe_user, sample_users
@@ -77,7 +79,7 @@ def test_an_item_has_its_ratings_and_its_places_in_lists(reader):
     assert item.rows == [{"item": 9, "title": "Heat (1995)", "genres": ["Drama", "War"]}]
     (rated,) = ratings.rows
     assert (rated["ratings"], rated["mean"], rated["first"]) == (2, 3.0, "1970-01-01 00:01:40")
-    assert lists.rows == [{"item": "9", "lists": 1, "mean_rank": 1.0, "at_rank_1": 1}]
+    assert lists.rows == [{"item": 9, "lists": 1, "mean_rank": 1.0, "at_rank_1": 1}]
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,7 @@ def test_an_item_has_its_ratings_and_its_places_in_lists(reader):
         (describe_user, "3", "no user '3', neither in ratings nor in recommendations"),
         (describe_user, "１", "no user '１'"),
         (describe_user, "99999999999", "no user '99999999999'"),
+        (describe_user, "9223372036854775808", "no user '9223372036854775808'"),
         (describe_item, "amelie", "near: '7' (Amélie (2001))"),
         (describe_item, "heat 1995", "near: '9' (Heat (1995))"),
         (describe_item, "9' OR 1=1", 'no item "9\' OR 1=1"'),
@@ -140,9 +143,46 @@ def test_looking_takes_neither_spark_nor_compiled_kernels(config):
     program = (
         "import sys; from recsys_spark.cli import main\n"
         "try: main(['show', '-c', sys.argv[1]])\n"
-        "except SystemExit: print({'pyspark', 'numba'} & set(sys.modules))"
+        "except SystemExit as ended: print(ended.code, {'pyspark', 'numba'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, config], check=True, stdout=subprocess.PIPE, text=True
     )
-    assert done.stdout.splitlines()[-1] == "set()"
+    assert "Heat (1995)" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 set()"
+
+
+def test_times_before_1677_as_spark_writes_them_are_read(tmp_path):
+    """Spark's own files have times of 96 bits, which pyarrow takes for nanoseconds."""
+    time = pa.timestamp("us", "UTC")
+    columns = {"user": pa.string(), "item": pa.string(), "rating": pa.float64(), "timestamp": time}
+    old = datetime(1601, 1, 1, tzinfo=UTC)
+    schema = pa.schema(columns)
+    rows = {"user": ["u"], "item": ["i"], "rating": [1.0], "timestamp": [old]}
+    write_deltalake(str(tmp_path / "ratings"), pa.table(rows, schema))
+    (file,) = (tmp_path / "ratings").glob("*.parquet")
+    (commit,) = (tmp_path / "ratings" / "_delta_log").glob("*.json")
+    size = file.stat().st_size
+    pq.write_table(pa.table(rows, schema), file, use_deprecated_int96_timestamps=True)
+    commit.write_text(commit.read_text().replace(f'"size":{size}', f'"size":{file.stat().st_size}'))
+    read = DeltaReader(str(tmp_path)).rows("ratings", ["timestamp"], {"user": ["u"]})
+    assert read["timestamp"].to_pylist() == [old]
+
+
+def test_what_cannot_be_read_so_is_read_by_what_is_given_instead(tmp_path, reader):
+    (tmp_path / "broken" / "ratings" / "_delta_log").mkdir(parents=True)
+    (tmp_path / "broken" / "ratings" / "_delta_log" / f"{0:020}.json").write_text("{")
+    broken = str(tmp_path / "broken")
+    with pytest.raises(LakeError, match=r"table 'ratings' in .*/broken cannot be read: ") as caught:
+        DeltaReader(broken).schema("ratings")
+    assert "\n" not in str(caught.value)
+    instead = DeltaReader(broken, lambda: reader)
+    assert instead.schema("ratings") == reader.schema("ratings")
+    assert instead.rows("ratings", ["rating"], {"user": [2]})["rating"].to_pylist() == [4.0]
+
+
+def test_texts_are_printed_as_they_are(capsys):
+    answer([Section("a", "A", [{"title": "The Secret: a shop:book:123", "share": float("nan")}], [])], True)
+    assert json.loads(capsys.readouterr().out) == {
+        "a": [{"title": "The Secret: a shop:book:123", "share": None}]
+    }
