@@ -247,7 +247,7 @@ def map_chart(places: pd.DataFrame) -> alt.Chart:
     Parameters
     ----------
     places : pandas.DataFrame
-        As :func:`~recsys_spark.inspection.embeddings.principal_map` returns it; a column ``title`` is shown
+        As :func:`~recsys_spark.inspection.embeddings.item_map` returns it; a column ``title`` is shown
         on hover, and ``genre`` makes the colours: the nine with most items, and ``others``.
     """
     told = f"{len(places):,} items by what the model has learnt of them."

@@ -8,7 +8,7 @@ vectors by chance, which regularisation mends.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,11 +18,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import ModelError
+from recsys_spark.kernels.arrays import Floats
 from recsys_spark.models.factor_model import FactorModel
-from recsys_spark.schema import ITEM, RANK, SCORE
+from recsys_spark.schema import ITEM, RANK, SCORE, SEEDED
 
 SIMILARITIES = ("dot", "cosine", "tempered")
-POINTS = 2_000
+POINTS, LEAST_POINTS = 2_000, 3
 """Items of a picture."""
 
 
@@ -116,8 +117,16 @@ def norm_correlation(model: FactorModel, ratings: DataFrame) -> float:
     return float(matrix.first()[0].toArray()[0, 1])
 
 
-def principal_map(model: FactorModel, ratings: DataFrame, points: int = POINTS) -> pd.DataFrame:
-    """Where items lie: their vectors on the two directions in which these differ most.
+def item_map(
+    model: FactorModel,
+    ratings: DataFrame,
+    method: Literal["pca", "tsne"] = "pca",
+    points: int = POINTS,
+    seed: int = SEEDED,
+) -> pd.DataFrame:
+    """Where the most popular items lie: their vectors in two dimensions.
+
+    Vectors are scaled to length one, so that popularity does not make the map.
 
     Parameters
     ----------
@@ -125,32 +134,57 @@ def principal_map(model: FactorModel, ratings: DataFrame, points: int = POINTS) 
         Any model of factors.
     ratings : DataFrame
         ``item``; one row per (user, item).
+    method : str
+        ``pca``: the two directions in which the vectors differ most, where distances are at most those of the
+        vectors. ``tsne``: like items lie together, and the distance of others says nothing (van der Maaten &
+        Hinton 2008).
     points : int
         Items at most: those with most ratings.
+    seed : int
+        For ``tsne``; the same seed, the same map.
 
     Returns
     -------
     pandas.DataFrame
         One row per item, ascending: ``item``, ``x``, ``y``, ``ratings``. The larger side of each axis is
-        positive. Over the vectors scaled to length one, so that popularity does not make the map.
+        positive.
 
     Raises
     ------
     ModelError
-        The model has fewer than two factors or items.
+        The model has fewer than two factors, or fewer than three of its items have ratings.
+
+    Notes
+    -----
+    The vectors of ``points`` items reach the driver. t-SNE of 2,000 items takes seconds.
     """
     popular = ratings.groupBy(F.col(ITEM).alias("id")).agg(F.count("*").alias("ratings"))
     joined = model.itemFactors.select("id", "features").join(popular, "id")
     most = joined.orderBy(F.desc("ratings"), "id").limit(points).toPandas()
     taken = most.sort_values("id", ignore_index=True)
     vectors = np.stack(list(taken["features"])) if len(taken) else np.zeros((0, 0))  # (n_items, rank)
-    if min(vectors.shape) < 2:
-        raise ModelError("a map needs at least two items and two factors")
+    if len(vectors) < LEAST_POINTS or vectors.shape[1] < 2:
+        raise ModelError("a map needs at least three items and two factors")
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    left, scale, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
-    at = left[:, :2] * scale[:2]
-    at *= np.where(np.abs(at.max(axis=0)) >= np.abs(at.min(axis=0)), 1.0, -1.0)  # a direction has no sign
+    at = _principal(vectors) if method == "pca" else _neighbor_embedding(vectors, seed)
+    at = at * np.where(np.abs(at.max(axis=0)) >= np.abs(at.min(axis=0)), 1.0, -1.0)  # a direction has no sign
     return pd.DataFrame({ITEM: taken["id"], "x": at[:, 0], "y": at[:, 1], "ratings": taken["ratings"]})
+
+
+def _principal(vectors: Floats) -> Floats:
+    """Coordinates on the first two principal directions: (n_items, 2)."""
+    left, scale, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    places: Floats = left[:, :2] * scale[:2]
+    return places
+
+
+def _neighbor_embedding(vectors: Floats, seed: int) -> Floats:
+    """t-SNE by exact neighbours, from the principal directions, on one thread: (n_items, 2)."""
+    from openTSNE import TSNE
+
+    perplexity = min(30, (len(vectors) - 1) / 3)
+    exact = {"neighbors": "exact", "negative_gradient_method": "bh", "n_jobs": 1}
+    return np.asarray(TSNE(perplexity=perplexity, random_state=seed, **exact).fit(vectors))
 
 
 def _norms(model: FactorModel, ratings: DataFrame) -> DataFrame:

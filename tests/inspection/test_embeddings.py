@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from recsys_spark.errors import ModelError
-from recsys_spark.inspection.embeddings import neighbors, norm_correlation, norms, principal_map
+from recsys_spark.inspection.embeddings import item_map, neighbors, norm_correlation, norms
 from recsys_spark.models import ALSModel
 
 VECTORS = {  # of like direction: 1, 2 and 3; 2 is the longest
@@ -60,7 +60,7 @@ def test_the_rank_correlation_is_that_of_all_items(model, ratings):
 
 
 def test_like_directions_lie_together_whatever_the_length(model, ratings):
-    table = principal_map(model, ratings).set_index("item")
+    table = item_map(model, ratings).set_index("item")
     at = table[["x", "y"]]
     distance = {(i, j): np.hypot(*(at.loc[i] - at.loc[j])) for i in VECTORS for j in VECTORS}
     assert distance[1, 3] < distance[1, 2] < distance[1, 4]
@@ -75,6 +75,23 @@ def test_like_directions_lie_together_whatever_the_length(model, ratings):
 
 
 def test_a_map_has_the_most_rated_items(model, ratings):
-    assert principal_map(model, ratings, points=3)["item"].tolist() == [1, 2, 4]
-    with pytest.raises(ModelError, match="a map needs at least two items and two factors"):
-        principal_map(model, ratings, points=1)
+    assert item_map(model, ratings, points=3)["item"].tolist() == [1, 2, 4]
+    with pytest.raises(ModelError, match="a map needs at least three items and two factors"):
+        item_map(model, ratings, points=2)
+
+
+def test_like_items_are_neighbours_of_a_neighbour_embedding(spark):
+    """Three groups of twenty directions; the nearest on the map is of the same group, and the map is the same
+    whenever it is made.
+    """
+    generator = np.random.default_rng(3)
+    centres = generator.normal(size=(3, 8))
+    vectors = [(centres[item % 3] + 0.1 * generator.normal(size=8)).tolist() for item in range(60)]
+    factors = spark.createDataFrame(list(enumerate(vectors)), "id int, features array<float>")
+    model, rated = ALSModel(factors.limit(1), factors), spark.range(60).toDF("item")
+    first, second = (item_map(model, rated, "tsne", seed=5) for _ in range(2))
+    assert first.equals(second)
+    places = first[["x", "y"]].to_numpy()
+    distance = np.linalg.norm(places[:, None] - places[None, :], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    assert (distance.argmin(axis=1) % 3 == np.arange(60) % 3).all()
