@@ -156,7 +156,7 @@ def item_map(
 
     Notes
     -----
-    The vectors of ``points`` items reach the driver. t-SNE of 2,000 items takes seconds.
+    The vectors of ``points`` items reach the driver; t-SNE compares each with each, on one thread.
     """
     popular = ratings.groupBy(F.col(ITEM).alias("id")).agg(F.count("*").alias("ratings"))
     joined = model.itemFactors.select("id", "features").join(popular, "id")

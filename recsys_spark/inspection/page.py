@@ -60,7 +60,7 @@ def write_page(path: Path, title: str, parts: Sequence[Part]) -> int:
     Returns
     -------
     int
-        Bytes of the file; 0.9 MB of them draw the charts.
+        Bytes of the file, most of them the library that draws the charts.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Reading a few rows of the tables, for people and programs that ask.
 
-Tables on a disk are read by ``deltalake``: an answer takes about a second, and no Java is started. Others are
-read by Spark, which knows catalogs, and how to log in to other storage; so is what ``deltalake`` cannot read.
+Tables on a disk are read by ``deltalake``, and no Java is started. Others are read by Spark,
+which knows catalogs, and how to log in to other storage; so is what ``deltalake`` cannot read.
 """
 
 from __future__ import annotations
