@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, date, datetime
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -81,6 +82,14 @@ Models = Annotated[
 ]
 
 
+class Measure(StrEnum):
+    """By what items are alike."""
+
+    COSINE = "cosine"
+    DOT = "dot"
+    TEMPERED = "tempered"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     # What py4j logs of a dead JVM, partly by the root logger, is in the error too.
@@ -143,7 +152,8 @@ def nightly(
     configure(quiet, log_file)
     night = _night(config, run_date, overrides, reads_inputs=True)
     from recsys_spark.lakehouse.reader import SparkReader
-    from recsys_spark.pipeline.show import describe_metrics, describe_runs, describe_user, sample_users
+    from recsys_spark.pipeline.show import describe_user, sample_users
+    from recsys_spark.pipeline.show_runs import describe_metrics, describe_runs
     from recsys_spark.pipeline.steps import run_night
 
     run_night(night, from_step, force)
@@ -268,6 +278,9 @@ def show(
     ] = None,
     item: Annotated[list[str] | None, typer.Option(help="An item's id; may be given several times.")] = None,
     run_date: AnyDate = None,
+    why: Annotated[
+        bool, typer.Option("--why", help="Name the items of the history behind each recommendation.")
+    ] = False,
     as_json: AsJson = False,
     overrides: Overrides = None,
 ) -> None:
@@ -276,8 +289,29 @@ def show(
     from recsys_spark.pipeline.show import describe_item, describe_user, sample_users
 
     users = user or ([] if item else sample_users(reader, SHOWN_USERS, run_date))
-    asked = [describe_user(reader, one, run_date) for one in users]
+    asked = [describe_user(reader, one, run_date, why) for one in users]
     asked += [describe_item(reader, one, run_date) for one in item or ()]
+    answer([section for sections in asked for section in sections], as_json)
+
+
+@app.command()
+def similar(
+    config: ConfigFile,
+    item: Annotated[list[str], typer.Option(help="An item's id; may be given several times.")],
+    measure: Annotated[
+        Measure | None, typer.Option(help="Another measure than that of the table.", show_default=False)
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many.")] = 10,
+    run_date: AnyDate = None,
+    as_json: AsJson = False,
+    overrides: Overrides = None,
+) -> None:
+    """Print the items that are most like some items, with titles."""
+    reader = _reader(config, overrides)
+    from recsys_spark.pipeline.show import describe_similar
+
+    by = None if measure is None else measure.value
+    asked = [describe_similar(reader, one, by, run_date, n) for one in item]
     answer([section for sections in asked for section in sections], as_json)
 
 
@@ -285,7 +319,7 @@ def show(
 def current(config: ConfigFile, as_json: AsJson = False, overrides: Overrides = None) -> None:
     """Print what is served: date, models, age, and why."""
     reader = _reader(config, overrides)
-    from recsys_spark.pipeline.show import describe_current
+    from recsys_spark.pipeline.show_runs import describe_current
 
     answer(describe_current(reader, datetime.now(UTC)), as_json)
 
@@ -403,7 +437,7 @@ def runs(
 ) -> None:
     """Print the ledger: every step of every run, or what made a night's lists."""
     reader = _reader(config, overrides)
-    from recsys_spark.pipeline.show import describe_lineage, describe_runs
+    from recsys_spark.pipeline.show_runs import describe_lineage, describe_runs
 
     if lineage is not None:
         answer(describe_lineage(reader, lineage), as_json)

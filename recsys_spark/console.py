@@ -209,14 +209,16 @@ def cell_text(value: object, column: str = "") -> str:
     Parameters
     ----------
     value : object
-        Of any type; nothing is a dash.
+        Of any type; nothing is a dash. Of a list of items their titles are told.
     column : str
         Its column: whole numbers in ``user``, ``item`` and ``year`` are no counts.
     """
     if value is None:
         return "–"
     if isinstance(value, list):
-        value = ", ".join(map(str, value))
+        value = ", ".join(
+            str(of.get("title") or of[ITEM]) if isinstance(of, Mapping) else str(of) for of in value
+        )
     if isinstance(value, Mapping):
         value = ", ".join(f"{key} {of}" for key, of in sorted(value.items()))
     if isinstance(value, float):

@@ -12,6 +12,11 @@ EVENT: Final = "event"
 SCORE: Final = "score"
 RANK: Final = "rank"
 
+NEIGHBOR: Final = "neighbor"
+SIMILARITY: Final = "similarity"
+MEASURE: Final = "measure"
+"""Of items that are like another one: which, how much, and by which measure."""
+
 PART: Final = "part"
 TRAIN: Final = "train"
 FOLD_IN: Final = "fold_in"

@@ -38,6 +38,7 @@ SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "`negatives`": ("negatives", sections.Negatives),
     "`evaluate`": ("evaluate", sections.Evaluate),
     "`recommend`": ("recommend", sections.Recommend),
+    "`recommend.similar_items`": ("recommend.similar_items", sections.SimilarItems),
     "`recommend.block_sizes`": ("recommend.block_sizes", sections.BlockSizes),
     "`gate`": ("gate", sections.Gate),
     "`retention`": ("retention", sections.Retention),

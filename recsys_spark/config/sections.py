@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from recsys_spark.config.ingest import Ingest
-from recsys_spark.config.section import Count, Section
+from recsys_spark.config.section import Count, Fraction, Section
 from recsys_spark.schema import SEEDED
 
 
@@ -150,6 +150,18 @@ class Retention(Section):
     """Days for which ``recsys maintain`` keeps a run date's lists, negatives, rejected rows and models."""
 
 
+class SimilarItems(Section):
+    """The neighbours of every item, by the vectors of the champion."""
+
+    n: Annotated[int, Field(ge=1, le=1_000)] = 50
+    """Neighbours of an item."""
+    measure: Literal["cosine", "dot", "tempered"] = "cosine"
+    """``cosine``: of like taste, however rare; ``dot``: popular items first; ``tempered``: between the two.
+    """
+    temper: Fraction = 0.5
+    """For tempered: 0 is dot, 1 is cosine."""
+
+
 class Recommend(Section):
     """The nightly lists."""
 
@@ -166,6 +178,8 @@ class Recommend(Section):
     """Whether lists leave out what the user has seen; or the event types that count as seeing, such as
     ``[purchase]``. Holds for evaluation too.
     """
+    similar_items: SimilarItems | None = SimilarItems()
+    """The neighbours of every item, as a table; ``null`` for none."""
     block_sizes: BlockSizes = BlockSizes()
     """What bounds the memory of a task."""
 

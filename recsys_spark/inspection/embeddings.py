@@ -20,9 +20,9 @@ from pyspark.sql import functions as F
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats
 from recsys_spark.models.factor_model import FactorModel
-from recsys_spark.schema import ITEM, RANK, SCORE, SEEDED
+from recsys_spark.schema import ITEM, MEASURE, NEIGHBOR, RANK, SEEDED, SIMILARITY
 
-SIMILARITIES = ("dot", "cosine", "tempered")
+MEASURES = ("dot", "cosine", "tempered")
 POINTS, LEAST_POINTS = 2_000, 3
 """Items of a picture."""
 
@@ -31,10 +31,10 @@ def neighbors(
     model: FactorModel,
     items: DataFrame,
     n: int = 10,
-    similarities: Sequence[str] = SIMILARITIES,
+    measures: Sequence[str] = MEASURES,
     titles: DataFrame | None = None,
 ) -> pd.DataFrame:
-    """The most similar items of some items, by several similarities side by side.
+    """The most similar items of some items, by several measures side by side.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def neighbors(
         The model's item column: whose neighbours are wanted; a few.
     n : int
         Neighbours of each, at least 1.
-    similarities : sequence of str
+    measures : sequence of str
         Of ``dot``, ``cosine`` and ``tempered``.
     titles : DataFrame, optional
         ``item``, unique, and ``title``.
@@ -52,27 +52,27 @@ def neighbors(
     Returns
     -------
     pandas.DataFrame
-        One row per (item, similarity, rank), in this order: ``item``, ``similarity``, ``rank`` from 1,
-        ``similar_item``, ``score``, and with ``titles`` ``title``, that of the similar item.
+        One row per (item, measure, rank), in this order: ``item``, ``measure``, ``rank`` from 1,
+        ``neighbor``, ``similarity``, and with ``titles`` ``title``, that of the neighbour.
 
     Raises
     ------
     ValueError
-        Another similarity.
+        Another measure, or none.
     """
     found: DataFrame | None = None
-    for similarity in similarities:
-        of_one = model.similarItems(n, similarity, items=items).withColumn("similarity", F.lit(similarity))
+    for measure in measures:
+        of_one = model.similarItems(n, measure, items=items).withColumn(MEASURE, F.lit(measure))
         found = of_one if found is None else found.unionByName(of_one)
     if found is None:
-        raise ValueError("similarities must name at least one")
-    columns = [ITEM, "similarity", RANK, "similar_item", SCORE]
+        raise ValueError("measures must name at least one")
+    columns = [ITEM, MEASURE, RANK, NEIGHBOR, SIMILARITY]
     if titles is not None:
-        found = found.join(titles.select(F.col(ITEM).alias("similar_item"), "title"), "similar_item", "left")
+        found = found.join(titles.select(F.col(ITEM).alias(NEIGHBOR), "title"), NEIGHBOR, "left")
         columns.append("title")
-    order = {similarity: at for at, similarity in enumerate(similarities)}
+    order = {measure: at for at, measure in enumerate(measures)}
     rows = found.select(*columns).toPandas()
-    rows["_at"] = rows["similarity"].map(order)
+    rows["_at"] = rows[MEASURE].map(order)
     return rows.sort_values([ITEM, "_at", RANK], ignore_index=True)[columns]
 
 

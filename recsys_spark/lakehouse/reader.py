@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
@@ -57,6 +58,26 @@ class Reader(ABC):
             The ``columns``; times in UTC.
         """
 
+    @abstractmethod
+    def model_metadata(self, path: str) -> str:
+        """The line of a saved model's folder ``metadata``.
+
+        Parameters
+        ----------
+        path : str
+            The model's folder.
+        """
+
+    @abstractmethod
+    def model_frame(self, path: str) -> pa.Table:
+        """All rows of a folder of Parquet files in a saved model's.
+
+        Parameters
+        ----------
+        path : str
+            The folder.
+        """
+
 
 class DeltaReader(Reader):
     """A :class:`Reader` of tables on a disk, without Spark.
@@ -84,25 +105,42 @@ class DeltaReader(Reader):
 
     def schema(self, name: str) -> pa.Schema | None:
         """See :meth:`Reader.schema`."""
-        return self._read(name, lambda: self._schema(name), lambda reader: reader.schema(name))
+        return self._read(self._named(name), lambda: self._schema(name), lambda reader: reader.schema(name))
 
     def rows(self, name: str, columns: Sequence[str], among: Mapping[str, Collection[object]]) -> pa.Table:
         """See :meth:`Reader.rows`."""
         return self._read(
-            name,
+            self._named(name),
             lambda: self._rows(name, columns, among),
             lambda reader: reader.rows(name, columns, among),
         )
 
-    def _read(self, name: str, read: Callable[[], T], by: Callable[[Reader], T]) -> T:
+    def model_metadata(self, path: str) -> str:
+        """See :meth:`Reader.model_metadata`."""
+
+        def read() -> str:
+            return next(Path(f"{path}/metadata").glob("part-*")).read_text(encoding="utf-8")
+
+        return self._read(f"model {path}", read, lambda reader: reader.model_metadata(path))
+
+    def model_frame(self, path: str) -> pa.Table:
+        """See :meth:`Reader.model_frame`."""
+        from pyarrow.parquet import read_table
+
+        return self._read(f"model {path}", lambda: read_table(path), lambda reader: reader.model_frame(path))
+
+    def _read(self, what: str, read: Callable[[], T], by: Callable[[Reader], T]) -> T:
         from deltalake.exceptions import DeltaError
 
         try:
             return read()
-        except (DeltaError, OSError, pa.ArrowException) as error:
+        except (DeltaError, OSError, StopIteration, pa.ArrowException) as error:
             if self._instead is None:
-                raise LakeError(f"table {name!r} in {self.root} cannot be read: {summary(error)}") from None
+                raise LakeError(f"{what} cannot be read: {summary(error)}") from None
             return by(self._instead())
+
+    def _named(self, name: str) -> str:
+        return f"table {name!r} in {self.root}"
 
     def _schema(self, name: str) -> pa.Schema | None:
         path = f"{self.root}/{name}"
@@ -111,6 +149,7 @@ class DeltaReader(Reader):
     def _rows(self, name: str, columns: Sequence[str], among: Mapping[str, Collection[object]]) -> pa.Table:
         import pyarrow.compute as pc
         from pyarrow.dataset import ParquetReadOptions
+        from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
         condition = None
         for column, values in among.items():
@@ -118,7 +157,11 @@ class DeltaReader(Reader):
             condition = kept if condition is None else condition & kept
         # Spark's times read as nanoseconds would end in the years 1677 and 2262
         options = ParquetReadOptions(coerce_int96_timestamp_unit="us")
-        dataset = self._open(f"{self.root}/{name}").to_pyarrow_dataset(parquet_read_options=options)
+        path = f"{self.root}/{name}"
+        # of Arrow's own: the threads of a file system in Python would want to call Python when it ends, and
+        # end the process by an abort
+        files = SubTreeFileSystem(path, LocalFileSystem())
+        dataset = self._open(path).to_pyarrow_dataset(parquet_read_options=options, filesystem=files)
         return dataset.to_table(columns=list(columns), filter=condition)
 
 
@@ -146,6 +189,14 @@ class SparkReader(Reader):
         for column, values in among.items():
             rows = rows.where(F.col(column).isin(list(values)))
         return rows.select(*columns).toArrow()
+
+    def model_metadata(self, path: str) -> str:
+        """See :meth:`Reader.model_metadata`."""
+        return str(self._lake.spark.read.text(f"{path}/metadata").collect()[0][0])
+
+    def model_frame(self, path: str) -> pa.Table:
+        """See :meth:`Reader.model_frame`."""
+        return self._lake.spark.read.parquet(path).toArrow()
 
 
 def reader_of(location: Lake, session: Session) -> Reader:

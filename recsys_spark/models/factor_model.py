@@ -4,6 +4,7 @@ item's.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +22,7 @@ from recsys_spark.models.persistence import FramesModel
 from recsys_spark.models.storage import Stored
 from recsys_spark.recommend.rescore import PairScorer, dot_products
 from recsys_spark.recommend.top_n import ListRequest, distinct_ids, explode_lists, recommend_lists
-from recsys_spark.schema import ITEM, RANK, SCORE, USER
+from recsys_spark.schema import ITEM, NEIGHBOR, RANK, SCORE, SIMILARITY, USER
 
 
 class FactorModel(FramesModel, RecommenderModel):
@@ -103,7 +104,13 @@ class FactorModel(FramesModel, RecommenderModel):
         return self._held(self._users_for(self.itemFactors.join(wanted, "id", "left_semi"), numUsers))
 
     def similarItems(
-        self, n: int, similarity: str = "cosine", temper: float = 0.5, items: DataFrame | None = None
+        self,
+        n: int,
+        measure: str = "cosine",
+        temper: float = 0.5,
+        items: DataFrame | None = None,
+        allowedItems: DataFrame | None = None,
+        deniedItems: DataFrame | None = None,
     ) -> DataFrame:
         """The ``n`` most similar items of every item, or of some.
 
@@ -111,31 +118,29 @@ class FactorModel(FramesModel, RecommenderModel):
         ----------
         n : int
             Length of the lists, at least 1.
-        similarity : str
+        measure : str
             ``dot`` (popular items first), ``cosine`` (of like taste, however rare), or ``tempered``: the dot
             product of vectors divided by their lengths to the power of ``temper``.
         temper : float
             For ``tempered``: 0 is ``dot``, 1 is ``cosine``.
         items : DataFrame, optional
-            Its distinct ids in ``itemCol`` are served, of those that the model has; neighbours are of all
-            items.
+            Its distinct ids in ``itemCol`` are served, of those that the model has.
+        allowedItems, deniedItems : DataFrame, optional
+            ``itemCol``; nothing but these, and none of those, is a neighbour.
 
         Returns
         -------
         DataFrame
-            One row per (item, rank): ``item``, ``similar_item``, ``score`` float, ``rank`` from 1. Biases
-            play no part.
+            One row per (item, rank): ``item``, ``neighbor``, ``similarity`` float, ``rank`` from 1. Biases
+            play no part. Items that the model knows by their features alone are among them.
 
         Raises
         ------
         ValueError
-            Another similarity.
+            Another measure.
         """
-        exponents = {"dot": 0.0, "cosine": 1.0, "tempered": temper}
-        if similarity not in exponents:
-            raise ValueError(f"similarity must be one of {', '.join(exponents)}, got {similarity!r}")
         square = F.aggregate("features", F.lit(0.0), lambda total, x: total + x * x)
-        length = F.pow(F.greatest(square, F.lit(1e-30)), F.lit(exponents[similarity] / 2))
+        length = F.pow(F.greatest(square, F.lit(1e-30)), F.lit(exponent_of(measure, temper) / 2))
         scaled = F.transform("features", lambda x: (x / F.col("length")).cast("float"))
         vectors = self.itemFactors.withColumn("length", length).select("id", scaled.alias("features"))
         asked = vectors
@@ -143,10 +148,10 @@ class FactorModel(FramesModel, RecommenderModel):
             wanted = distinct_ids(items, self.getOrDefault("itemCol"), self.itemFactors)
             asked = vectors.join(wanted, "id", "left_semi")
         itself = asked.select(F.col("id").alias(USER), F.col("id").alias(ITEM))
-        rows = explode_lists(recommend_lists(asked, vectors, ListRequest(n, itself)))
-        return self._held(
-            rows.select(F.col(USER).alias(ITEM), F.col(ITEM).alias("similar_item"), SCORE, RANK)
-        )
+        of_all = self._request(n, None, allowedItems, deniedItems)
+        rows = explode_lists(recommend_lists(asked, vectors, replace(of_all, seen=itself)))
+        renamed = F.col(USER).alias(ITEM), F.col(ITEM).alias(NEIGHBOR), F.col(SCORE).alias(SIMILARITY)
+        return self._held(rows.select(*renamed, RANK))
 
     def unpersist(self) -> None:
         """Release the cached result of the fit. Save and reload the model first: using it afterwards
@@ -248,6 +253,27 @@ class FactorModel(FramesModel, RecommenderModel):
         if strategy == "drop":
             predicted = predicted.where(~F.isnan(quoted(prediction)))
         return self._held(predicted)
+
+
+def exponent_of(measure: str, temper: float = 0.5) -> float:
+    """The power of both lengths that a dot product is divided by.
+
+    Parameters
+    ----------
+    measure : str
+        ``dot``, ``cosine`` or ``tempered``.
+    temper : float
+        For ``tempered``.
+
+    Raises
+    ------
+    ValueError
+        Another measure.
+    """
+    exponents = {"dot": 0.0, "cosine": 1.0, "tempered": temper}
+    if measure not in exponents:
+        raise ValueError(f"measure must be one of {', '.join(exponents)}, got {measure!r}")
+    return exponents[measure]
 
 
 def _predicting(score: PairScorer, average: tuple[Floats, Floats] | None):  # type: ignore[no-untyped-def]

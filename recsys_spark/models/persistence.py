@@ -223,6 +223,26 @@ def _complete(path: str, expected: str) -> Iterator[None]:
         raise ModelError(f"{path}: is not a complete {expected}: {lines[0]}") from None
 
 
+def restored(kind: type[Any], metadata: dict[str, Any], frames: dict[str, Any]) -> Any:
+    """A model with the Params and the fitted values that were saved.
+
+    Parameters
+    ----------
+    kind : type
+        Class of the model.
+    metadata : dict
+        What its folder ``metadata`` holds.
+    frames : dict
+        Name of a frame → DataFrame, or None where none is needed.
+    """
+    model = kind.from_frames(frames)
+    model._resetUid(metadata["uid"])
+    DefaultParamsReader.getAndSetParams(model, metadata)
+    for name in model.fitted_values():
+        setattr(model, name, metadata[_FITTED][name])
+    return model
+
+
 class _FramesReader(MLReader[Any]):
     def __init__(self, kind: type[Any]) -> None:
         super().__init__()
@@ -240,10 +260,6 @@ class _FramesReader(MLReader[Any]):
                 # a pipeline that is saved over itself removes its folder before it writes its stages
                 for frame in frames.values():
                     Stored(frame.persist()).hold(frame).count()
-            model = self.kind.from_frames(frames)
-            model._resetUid(metadata["uid"])
-            DefaultParamsReader.getAndSetParams(model, metadata)
-            for name in model.fitted_values():
-                setattr(model, name, metadata[_FITTED][name])
+            model = restored(self.kind, metadata, frames)
             model._read_from = path
         return model

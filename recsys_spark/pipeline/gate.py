@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -19,12 +20,14 @@ from recsys_spark.evaluation.comparison import (
 from recsys_spark.evaluation.ranking import MetricValue
 from recsys_spark.evaluation.segments import SEGMENTS
 from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.pipeline.checks import as_lists
 from recsys_spark.pipeline.evaluate import COMPARED_WITH, SERVED
 from recsys_spark.pipeline.fitted import BASELINE, POPULAR
 from recsys_spark.pipeline.metrics import LISTS, MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.served import rows_expected, served_date
-from recsys_spark.schema import EVERYONE, TEST, USER
+from recsys_spark.pipeline.similar import NEIGHBOR_ROWS
+from recsys_spark.schema import EVERYONE, MEASURE, TEST, USER
 
 VERDICT, FAILED, OPEN, CLOSED = "gate", "failed", "open", "closed"
 """Details of the ledger: whether the gate is open or closed, and which checks failed by how much."""
@@ -93,7 +96,8 @@ class Check:
 def gate(night: Night) -> None:
     """Check whether lists may be served: reads user_metrics and recommendations, writes metrics.
 
-    The lists are compared with those in ``current_recommendations``.
+    The lists are compared with those in ``current_recommendations``, and the neighbours in ``similar_items``
+    with those in ``current_similar_items``.
 
     Parameters
     ----------
@@ -109,7 +113,7 @@ def gate(night: Night) -> None:
     """
     with night.step("gate") as record:
         champion = night.ledger.last_done("recommend")["details"]["champion"]
-        checks = [*_quality(night, champion), *_lists(night, record)]
+        checks = [*_quality(night, champion), *_lists(night, record), *_neighbors(night, record)]
         rows = [check.row(champion) for check in checks]
         record.versions_written["metrics"] = write_metrics(night, rows)
         failed = [check for check in checks if not check.passed]
@@ -226,11 +230,39 @@ def _lists(night: Night, record: StepRecord) -> list[Check]:
         # popularity's scores are numbers of users, which grow by themselves
         drift = None if champion == POPULAR else score_drift(now, before[0])
         found.append(_check("score_drift", what, drift, settings.max_drift))
-        overlap = None if settings.max_churn is None else list_overlap(ours, theirs)
-        churn, users = (None, 0) if overlap is None else (1 - overlap[0], overlap[1])
-        what = f"what changes in users' lists {since} (1 - rank-biased overlap)"
-        found.append(_check("churn", what, churn, settings.max_churn, users))
+        found.append(_churn(night, "churn", f"users' lists {since}", ours, theirs))
     return [check for check in found if check is not None]
+
+
+def _neighbors(night: Night, record: StepRecord) -> list[Check]:
+    """The neighbours of items, and beside those that are served."""
+    lake, checked = night.lake, night.ledger.last_done("recommend")["counts"].get(NEIGHBOR_ROWS, 0)
+    if not checked:
+        return []
+    version = record.versions_read["similar_items"] = lake.version("similar_items")
+    ours = lake.read("similar_items", version).where(F.col("run_date") == F.lit(night.run_date))
+    missing = "the number of neighbours that were made and are not there"
+    found = [_check("similar_rows_missing", missing, checked - ours.count(), 0)]
+    if lake.exists("current_similar_items"):
+        version = record.versions_read["current_similar_items"] = lake.version("current_similar_items")
+        theirs = lake.read("current_similar_items", version)
+        dates, measure = F.max("run_date").alias("date"), F.max(MEASURE).alias("measure")
+        served: Any = theirs.agg(F.count("*").alias("rows"), dates, measure).first()
+        if served["rows"] and served["date"] <= night.run_date:
+            since, change = f"neighbours from those of {served['date']}", abs(checked / served["rows"] - 1)
+            what = f"the change of the number of {since}, as a fraction,"
+            found.append(_check("similar_row_change", what, change, night.config.gate.max_row_change))
+            alike = ours.where(F.col(MEASURE) == served["measure"])
+            found.append(_churn(night, "similar_churn", f"items' {since}", as_lists(alike), as_lists(theirs)))
+    return [check for check in found if check is not None]
+
+
+def _churn(night: Night, name: str, what: str, ours: DataFrame, theirs: DataFrame) -> Check | None:
+    """How much lists differ from those that are served."""
+    limit = night.config.gate.max_churn
+    overlap = None if limit is None else list_overlap(ours, theirs)
+    churn, lists = (None, 0) if overlap is None else (1 - overlap[0], overlap[1])
+    return _check(name, f"what changes in {what} (1 - rank-biased overlap)", churn, limit, lists)
 
 
 def _check(

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
@@ -23,6 +23,7 @@ from recsys_spark.pipeline.fitted import promote
 from recsys_spark.pipeline.gate import require_open
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.served import left_out_for_later, rows_expected, served_date
+from recsys_spark.pipeline.similar import NEIGHBOR_ROWS
 from recsys_spark.schema import RANK
 
 WAIT = 120
@@ -32,7 +33,8 @@ WAIT = 120
 def publish(night: Night, reason: str | None = None, unless_later: bool = False) -> bool:
     """Serve this date's lists: reads recommendations, writes current_recommendations and models.
 
-    The table is replaced in one commit: a reader sees all of the old lists or all of the new ones.
+    So are its ``similar_items``, in ``current_similar_items``. A table is replaced in one commit: a reader
+    sees all of the old lists or all of the new ones.
 
     Parameters
     ----------
@@ -55,7 +57,7 @@ def publish(night: Night, reason: str | None = None, unless_later: bool = False)
     GateError
         The gate is closed, and there is no ``reason`` to overrule it.
     PublishError
-        The table does not hold the rows that the recommend step checked.
+        A table does not hold the rows that the recommend step checked.
     """
     if reason is None:
         require_open(night)
@@ -70,8 +72,8 @@ def publish(night: Night, reason: str | None = None, unless_later: bool = False)
 
 
 def rollback(spark: SparkSession, config: Config, to: date | None = None) -> None:
-    """Serve the lists again that were served before: reads recommendations, writes
-    current_recommendations.
+    """Serve the lists again that were served before: reads recommendations and similar_items, writes
+    current_recommendations and current_similar_items.
 
     Parameters
     ----------
@@ -143,29 +145,53 @@ def _switching(night: Night) -> Iterator[None]:
 
 
 def _serve(night: Night, record: StepRecord) -> None:
-    """Replace what readers see by this date's partition, once it is what was checked."""
-    lake, done = night.lake, night.ledger.last_done("recommend")
-    version = lake.version("recommendations")
-    lists = lake.read("recommendations", version).where(F.col("run_date") == F.lit(night.run_date))
-    totals: Any = lists.agg(F.count("*").alias("rows"), F.count_if(F.col(RANK) == 1).alias("lists")).first()
-    rows, checked = totals["rows"], rows_expected(night)
-    if rows != checked:
-        raise PublishError(
-            f"recommendations has {rows:,} rows of {night.run_date}, and {checked:,} were checked: run the "
-            "recommend step again"
-        )
-    lake.create("current_recommendations", *night.config.ingest.id_types)
-    before = served_date(lake)
-    published = lists.withColumn("published_at", F.lit(datetime.now(UTC)))
-    written = lake.replace("current_recommendations", published, None, rows)
+    """Replace what readers see by this date's partitions, once they are what was checked."""
+    lake, done, before = night.lake, night.ledger.last_done("recommend"), served_date(night.lake)
+    expected = {
+        "similar_items": done["counts"].get(NEIGHBOR_ROWS, 0),
+        "recommendations": rows_expected(night),
+    }
+    found = {name: _of_date(night, record, name, checked) for name, checked in expected.items()}
+    for name, partition in found.items():
+        if partition.frame is not None:
+            _replace(night, record, f"current_{name}", partition.frame, partition.rows)
     promote(lake, json.loads(done["details"][PATHS]).values())
-    record.versions_read["recommendations"] = version
-    record.versions_written["current_recommendations"] = written
-    record.counts |= {"rows": rows, "lists": totals["lists"]}
+    lists = found["recommendations"]
+    record.counts |= {"rows": lists.rows, "lists": lists.lists}
     record.details |= {SERVED: night.run_date.isoformat(), MADE_BY: done["run_id"]}
     if before is not None:
         record.details["replaced"] = before.isoformat()
     progress_line(f"  {record.counts['lists']:,} users' lists of {night.run_date} are served")
+
+
+class _Partition(NamedTuple):
+    """A date's rows of a table, None where there is no such table, and how many rows and lists they are."""
+
+    frame: DataFrame | None
+    rows: int
+    lists: int
+
+
+def _of_date(night: Night, record: StepRecord, name: str, checked: int) -> _Partition:
+    """A table's rows of this date, of which so many were checked."""
+    if not checked and not night.lake.exists(name):
+        return _Partition(None, 0, 0)
+    version = record.versions_read[name] = night.lake.version(name)
+    frame = night.lake.read(name, version).where(F.col("run_date") == F.lit(night.run_date))
+    totals: Any = frame.agg(F.count("*").alias("rows"), F.count_if(F.col(RANK) == 1).alias("lists")).first()
+    if totals["rows"] != checked:
+        raise PublishError(
+            f"{name} has {totals['rows']:,} rows of {night.run_date}, and {checked:,} were checked: run the "
+            "recommend step again"
+        )
+    return _Partition(frame, totals["rows"], totals["lists"])
+
+
+def _replace(night: Night, record: StepRecord, name: str, rows: DataFrame, count: int) -> None:
+    """Replace what a table holds."""
+    night.lake.create(name, *night.config.ingest.id_types)
+    published = rows.withColumn("published_at", F.lit(datetime.now(UTC)))
+    record.versions_written[name] = night.lake.replace(name, published, None, count)
 
 
 def _switches(lake: Lakehouse) -> list[Row]:

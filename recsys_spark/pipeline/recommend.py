@@ -1,5 +1,5 @@
-"""Step five: the lists of every user, checked, then written as this date's partition of
-``recommendations``.
+"""Step five: the lists of every user, and the neighbours of every item, checked, then written as this date's
+partitions of ``recommendations`` and ``similar_items``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
-from recsys_spark.errors import LakeError, PublishError
+from recsys_spark.errors import LakeError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
+from recsys_spark.pipeline.checks import check_lists
 from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.fitted import (
     COMPARISON,
@@ -27,16 +28,17 @@ from recsys_spark.pipeline.fitted import (
 )
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
+from recsys_spark.pipeline.similar import similar_items, write_similar_items
 from recsys_spark.pipeline.train import fit_and_save
 from recsys_spark.recommend.top_n import ListRequest, explode_lists
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
 
 def recommend(night: Night) -> None:
-    """Make every user's list with the champion: reads ratings and models, writes models and recommendations.
+    """Make lists with the champion: reads ratings and models, writes models, recommendations, similar_items.
 
-    Popular items fill lists that are shorter than ``n``. The lists are checked before they are written: a
-    table never holds a list that breaks an invariant.
+    Popular items fill lists that are shorter than ``n``. Users' lists and items' neighbours are checked
+    before they are written: a table never holds a list that breaks an invariant.
 
     Parameters
     ----------
@@ -48,7 +50,7 @@ def recommend(night: Night) -> None:
     LakeError
         The evaluation has not been done for this date.
     PublishError
-        A list breaks an invariant of :func:`check_lists`; the table is as it was.
+        A list breaks an invariant of :func:`check_lists`; the tables are as they were.
     """
     with night.step("recommend") as record, ExitStack() as kept:
         record.versions_read |= night.versions()
@@ -62,7 +64,9 @@ def recommend(night: Night) -> None:
         record.counts |= check_lists(made.rows, made.seen)
         filled = made.rows.where("reason = 'fallback'").count()
         record.counts |= {"users": made.users.count(), "fallback_rows": filled}
+        neighbors = similar_items(night, record, champion, model, kept)
         _write(night, record, made.rows.withColumn("run_date", F.lit(night.run_date)))
+        write_similar_items(night, record, neighbors)
         record.details["champion"] = champion
         progress_line(f"  {record.counts['rows']:,} rows for {record.counts['users']:,} users, by {champion}")
 
@@ -163,53 +167,6 @@ def _fill(
 
 def _labelled(rows: DataFrame, model: str, reason: str) -> DataFrame:
     return rows.withColumns({"model": F.lit(model), "reason": F.lit(reason)})
-
-
-def check_lists(rows: DataFrame, seen: DataFrame) -> dict[str, int]:
-    """Number of rows and of lists among a date's recommendations.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        ``user``, ``item``, ``rank``: one date's recommendations.
-    seen : DataFrame
-        ``user``, ``item``: what the lists leave out.
-
-    Raises
-    ------
-    PublishError
-        A list has a gap in its ranks, an item twice or one that the user has seen; or there is no list at
-        all.
-    """
-    marked = rows.join(seen.select(USER, ITEM, F.lit(True).alias("seen")), [USER, ITEM], "left")
-    per_user = marked.groupBy(USER).agg(
-        F.count("*").alias("rows"),
-        F.count_distinct(RANK).alias("ranks"),
-        F.max(RANK).alias("last"),
-        F.count_distinct(ITEM).alias("items"),
-        F.count("seen").alias("seen"),
-    )
-    gap = (F.col("ranks") != F.col("rows")) | (F.col("last") != F.col("rows"))
-    totals: Any = per_user.agg(
-        F.count("*").alias("lists"),
-        F.coalesce(F.sum("rows"), F.lit(0)).alias("rows"),
-        F.count_if(gap).alias("gaps"),
-        F.count_if(F.col("items") != F.col("rows")).alias("repeated"),
-        F.count_if(F.col("seen") > 0).alias("seen"),
-    ).first()
-    problems = {
-        "have gaps in their ranks": "gaps",
-        "hold an item twice": "repeated",
-        "hold an item already seen": "seen",
-    }
-    for what, column in problems.items():
-        if totals[column]:
-            raise PublishError(
-                f"{totals[column]:,} of {totals['lists']:,} users' lists {what}; nothing was written"
-            )
-    if not totals["lists"]:
-        raise PublishError("there are no lists to publish: no user has an eligible item")
-    return {"rows": totals["rows"], "lists": totals["lists"]}
 
 
 def _write(night: Night, record: StepRecord, rows: DataFrame) -> None:

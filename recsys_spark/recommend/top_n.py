@@ -253,11 +253,22 @@ def collect_factors(items: DataFrame) -> tuple[pa.Array, Floats, Floats]:
         Features are not finite or not all of one length.
     """
     table = items.select("id", "features", _bias(items)).toArrow().combine_chunks().sort_by("id")
-    return one_array(table["id"]), _matrix(table["features"]), table["bias"].to_numpy()
+    return one_array(table["id"]), matrix_of(table["features"]), table["bias"].to_numpy()
 
 
-def _matrix(column: pa.ChunkedArray) -> Floats:
-    """A column of equally long lists as a float32 matrix, shape (n_rows, rank)."""
+def matrix_of(column: pa.ChunkedArray) -> Floats:
+    """A column of equally long lists as a float32 matrix, shape (n_rows, rank).
+
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+        Lists of floats.
+
+    Raises
+    ------
+    ModelError
+        Features are not finite or not all of one length.
+    """
     lists = one_array(column)
     lengths = pc.unique(pc.list_value_length(lists)).to_pylist() if len(lists) else [0]
     if len(lengths) != 1:
@@ -296,7 +307,7 @@ def _filling(
             empty = [ids, nothing, *([pa.nulls(len(ids), pa.float64())] if normalized else [])]
             yield pa.RecordBatch.from_arrays(empty, schema=result)
             return
-        vectors, biases = _matrix(users["features"]), users["bias"].to_numpy()
+        vectors, biases = matrix_of(users["features"]), users["bias"].to_numpy()
         indptr, positions = _csr(ids, tables.get(_SEEN, []))
         for start in range(0, len(ids), users_at_once):
             part = slice(start, min(start + users_at_once, len(ids)))

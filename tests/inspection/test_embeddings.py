@@ -36,11 +36,11 @@ def test_dot_favours_the_long_and_cosine_the_like(spark, model):
     some = spark.createDataFrame([(1,)], "item int")
     titles = spark.createDataFrame([(2, "long"), (3, "like")], "item int, title string")
     found = neighbors(model, some, 1, ("dot", "cosine"), titles)
-    assert found.drop(columns="score").to_numpy().tolist() == [
+    assert found.drop(columns="similarity").to_numpy().tolist() == [
         [1, "dot", 1, 2, "long"],
         [1, "cosine", 1, 3, "like"],
     ]
-    assert found["score"].tolist() == pytest.approx([6.0, 0.2 / np.hypot(0.2, 0.01)])
+    assert found["similarity"].tolist() == pytest.approx([6.0, 0.2 / np.hypot(0.2, 0.01)])
 
 
 def test_norms_are_beside_the_numbers_of_ratings(model, ratings):

@@ -509,20 +509,20 @@ def test_new_users_with_unknown_items_only_are_left_out(spark, ratings):
     assert [row["id"] for row in model.foldIn(histories).userFactors.collect()] == ["new"]
 
 
-@pytest.mark.parametrize(("similarity", "exponent"), [("dot", 0.0), ("cosine", 1.0), ("tempered", 0.5)])
-def test_similar_items_by_any_similarity(ratings, similarity, exponent):
+@pytest.mark.parametrize(("measure", "exponent"), [("dot", 0.0), ("cosine", 1.0), ("tempered", 0.5)])
+def test_similar_items_by_any_measure(ratings, measure, exponent):
     model = ALS(rank=3, maxIter=3, seed=1).fit(ratings)
     vectors = {row["id"]: np.array(row["features"]) for row in model.itemFactors.collect()}
-    for row in model.similarItems(3, similarity).where("item < 5 and rank = 1").collect():
+    for row in model.similarItems(3, measure).where("item < 5 and rank = 1").collect():
         mine = vectors[row["item"]]
         scores = {
             i: (mine @ v) / (np.linalg.norm(mine) * np.linalg.norm(v)) ** exponent
             for i, v in vectors.items()
             if i != row["item"]
         }
-        assert row["similar_item"] == max(scores, key=scores.get)
-        assert row["score"] == pytest.approx(max(scores.values()), rel=1e-4)
-    with pytest.raises(ValueError, match="similarity must be one of dot, cosine, tempered"):
+        assert row["neighbor"] == max(scores, key=scores.get)
+        assert row["similarity"] == pytest.approx(max(scores.values()), rel=1e-4)
+    with pytest.raises(ValueError, match="measure must be one of dot, cosine, tempered"):
         model.similarItems(3, "euclid")
 
 
@@ -532,6 +532,17 @@ def test_similar_items_of_some_are_those_of_all(ratings):
     of_all = model.similarItems(3).where("item IN (1, 4)")
     assert sorted(model.similarItems(3, items=some).collect()) == sorted(of_all.collect())
     assert of_all.count() == 6
+
+
+def test_neighbours_may_be_allowed_or_denied(ratings):
+    model = ALS(rank=3, maxIter=3, seed=1).fit(ratings)
+    some = ratings.sparkSession.createDataFrame([(2,), (3,), (999,)], "item int")
+    allowed = model.similarItems(9, allowedItems=some).collect()
+    assert {row["neighbor"] for row in allowed} == {2, 3}
+    assert {row["item"] for row in allowed} == {row["id"] for row in model.itemFactors.collect()}
+    denied = model.similarItems(99, deniedItems=some).where("item = 4").collect()
+    every = model.similarItems(99).where("item = 4").collect()
+    assert {row["neighbor"] for row in denied} == {row["neighbor"] for row in every} - {2, 3}
 
 
 def test_long_fit_reports_its_progress(ratings, capsys):

@@ -138,6 +138,12 @@ def test_users_and_items_without_events_are_served_by_their_features(spark, feat
             assert best == {user % 2}  # items of the same colour, the one without events among them
 
 
+def test_items_without_events_have_neighbours_by_their_features(spark, featured):
+    some = spark.createDataFrame([(200,), (201,)], "item int")
+    for row in featured.similarItems(3, items=some).collect():
+        assert row["neighbor"] % 2 == row["item"] % 2  # of the same colour
+
+
 def test_vector_of_a_featured_user_is_their_own_and_the_weighted_sum_of_their_features(featured):
     tables = {
         (row["name"], row["user"], row["feature"]): np.array(row["values"])

@@ -12,7 +12,7 @@ from recsys_spark.lakehouse.reader import DeltaReader
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.show import describe_current
+from recsys_spark.pipeline.show_runs import describe_current
 
 DAY, NEXT = date(2024, 6, 30), date(2024, 7, 1)
 COLUMNS = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
@@ -38,7 +38,7 @@ class Shop:
             "models": ["popularity", "als"],
             "als": {"rank": 4, "maxIter": 3, "implicitPrefs": True},
             "evaluate": {"cutoffs": [3], "champion_metric": "ndcg@3", "bootstrap": 20},
-            "recommend": {"n": 4},
+            "recommend": {"n": 4, "similar_items": None},
         }
 
     def copied(self, folder):

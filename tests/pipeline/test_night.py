@@ -21,18 +21,12 @@ from recsys_spark.errors import (
 from recsys_spark.lakehouse.reader import SparkReader
 from recsys_spark.models.pairwise import PairwiseModel
 from recsys_spark.models.popularity import PopularityModel
+from recsys_spark.pipeline.checks import check_lists
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.night import redacted
-from recsys_spark.pipeline.recommend import check_lists
 from recsys_spark.pipeline.served import served_lists
-from recsys_spark.pipeline.show import (
-    describe_current,
-    describe_item,
-    describe_lineage,
-    describe_runs,
-    describe_user,
-    sample_users,
-)
+from recsys_spark.pipeline.show import describe_item, describe_user, sample_users
+from recsys_spark.pipeline.show_runs import describe_current, describe_lineage, describe_runs
 from recsys_spark.pipeline.split import split
 from recsys_spark.pipeline.steps import STEPS, run_night, steps_of
 from recsys_spark.recommend.top_n import ListRequest

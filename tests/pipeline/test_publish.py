@@ -15,7 +15,7 @@ from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.gate import OPEN, VERDICT
 from recsys_spark.pipeline.publish import publish, rollback
 from recsys_spark.pipeline.served import served_lists
-from recsys_spark.pipeline.show import describe_current
+from recsys_spark.pipeline.show_runs import describe_current
 from recsys_spark.pipeline.steps import run_night
 from tests.pipeline.shop import DAY, Shop
 

@@ -15,7 +15,7 @@ from recsys_spark.pipeline.gate import gate
 from recsys_spark.pipeline.publish import publish
 from recsys_spark.pipeline.refit import fit_to_keep
 from recsys_spark.pipeline.reproduce import reproduce
-from recsys_spark.pipeline.show import describe_lineage
+from recsys_spark.pipeline.show_runs import describe_lineage
 from recsys_spark.pipeline.steps import run_night
 from tests.lakehouse.test_retention import grown_old
 from tests.pipeline.shop import DAY, NEXT, Shop

@@ -12,7 +12,7 @@ from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.publish import rollback
 from recsys_spark.pipeline.resume import input_of
 from recsys_spark.pipeline.served import served_lists
-from recsys_spark.pipeline.show import describe_runs
+from recsys_spark.pipeline.show_runs import describe_runs
 from recsys_spark.pipeline.split import split
 from recsys_spark.pipeline.steps import run_night
 from tests.pipeline.shop import DAY, NEXT, Shop

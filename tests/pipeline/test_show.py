@@ -152,6 +152,16 @@ def test_looking_takes_neither_spark_nor_compiled_kernels(config):
     assert done.stdout.splitlines()[-1] == "0 set()"
 
 
+def test_looking_ends_as_it_should_each_time(root):
+    """Threads that still want Python when it ends would abort every fifth of these processes."""
+    program = (
+        "import sys; from recsys_spark.lakehouse.reader import DeltaReader\n"
+        "DeltaReader(sys.argv[1]).rows('items', ['item'], {})"
+    )
+    command = [sys.executable, "-c", program, root]
+    assert [subprocess.run(command, check=False).returncode for _ in range(20)] == [0] * 20
+
+
 def test_times_before_1677_as_spark_writes_them_are_read(tmp_path):
     """Spark's own files have times of 96 bits, which pyarrow takes for nanoseconds."""
     time = pa.timestamp("us", "UTC")

@@ -4,6 +4,7 @@ learnt as frames.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -121,7 +122,11 @@ def collect_layers(tables: DataFrame) -> dict[str, Floats]:
     """The network's tables among a fit's ``tables``, on the driver."""
     is_layer = F.col(NAME).startswith("weights ") | F.col(NAME).startswith("biases ")
     rows = tables.where(is_layer).select(NAME, VALUES).collect()
-    values = {row[NAME]: np.array(row[VALUES], np.float32) for row in rows}
+    return layers_of({row[NAME]: np.array(row[VALUES], np.float32) for row in rows})
+
+
+def layers_of(values: Mapping[str, Floats]) -> dict[str, Floats]:
+    """A network's tables from their values, as ``weights 0``, ``biases 0`` and so on."""
     layers, number = {}, 0
     while f"weights {number}" in values:
         biases = values[f"biases {number}"]

@@ -1,0 +1,139 @@
+"""Saved models of factors, read as the files that they are: no Spark is needed to look at a few items."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys_spark.kernels.arrays import Floats, Ints
+from recsys_spark.models.factor_model import FactorModel, exponent_of
+from recsys_spark.models.persistence import restored
+from recsys_spark.models.softmax import SoftmaxModel
+from recsys_spark.packing import one_array
+from recsys_spark.recommend.top_n import matrix_of
+from recsys_spark.schema import ITEM
+from recsys_spark.training.gradient.job import layers_of
+from recsys_spark.training.gradient.program import NAME, USER_FEATURES, VALUES
+from recsys_spark.training.softmax.batch import INPUTS
+
+Read = Callable[[str], pa.Table]
+"""From the path of a folder of Parquet files, their rows."""
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A saved model of factors, read without Spark.
+
+    Parameters
+    ----------
+    model : FactorModel
+        Its Params and fitted values; without frames.
+    ids : pyarrow.Array
+        Of the items, ascending.
+    vectors : float32 array, shape (n_items, rank)
+        Theirs.
+    biases : float32 array, shape (n_items,)
+        Theirs; 0 where the model has none.
+    tables : dict of str to float32 array
+        What makes a user's vector, of a softmax model; else nothing.
+    """
+
+    model: Any
+    ids: pa.Array
+    vectors: Floats
+    biases: Floats
+    tables: dict[str, Floats]
+
+    def positions(self, items: Sequence[object]) -> Ints:
+        """Rows of ``vectors``; -1 for items that the model does not know.
+
+        Parameters
+        ----------
+        items : sequence
+            Ids of the model's type.
+        """
+        at = pc.index_in(pa.array(items, self.ids.type), value_set=self.ids)
+        return pc.fill_null(at, -1).to_numpy().astype(np.int32)
+
+
+def open_model(kind: type[FactorModel], metadata: str, path: str, read: Read) -> SavedModel:
+    """A saved model of factors.
+
+    Parameters
+    ----------
+    kind : type
+        Class of the model.
+    metadata : str
+        The line of its folder ``metadata``.
+    path : str
+        Its folder.
+    read : callable
+        Reads a folder of Parquet files.
+    """
+    model: Any = restored(kind, json.loads(metadata), dict.fromkeys(kind.frame_names()))
+    items = read(f"{path}/itemFactors").sort_by("id")
+    vectors = matrix_of(items["features"])
+    biases = np.zeros(len(vectors), np.float32)
+    if "bias" in items.column_names:
+        biases = items["bias"].to_numpy().astype(np.float32)
+    tables = _tables(read(f"{path}/tables"), model) if isinstance(model, SoftmaxModel) else {}
+    return SavedModel(model, one_array(items["id"]), vectors, biases, tables)
+
+
+def nearest(
+    saved: SavedModel, item: object, n: int, measure: str = "cosine", temper: float = 0.5
+) -> list[tuple[object, float]]:
+    """The ``n`` most similar items of an item, as :meth:`FactorModel.similarItems` has them.
+
+    Parameters
+    ----------
+    saved : SavedModel
+        Whose vectors are compared.
+    item : int or str
+        The item's id.
+    n : int
+        How many.
+    measure : str
+        ``dot``, ``cosine`` or ``tempered``.
+    temper : float
+        For ``tempered``: 0 is ``dot``, 1 is ``cosine``.
+
+    Returns
+    -------
+    list of tuple
+        Item and similarity, the most similar first; nothing for an item that the model does not know.
+
+    Raises
+    ------
+    ValueError
+        Another measure.
+    """
+    (at,) = saved.positions([item])
+    exponent = exponent_of(measure, temper)
+    if at < 0:
+        return []
+    vectors = saved.vectors.astype(np.float64)
+    lengths = np.maximum(np.linalg.norm(vectors, axis=1), 1e-15) ** exponent
+    similarity = (vectors @ vectors[at]) / (lengths * lengths[at])
+    similarity[at] = -np.inf
+    order = np.argsort(-similarity, kind="stable")[: min(n, len(similarity) - 1)]
+    return [(saved.ids[int(place)].as_py(), float(similarity[place])) for place in order]
+
+
+def _tables(rows: pa.Table, model: SoftmaxModel) -> dict[str, Floats]:
+    """The tables that make a user's vector; features of users are left out of it."""
+    names = one_array(rows[NAME])
+    inputs = rows.filter(pc.equal(names, INPUTS)).sort_by(ITEM)
+    layers = rows.filter(pc.or_(pc.starts_with(names, "weights "), pc.starts_with(names, "biases ")))
+    values = {
+        row[NAME]: np.array(row[VALUES], np.float32) for row in layers.select([NAME, VALUES]).to_pylist()
+    }
+    width = model.to_config().embedding_dim
+    no_features = np.zeros((0, width), np.float32)
+    return {INPUTS: matrix_of(inputs[VALUES]), USER_FEATURES: no_features, **layers_of(values)}

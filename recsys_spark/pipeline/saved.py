@@ -1,0 +1,133 @@
+"""The models behind what is shown: found by the ledger, and read without Spark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from datetime import date
+from typing import Any
+
+from recsys_spark.errors import LakeError
+from recsys_spark.inspection.reasons import reasons
+from recsys_spark.inspection.saved import SavedModel, open_model
+from recsys_spark.lakehouse.reader import Reader
+from recsys_spark.models.factor_model import FactorModel
+from recsys_spark.models.registry import REGISTRY
+from recsys_spark.pipeline.details import PATHS
+from recsys_spark.pipeline.show_runs import ledger_rows
+from recsys_spark.schema import ITEM, RANK
+
+BECAUSE = "because"
+"""Of a recommendation: the items of the history that add most to its score."""
+
+
+def saved_model(reader: Reader, run_date: date, name: str) -> SavedModel | None:
+    """A model of a date's lists, or of its neighbours.
+
+    Parameters
+    ----------
+    reader : Reader
+        Of the lake.
+    run_date : date
+        The night.
+    name : str
+        Name of the model.
+
+    Returns
+    -------
+    SavedModel or None
+        None for a model without vectors, as popularity.
+
+    Raises
+    ------
+    LakeError
+        The date has no lists, or the model's files are gone.
+    """
+    kind = REGISTRY[name].model
+    if not issubclass(kind, FactorModel):
+        return None
+    path = _path(reader, run_date, name)
+    return open_model(kind, reader.model_metadata(path), path, reader.model_frame)
+
+
+def neighbors_model(reader: Reader, run_date: date) -> tuple[str, SavedModel]:
+    """The model whose vectors a date's neighbours are found by, and its name: that of its ``similar_items``,
+    or where there are none the champion.
+
+    Parameters
+    ----------
+    reader : Reader
+        Of the lake.
+    run_date : date
+        The night.
+
+    Raises
+    ------
+    LakeError
+        The date has no lists, the model's files are gone, or it has no vectors.
+    """
+    name = None
+    if reader.schema("similar_items") is not None:
+        names = reader.rows("similar_items", ["model"], {"run_date": [run_date], RANK: [1]})["model"].unique()
+        name = names[0].as_py() if len(names) else None
+    name = name or str(_done(reader, run_date, "recommend")[-1]["details"]["champion"])
+    saved = saved_model(reader, run_date, name)
+    if saved is None:
+        raise LakeError(f"{name} made the lists of {run_date}, and has no vectors: nothing is like another")
+    return name, saved
+
+
+def _done(reader: Reader, run_date: date, step: str) -> list[dict[str, Any]]:
+    """Rows of the ledger of a date's finished step, the oldest first."""
+    rows = ledger_rows(reader, {"run_date": [run_date], "state": ["done"], "step": [step]})
+    if not rows:
+        raise LakeError(f"step {step!r} has not been done for run date {run_date}: run the night first")
+    return rows
+
+
+def _path(reader: Reader, run_date: date, name: str) -> str:
+    """Where a model of a date is: one that made the lists, or else the newest that was compared."""
+    by_purpose: dict[str, str] = json.loads(_done(reader, run_date, "recommend")[-1]["details"][PATHS])
+    columns = ["path", "model", "purpose", "run_id"]
+    of_lists = reader.rows("models", columns, {"path": list(by_purpose.values())}).to_pylist()
+    of_lists.sort(key=lambda row: row["purpose"] == "serving")
+    paths = [str(row["path"]) for row in of_lists if row["model"] == name]
+    if not paths:
+        of_date: dict[str, Collection[object]] = {
+            "run_date": [run_date],
+            "purpose": ["comparison"],
+            "model": [name],
+        }
+        compared = {row["run_id"]: row["path"] for row in reader.rows("models", columns, of_date).to_pylist()}
+        trained = [row["run_id"] for row in _done(reader, run_date, "train")]
+        paths = [compared[run_id] for run_id in trained if run_id in compared]
+    if not paths:
+        raise LakeError(f"{name} of {run_date} is gone: recsys maintain removes old models")
+    return paths[-1]
+
+
+def add_reasons(
+    reader: Reader, run_date: date, history: Sequence[dict[str, Any]], listed: Sequence[dict[str, Any]]
+) -> None:
+    """Add to a user's recommendations the items of the history that add most to each score.
+
+    Parameters
+    ----------
+    reader : Reader
+        Of the lake.
+    run_date : date
+        The night of the lists.
+    history : sequence of dict
+        All of the user's ratings: ``item``, ``rating``.
+    listed : sequence of dict
+        The user's recommendations: ``item``, ``model``; gets ``because``, a list of ``item`` and ``adds``,
+        the largest first. It is empty for popular items.
+    """
+    items, ratings = [row[ITEM] for row in history], [row["rating"] for row in history]
+    for name in {row["model"] for row in listed}:
+        of_model = [row for row in listed if row["model"] == name]
+        saved = saved_model(reader, run_date, name)
+        wanted = [row[ITEM] for row in of_model]
+        found = [[] for _ in of_model] if saved is None else reasons(saved, items, ratings, wanted)
+        for row, of_item in zip(of_model, found, strict=True):
+            row[BECAUSE] = [reason._asdict() for reason in of_item]

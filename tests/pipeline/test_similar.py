@@ -1,0 +1,158 @@
+"""The neighbours of items: made with the lists, checked, gated, served with them, and taken back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from delta.tables import DeltaTable as SparkTable
+
+from recsys_spark.errors import GateError, PublishError, UnknownIdError
+from recsys_spark.pipeline.checks import check_neighbors
+from recsys_spark.pipeline.fitted import load
+from recsys_spark.pipeline.publish import publish, rollback
+from recsys_spark.pipeline.show import describe_similar, describe_user
+from recsys_spark.pipeline.steps import STEPS, run_night
+from tests.pipeline.shop import DAY, NEXT, Shop
+
+pytestmark = pytest.mark.slow
+
+USERS, ITEMS = 16, 8
+SEVEN = {"n": 4, "similar_items": {}}
+TWO = {"n": 4, "similar_items": {"n": 2, "measure": "dot"}}
+
+
+def lines():
+    """Users of four items each, of the even ones or of the odd ones."""
+    return [
+        f"user {user},item {(user + 2 * place) % ITEMS},{3 + place % 3},2024-05-{1 + place:02}"
+        for user in range(USERS)
+        for place in range(4)
+    ]
+
+
+@pytest.fixture(scope="module")
+def shop(spark, tmp_path_factory):
+    """Two nights: seven neighbours by cosine are served, two by dot product were made the day after."""
+    shop = Shop(spark, tmp_path_factory.mktemp("similar"))
+    shop.receive(*lines())
+    run_night(shop.night(recommend=SEVEN))
+    with pytest.raises(GateError, match="the number of neighbours from those of 2024-06-30") as closed:
+        run_night(shop.night(NEXT, recommend=TWO))
+    assert "is 0.7143, and at most 0.5 is allowed" in str(closed.value)  # 2 of 7
+    return shop
+
+
+@pytest.fixture
+def copied(shop, tmp_path):
+    return shop.copied(tmp_path)
+
+
+def of_date(lake, day, table="similar_items"):
+    columns = ["item", "rank", "neighbor", "similarity", "measure", "model"]
+    return sorted(
+        tuple(row) for row in lake.read(table).where(f"run_date = '{day}'").select(columns).collect()
+    )
+
+
+def vectors(night):
+    """Item → vector, of the model that made the lists of DAY."""
+    saved = night.lake.read("models").where("purpose = 'serving'").where(f"run_date = '{DAY}'").first()
+    return {row["id"]: np.array(row["features"]) for row in load(saved).itemFactors.collect()}
+
+
+def test_neighbours_are_those_of_the_vectors_that_made_the_lists(shop):
+    night = shop.night()
+    rows = of_date(night.lake, DAY)
+    of = vectors(night)
+    assert {item for item, *_ in rows} == set(of)
+    assert len(rows) == ITEMS * (ITEMS - 1)
+    for item, rank, neighbor, similarity, *rest in rows:
+        cosines = sorted(
+            (of[item] @ v / np.linalg.norm(of[item]) / np.linalg.norm(v) for i, v in of.items() if i != item),
+            reverse=True,
+        )
+        assert similarity == pytest.approx(cosines[rank - 1], abs=1e-5)
+        assert neighbor != item
+        assert rest == ["cosine", "als"]
+
+
+def test_neighbours_are_served_with_the_lists_and_taken_back(copied, spark):
+    lake = copied.night().lake
+    assert of_date(lake, DAY, "current_similar_items") == of_date(lake, DAY)
+    publish(copied.night(NEXT, recommend=TWO), reason="fewer neighbours are meant")
+    assert of_date(lake, NEXT, "current_similar_items") == of_date(lake, NEXT)
+    assert len(of_date(lake, NEXT)) == 2 * ITEMS
+    assert {row[-2] for row in of_date(lake, NEXT)} == {"dot"}
+    assert not of_date(lake, DAY, "current_similar_items")
+    rollback(spark, copied.night().config)
+    assert of_date(lake, DAY, "current_similar_items") == of_date(lake, DAY)
+    assert not of_date(lake, NEXT, "current_similar_items")
+
+
+def test_neighbours_that_are_not_those_that_were_checked_are_not_served(copied, spark):
+    path = str(copied.folder / "lake" / "similar_items")
+    SparkTable.forPath(spark, path).delete(f"run_date = '{NEXT}' AND rank = 2")
+    with pytest.raises(PublishError, match=f"similar_items has {ITEMS} rows of {NEXT}, and {2 * ITEMS} were"):
+        publish(copied.night(NEXT, recommend=TWO), reason="fewer neighbours are meant")
+    assert copied.served()["run_date"] == DAY
+    assert of_date(copied.night().lake, DAY, "current_similar_items")
+
+
+def test_without_the_section_a_date_has_no_neighbours(copied):
+    night = copied.night(NEXT)
+    STEPS["recommend"](night)
+    assert not of_date(night.lake, NEXT)
+    STEPS["gate"](night)
+    publish(night)
+    assert night.lake.read("current_similar_items").isEmpty()
+
+
+def test_where_the_champion_has_no_vectors_another_models_are_taken(copied):
+    night = copied.night(NEXT, models=["popularity", "als"], recommend={**TWO, "refit": False})
+    STEPS["train"](night)
+    with night.step("evaluate") as record:
+        record.details["champion"] = "popularity"
+    STEPS["recommend"](night)
+    rows = of_date(night.lake, NEXT)
+    assert {row[-1] for row in rows} == {"als"}
+    assert {
+        row["model"] for row in night.lake.read("recommendations").where(f"run_date = '{NEXT}'").collect()
+    } == {"popularity"}
+
+
+def test_neighbours_are_shown_as_they_are_served_or_by_another_measure(shop):
+    reader, of = shop.reader(), vectors(shop.night())
+    (section,) = describe_similar(reader, "item 1", n=3)
+    assert section.title == f"Item item 1: most similar by cosine, as als of {DAY} has it"
+    stored = [row for row in of_date(shop.night().lake, DAY) if row[0] == "item 1"]
+    assert [(row["rank"], row["neighbor"]) for row in section.rows] == [row[1:3] for row in stored[:3]]
+    (section,) = describe_similar(reader, "item 1", "dot", n=99)
+    products = {item: of["item 1"] @ vector for item, vector in of.items() if item != "item 1"}
+    assert [row["neighbor"] for row in section.rows] == sorted(products, key=products.get, reverse=True)
+    with pytest.raises(UnknownIdError, match="no item 'item 11', which the model does not know; near: "):
+        describe_similar(reader, "item 11", "dot")
+
+
+def test_recommendations_name_what_of_the_history_is_behind_them(shop):
+    history, lists = describe_user(shop.reader(), "user 1", why=True)
+    mine = {row["item"] for row in history.rows}
+    assert lists.columns[-1] == "because"
+    by_model = [row for row in lists.rows if row["reason"] == "model"]
+    assert by_model
+    for row in by_model:
+        assert {reason["item"] for reason in row["because"]} <= mine
+        assert sum(reason["adds"] for reason in row["because"]) > 0
+    assert not any(row["because"] for row in lists.rows if row["model"] == "popularity")
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([(1, 2, 1), (1, 3, 3)], "1 of 1 items' lists of neighbours have gaps in their ranks"),
+        ([(1, 2, 1), (1, 2, 2)], "1 of 1 items' lists of neighbours hold an item twice"),
+        ([(1, 2, 1), (2, 2, 1)], "1 of 2 items' lists of neighbours hold the item itself"),
+    ],
+)
+def test_a_broken_list_of_neighbours_is_not_written(spark, rows, problem):
+    with pytest.raises(PublishError, match=problem):
+        check_neighbors(spark.createDataFrame(rows, "item int, neighbor int, rank int"))
