@@ -289,7 +289,12 @@ def show(
     from recsys_spark.pipeline.show import describe_item, describe_user, sample_users
 
     users = user or ([] if item else sample_users(reader, SHOWN_USERS, run_date))
-    asked = [describe_user(reader, one, run_date, why) for one in users]
+    models = None
+    if why:
+        from recsys_spark.pipeline.saved import SavedModels
+
+        models = SavedModels(reader)
+    asked = [describe_user(reader, one, run_date, models) for one in users]
     asked += [describe_item(reader, one, run_date) for one in item or ()]
     answer([section for sections in asked for section in sections], as_json)
 

@@ -25,7 +25,7 @@ LIBRARIES, JARS = "recsys-libraries.tar.gz", "jars"
 OF_THE_CLUSTER = ("pyspark", "py4j")
 """What Spark brings itself."""
 
-ONLY_TO_LOOK = ("deltalake", "rapidfuzz", "altair", "vl-convert-python", "jinja2", "opentsne")
+ONLY_TO_LOOK = ("deltalake", "rapidfuzz", "opentsne")
 """What a night does without: commands that look at its tables need it."""
 
 _NOT_PACKED = re.compile(r"(^|/)(tests|include|bin)/|\.(pyi|pyx|pxd|h|hpp|a)$|^\.\.|direct_url\.json$")

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 # before numpy is imported: a group of tasks on threads, each with a BLAS of several, would be slower
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page
 from pyspark.sql import SparkSession
 
 from recsys_spark.config import Session
@@ -40,6 +43,40 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("RECSYS_DATA_DIR is not set: real data is not at hand")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+    """Chromium as it is on this machine; pytest-playwright starts it."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        path = shutil.which(name)
+        if path is not None:
+            return {**browser_type_launch_args, "executable_path": path, "args": ["--no-sandbox"]}
+    pytest.skip("there is no Chromium to open pages with")
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[..., tuple[Page, list[str]]]]:
+    """Open a page as a person does: a function that returns it, drawn, and what went wrong on it so far."""
+    contexts = []
+
+    def open_page(path: Path, width: int = 1000, theme: str = "light") -> tuple[Page, list[str]]:
+        size: Any = {"width": width, "height": 900}
+        context = browser.new_context(viewport=size, color_scheme=theme)  # type: ignore[arg-type]
+        contexts.append(context)
+        page, problems = context.new_page(), list[str]()
+        page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "request", lambda asked: None if asked.url.startswith("file:") else problems.append(asked.url)
+        )
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-drawn]")
+        return page, problems
+
+    yield open_page
+    for context in contexts:
+        context.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -41,6 +41,7 @@ SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "`recommend.similar_items`": ("recommend.similar_items", sections.SimilarItems),
     "`recommend.block_sizes`": ("recommend.block_sizes", sections.BlockSizes),
     "`gate`": ("gate", sections.Gate),
+    "`report`": ("report", sections.Report),
     "`retention`": ("retention", sections.Retention),
 }
 """Heading → prefix of the keys, and the section."""

@@ -9,8 +9,8 @@ one after the other, as the 31st's night comes on the day after (one line):
         --from-date 2026-01-29 --to-date 2026-02-01
 
 A closed gate is no failure: the task `gate` is skipped, `publish` with it, and an alert is sent; what was
-served stays. So is an alert sent for a task that failed, after its last retry. Publishing updates the asset
-`recsys_recommendations`, which other Dags can be scheduled on.
+served stays, and `report` shows why. So is an alert sent for a task that failed, after its last retry.
+Publishing updates the asset `recsys_recommendations`, which other Dags can be scheduled on.
 
 What is different elsewhere is read when a task runs, from the connection `spark_default` (master, deploy
 mode, binary) and these Variables, which are all optional:
@@ -45,7 +45,7 @@ from airflow.sdk import (
 )
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-STEPS = ("ingest", "split", "train", "evaluate", "recommend", "gate", "publish")
+STEPS = ("ingest", "split", "train", "evaluate", "recommend", "gate", "publish", "report")
 """In their order; ``sample_negatives`` may come after ``split``, with its section in the configuration."""
 
 RUN_DATE = "{{ dag_run.partition_key or (dag_run.logical_date or dag_run.run_after) | ds }}"
@@ -181,4 +181,6 @@ with DAG(
         options: dict[str, Any] = {}
         if name == "publish":
             options = {"arguments": ("--unless-later",), "outlets": [SERVED]}
+        elif name == "report":
+            options = {"trigger_rule": "none_failed"}  # also of lists that are not served
         before = before >> Step(step=name, **options)

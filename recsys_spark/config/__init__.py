@@ -16,7 +16,7 @@ from recsys_spark.config.ingest import (
     SyntheticSource,
 )
 from recsys_spark.config.loading import config_problem, load_config
-from recsys_spark.config.sections import BlockSizes, Config, Lake, Retention, Session, Split
+from recsys_spark.config.sections import BlockSizes, Config, Lake, Report, Retention, Session, Split
 
 __all__ = [
     "BlockSizes",
@@ -28,6 +28,7 @@ __all__ = [
     "Ingest",
     "Lake",
     "MovieLensSource",
+    "Report",
     "Retention",
     "Session",
     "SideTable",

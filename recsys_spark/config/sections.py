@@ -217,6 +217,15 @@ class Gate(Section):
     """
 
 
+class Report(Section):
+    """The page that shows what a night has made."""
+
+    folder: str | None = Field(None, min_length=1)
+    """Folder or URI of the pages; ``<root>/reports`` when a root is given, else ``<model_store>/reports``."""
+    users: Annotated[int, Field(ge=0, le=100)] = 5
+    """Users whose lists it shows, with their history."""
+
+
 class Config(Section):
     """A whole night. ``params`` holds, for each model, the section of its name."""
 
@@ -241,6 +250,8 @@ class Config(Section):
     """The nightly lists."""
     gate: Gate = Gate()
     """What lists must satisfy to be served."""
+    report: Report | None = Report()
+    """The page that shows what a night has made; ``null`` for none."""
     retention: Retention = Retention()
     """How long what nights have read and made is kept."""
     seed: int = Field(SEEDED, ge=0, lt=2**31)

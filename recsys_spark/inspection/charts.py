@@ -42,12 +42,12 @@ def counts_chart(counts: Mapping[str, pd.DataFrame]) -> alt.Chart:
     rows = pd.concat([frame.assign(of=of) for of, frame in counts.items()])
     return (
         alt.Chart(rows)
-        .mark_circle(opacity=0.6, size=28)
+        .mark_point(filled=True, opacity=0.6, size=28)
         .encode(
             x=alt.X("ratings:Q", scale=alt.Scale(type="log"), title="ratings", axis=_COUNT),
             y=alt.Y("entities:Q", scale=alt.Scale(type="log"), title="users or items with so many"),
             color=_of(counts),
-            shape=alt.Shape("of:N", legend=None),
+            shape=alt.Shape("of:N", title=None, legend=alt.Legend(orient="top")),
             tooltip=["of", "ratings", "entities"],
         )
         .properties(width="container", height=HEIGHT, description=_told_most(counts))

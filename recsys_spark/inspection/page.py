@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys_spark.console import cell_text
+from recsys_spark.console import Section, cell_text
 from recsys_spark.errors import SetupError
 from recsys_spark.redaction import masked
 
@@ -15,6 +15,25 @@ if TYPE_CHECKING:
     import altair as alt
 
 TEMPLATE = "page.html.j2"
+
+
+@dataclass(frozen=True)
+class Search:
+    """Items that one can look up, each with the items that are most like it.
+
+    Parameters
+    ----------
+    label : str
+        What to type.
+    titles : sequence of str
+        Of all items that are named.
+    neighbors : mapping of int to sequence
+        Place in ``titles`` → of its neighbours the place and how alike they are, the most similar first.
+    """
+
+    label: str
+    titles: Sequence[str]
+    neighbors: Mapping[int, Sequence[tuple[int, float]]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,10 @@ class Part:
         Those that are shown, in order.
     folded : bool
         The table is hidden until it is asked for.
+    more : sequence of Section
+        Further tables, hidden until they are asked for.
+    search : Search, optional
+        What one can look up.
     """
 
     heading: str
@@ -43,6 +66,37 @@ class Part:
     rows: Sequence[Mapping[str, object]] = ()
     columns: Sequence[str] = ()
     folded: bool = False
+    more: Sequence[Section] = ()
+    search: Search | None = None
+
+
+def page(title: str, parts: Sequence[Part]) -> str:
+    """The text of a page; about a megabyte of it is the library that draws the charts.
+
+    Parameters
+    ----------
+    title : str
+        Heading of the page.
+    parts : sequence of Part
+        In order.
+    """
+    import vl_convert
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("recsys_spark.inspection", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = lambda value, column: masked(cell_text(value, column))
+    environment.tests["right"] = _is_number
+    return environment.get_template(TEMPLATE).render(
+        title=title,
+        parts=[_Shown(number, part) for number, part in enumerate(parts)],
+        library=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
+    )
 
 
 def write_page(path: Path, title: str, parts: Sequence[Part]) -> int:
@@ -60,31 +114,14 @@ def write_page(path: Path, title: str, parts: Sequence[Part]) -> int:
     Returns
     -------
     int
-        Bytes of the file, most of them the library that draws the charts.
+        Bytes of the file.
 
     Raises
     ------
     OSError
         The file cannot be written.
     """
-    import vl_convert
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("recsys_spark.inspection", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["cell"] = lambda value, column: masked(cell_text(value, column))
-    environment.tests["right"] = _is_number
-    page = environment.get_template(TEMPLATE).render(
-        title=title,
-        parts=[_Shown(number, part) for number, part in enumerate(parts)],
-        library=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
-    )
-    return path.write_bytes(page.encode())
+    return path.write_bytes(page(title, parts).encode())
 
 
 def require_writable(path: Path) -> None:
@@ -113,7 +150,8 @@ class _Shown:
     def __init__(self, number: int, part: Part) -> None:
         self.id = f"part-{number}"
         self.heading, self.words, self.folded = part.heading, masked(part.words), part.folded
-        self.rows, self.columns = part.rows, part.columns
+        self.rows, self.columns, self.more = part.rows, part.columns, part.more
+        self.search = part.search
         self.chart: dict[str, Any] | None = None if part.chart is None else _specification(part.chart)
 
     @property

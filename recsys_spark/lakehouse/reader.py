@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -217,7 +218,8 @@ def reader_of(location: Lake, session: Session) -> Reader:
         return SparkReader(Lakehouse(get_session(session), location))
 
     on_disk = location.root is not None and absolute_path(location.root).startswith("/")
-    return DeltaReader(str(location.root), by_spark) if on_disk else by_spark()
+    installed = find_spec("deltalake") is not None  # a cluster does without
+    return DeltaReader(str(location.root), by_spark) if on_disk and installed else by_spark()
 
 
 def require(reader: Reader, name: str) -> pa.Schema:

@@ -105,6 +105,7 @@ TABLES: dict[str, Table] = {
             "split": "string",
             "path": "string",
             "seconds": "double",
+            "objectives": "array<double>",
             "metrics": "map<string,double>",
         },
         required=(

@@ -57,6 +57,26 @@ def read_text(spark: SparkSession, path: str) -> str:
         stream.close()
 
 
+def write_text(spark: SparkSession, path: str, text: str) -> None:
+    """Write a file in UTF-8, in place of what is there; makes its folder.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that knows the storage.
+    path : str
+        Path or URI.
+    text : str
+        What it is to hold.
+    """
+    system, found = _located(spark, path)
+    stream = system.create(found, True)
+    try:
+        stream.write(bytearray(text.encode()))
+    finally:
+        stream.close()
+
+
 def modified(spark: SparkSession, path: str) -> datetime:
     """When a folder was written to last.
 

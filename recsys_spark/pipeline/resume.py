@@ -21,14 +21,15 @@ from recsys_spark.pipeline.details import AFTER, INPUT, SETTINGS
 
 
 def steps_of(config: Config) -> list[str]:
-    """Names of the steps of a configured night: negatives are a table only where a section asks for them.
+    """Names of the steps of a configured night: negatives and a report only where a section asks for them.
 
     Parameters
     ----------
     config : Config
         The whole configuration.
     """
-    return [name for name in STEP_NAMES if name != "sample_negatives" or config.negatives is not None]
+    left_out = {"sample_negatives": config.negatives is None, "report": config.report is None}
+    return [name for name in STEP_NAMES if not left_out.get(name, False)]
 
 
 def settings_of(config: Config, step: str) -> str:
@@ -53,6 +54,7 @@ def settings_of(config: Config, step: str) -> str:
         "recommend": [whole["recommend"], fitted],
         "gate": [whole["gate"], whole["evaluate"]["champion_metric"], config.seed],
         "publish": None,
+        "report": whole["report"],
     }
     return _hash([__version__, parts[step]])
 

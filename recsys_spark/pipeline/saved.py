@@ -21,33 +21,49 @@ BECAUSE = "because"
 """Of a recommendation: the items of the history that add most to its score."""
 
 
-def saved_model(reader: Reader, run_date: date, name: str) -> SavedModel | None:
-    """A model of a date's lists, or of its neighbours.
+class SavedModels:
+    """The models of a lake, each opened once.
 
     Parameters
     ----------
     reader : Reader
         Of the lake.
-    run_date : date
-        The night.
-    name : str
-        Name of the model.
-
-    Returns
-    -------
-    SavedModel or None
-        None for a model without vectors, as popularity.
-
-    Raises
-    ------
-    LakeError
-        The date has no lists, or the model's files are gone.
     """
-    kind = REGISTRY[name].model
-    if not issubclass(kind, FactorModel):
-        return None
-    path = _path(reader, run_date, name)
-    return open_model(kind, reader.model_metadata(path), path, reader.model_frame)
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self._opened: dict[tuple[date, str], SavedModel | None] = {}
+
+    def of(self, run_date: date, name: str) -> SavedModel | None:
+        """A model of a date's lists, or of its neighbours.
+
+        Parameters
+        ----------
+        run_date : date
+            The night.
+        name : str
+            Name of the model.
+
+        Returns
+        -------
+        SavedModel or None
+            None for a model without vectors, as popularity.
+
+        Raises
+        ------
+        LakeError
+            The date has no lists, or the model's files are gone.
+        """
+        if (run_date, name) not in self._opened:
+            self._opened[run_date, name] = self._open(run_date, name)
+        return self._opened[run_date, name]
+
+    def _open(self, run_date: date, name: str) -> SavedModel | None:
+        kind = REGISTRY[name].model
+        if not issubclass(kind, FactorModel):
+            return None
+        path = path_of(self.reader, run_date, name)
+        return open_model(kind, self.reader.model_metadata(path), path, self.reader.model_frame)
 
 
 def neighbors_model(reader: Reader, run_date: date) -> tuple[str, SavedModel]:
@@ -71,7 +87,7 @@ def neighbors_model(reader: Reader, run_date: date) -> tuple[str, SavedModel]:
         names = reader.rows("similar_items", ["model"], {"run_date": [run_date], RANK: [1]})["model"].unique()
         name = names[0].as_py() if len(names) else None
     name = name or str(_done(reader, run_date, "recommend")[-1]["details"]["champion"])
-    saved = saved_model(reader, run_date, name)
+    saved = SavedModels(reader).of(run_date, name)
     if saved is None:
         raise LakeError(f"{name} made the lists of {run_date}, and has no vectors: nothing is like another")
     return name, saved
@@ -85,8 +101,23 @@ def _done(reader: Reader, run_date: date, step: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _path(reader: Reader, run_date: date, name: str) -> str:
-    """Where a model of a date is: one that made the lists, or else the newest that was compared."""
+def path_of(reader: Reader, run_date: date, name: str) -> str:
+    """Where a model of a date is: one that made the lists, or else the newest that was compared.
+
+    Parameters
+    ----------
+    reader : Reader
+        Of the lake.
+    run_date : date
+        The night.
+    name : str
+        Name of the model.
+
+    Raises
+    ------
+    LakeError
+        The date has no lists, or the model is gone.
+    """
     by_purpose: dict[str, str] = json.loads(_done(reader, run_date, "recommend")[-1]["details"][PATHS])
     columns = ["path", "model", "purpose", "run_id"]
     of_lists = reader.rows("models", columns, {"path": list(by_purpose.values())}).to_pylist()
@@ -107,13 +138,13 @@ def _path(reader: Reader, run_date: date, name: str) -> str:
 
 
 def add_reasons(
-    reader: Reader, run_date: date, history: Sequence[dict[str, Any]], listed: Sequence[dict[str, Any]]
+    models: SavedModels, run_date: date, history: Sequence[dict[str, Any]], listed: Sequence[dict[str, Any]]
 ) -> None:
     """Add to a user's recommendations the items of the history that add most to each score.
 
     Parameters
     ----------
-    reader : Reader
+    models : SavedModels
         Of the lake.
     run_date : date
         The night of the lists.
@@ -126,7 +157,7 @@ def add_reasons(
     items, ratings = [row[ITEM] for row in history], [row["rating"] for row in history]
     for name in {row["model"] for row in listed}:
         of_model = [row for row in listed if row["model"] == name]
-        saved = saved_model(reader, run_date, name)
+        saved = models.of(run_date, name)
         wanted = [row[ITEM] for row in of_model]
         found = [[] for _ in of_model] if saved is None else reasons(saved, items, ratings, wanted)
         for row, of_item in zip(of_model, found, strict=True):

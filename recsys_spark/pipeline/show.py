@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -22,11 +22,14 @@ from recsys_spark.pipeline.lookup import (
 )
 from recsys_spark.schema import ITEM, MEASURE, NEIGHBOR, RANK, SIMILARITY, USER
 
+if TYPE_CHECKING:
+    from recsys_spark.pipeline.saved import SavedModels
+
 HISTORY_LENGTH, NEIGHBORS_SHOWN = 10, 10
 
 
 def describe_user(
-    reader: Reader, user: str, run_date: date | None = None, why: bool = False
+    reader: Reader, user: str, run_date: date | None = None, why: SavedModels | None = None
 ) -> list[Section]:
     """A user's best-rated history and list, with titles where there are any.
 
@@ -38,8 +41,8 @@ def describe_user(
         The user's id.
     run_date : date, optional
         The night; without it what is served.
-    why : bool
-        Say of each recommendation which items of the history add most to its score:
+    why : SavedModels, optional
+        By which each recommendation is told with the items of the history that add most to its score:
         :func:`~recsys_spark.inspection.reasons.reasons`, by the ratings as they are now.
 
     Raises
@@ -61,10 +64,10 @@ def describe_user(
     history.sort(key=lambda row: row[ITEM])
     history.sort(key=lambda row: (row["rating"], since_1970(row["timestamp"])), reverse=True)
     because: list[dict[str, Any]] = []
-    if why:
+    if why is not None:
         from recsys_spark.pipeline.saved import BECAUSE, add_reasons
 
-        add_reasons(reader, shown, history, listed)
+        add_reasons(why, shown, history, listed)
         because = [reason for row in listed for reason in row[BECAUSE]]
     history = [{**row, "timestamp": told_time(row["timestamp"])} for row in history[:HISTORY_LENGTH]]
     titled = add_titles(reader, history + listed + because)
@@ -79,7 +82,7 @@ def describe_user(
             "recommendations",
             f"User {user}: recommendations of {shown}",
             listed,
-            [RANK, ITEM, *titled, *columns[3:], *(["because"] if why else [])],
+            [RANK, ITEM, *titled, *columns[3:], *(["because"] if why is not None else [])],
         ),
     ]
 

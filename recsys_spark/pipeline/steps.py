@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from recsys_spark.console import progress_line
-from recsys_spark.errors import LakeError
+from recsys_spark.errors import GateError, LakeError
 from recsys_spark.pipeline.evaluate import evaluate
 from recsys_spark.pipeline.gate import gate
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.publish import is_served, publish
 from recsys_spark.pipeline.recommend import recommend
+from recsys_spark.pipeline.report import report
 from recsys_spark.pipeline.resume import input_of, settings_of, steps_of, why_run
 from recsys_spark.pipeline.sample_negatives import sample_negatives
 from recsys_spark.pipeline.served import later_served
@@ -27,6 +28,7 @@ STEPS: dict[str, Callable[[Night], object]] = {
     "recommend": recommend,
     "gate": gate,
     "publish": publish,
+    "report": report,
 }
 """Name → step. Each takes the night, writes its tables and one row of the ledger, and may be run alone,
 and again.
@@ -37,7 +39,8 @@ def run_night(night: Night, first: str | None = None, again: bool = False) -> No
     """The steps of a night that still have to run, one after the other; stops at the first that fails.
 
     A step is left out whose settings and input are what they were when it was done, as long as all before it
-    are. Where a later night is served, this one is not published.
+    are. Where a later night is served, this one is not published. The report is made also where the gate is
+    closed.
 
     Parameters
     ----------
@@ -52,6 +55,8 @@ def run_night(night: Night, first: str | None = None, again: bool = False) -> No
     ------
     LakeError
         Another run of this date is going on, a step before ``first`` is not done, or ``first`` is none.
+    GateError
+        The gate is closed.
     """
     steps = steps_of(night.config)
     if first is not None and first not in steps:
@@ -65,8 +70,13 @@ def run_night(night: Night, first: str | None = None, again: bool = False) -> No
         for name in steps[at:]:
             if name == "publish":
                 publish(night, unless_later=True)
-            else:
+                continue
+            try:
                 STEPS[name](night)
+            except GateError:
+                if "report" in steps:
+                    report(night)
+                raise
 
 
 def _first_to_run(night: Night, steps: list[str]) -> int:

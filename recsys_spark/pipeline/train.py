@@ -97,6 +97,7 @@ def save(night: Night, name: str, purpose: str, model: Any, started: float) -> d
     estimator: Any = night.estimator(name)
     path = f"{absolute_path(night.config.lake.models_path)}/{night.run_id}/{purpose}/{name}"
     model.write().overwrite().save(path)
+    summary = getattr(model, "summary", None)
     return {
         "run_id": night.run_id,
         "run_date": night.run_date,
@@ -110,6 +111,7 @@ def save(night: Night, name: str, purpose: str, model: Any, started: float) -> d
         "split": night.split_described(),
         "path": path,
         "seconds": time.monotonic() - started,
+        "objectives": None if summary is None else list(summary.objectiveHistory),
         "metrics": None,
     }
 

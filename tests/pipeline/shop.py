@@ -16,6 +16,7 @@ from recsys_spark.pipeline.show_runs import describe_current
 
 DAY, NEXT = date(2024, 6, 30), date(2024, 7, 1)
 COLUMNS = {"user": "u", "item": "i", "rating": "r", "timestamp": "t"}
+TITLES = ["Heat", "<script>document.title='gone'</script>", "Ran", "Ikiru", "Stalker", "M", "Alien", "Brazil"]
 PARTS = ("inserted", "updated", "duplicates", "unchanged", "rejected", "later")
 
 
@@ -39,6 +40,7 @@ class Shop:
             "als": {"rank": 4, "maxIter": 3, "implicitPrefs": True},
             "evaluate": {"cutoffs": [3], "champion_metric": "ndcg@3", "bootstrap": 20},
             "recommend": {"n": 4, "similar_items": None},
+            "report": None,
         }
 
     def copied(self, folder):

@@ -6,40 +6,24 @@ import numpy as np
 import pytest
 from delta.tables import DeltaTable as SparkTable
 
-from recsys_spark.errors import GateError, PublishError, UnknownIdError
+from recsys_spark.errors import PublishError, UnknownIdError
 from recsys_spark.pipeline.checks import check_neighbors
 from recsys_spark.pipeline.fitted import load
 from recsys_spark.pipeline.publish import publish, rollback
+from recsys_spark.pipeline.saved import SavedModels
 from recsys_spark.pipeline.show import describe_similar, describe_user
-from recsys_spark.pipeline.steps import STEPS, run_night
-from tests.pipeline.shop import DAY, NEXT, Shop
+from recsys_spark.pipeline.steps import STEPS
+from tests.pipeline.shop import DAY, NEXT, TITLES
 
 pytestmark = pytest.mark.slow
 
-USERS, ITEMS = 16, 8
-SEVEN = {"n": 4, "similar_items": {}}
+ITEMS = 8
 TWO = {"n": 4, "similar_items": {"n": 2, "measure": "dot"}}
 
 
-def lines():
-    """Users of four items each, of the even ones or of the odd ones."""
-    return [
-        f"user {user},item {(user + 2 * place) % ITEMS},{3 + place % 3},2024-05-{1 + place:02}"
-        for user in range(USERS)
-        for place in range(4)
-    ]
-
-
-@pytest.fixture(scope="module")
-def shop(spark, tmp_path_factory):
-    """Two nights: seven neighbours by cosine are served, two by dot product were made the day after."""
-    shop = Shop(spark, tmp_path_factory.mktemp("similar"))
-    shop.receive(*lines())
-    run_night(shop.night(recommend=SEVEN))
-    with pytest.raises(GateError, match="the number of neighbours from those of 2024-06-30") as closed:
-        run_night(shop.night(NEXT, recommend=TWO))
-    assert "is 0.7143, and at most 0.5 is allowed" in str(closed.value)  # 2 of 7
-    return shop
+@pytest.fixture
+def shop(two_nights):
+    return two_nights
 
 
 @pytest.fixture
@@ -123,7 +107,7 @@ def test_where_the_champion_has_no_vectors_another_models_are_taken(copied):
 def test_neighbours_are_shown_as_they_are_served_or_by_another_measure(shop):
     reader, of = shop.reader(), vectors(shop.night())
     (section,) = describe_similar(reader, "item 1", n=3)
-    assert section.title == f"Item item 1: most similar by cosine, as als of {DAY} has it"
+    assert section.title == f"Item item 1 ({TITLES[1]}): most similar by cosine, as als of {DAY} has it"
     stored = [row for row in of_date(shop.night().lake, DAY) if row[0] == "item 1"]
     assert [(row["rank"], row["neighbor"]) for row in section.rows] == [row[1:3] for row in stored[:3]]
     (section,) = describe_similar(reader, "item 1", "dot", n=99)
@@ -134,7 +118,7 @@ def test_neighbours_are_shown_as_they_are_served_or_by_another_measure(shop):
 
 
 def test_recommendations_name_what_of_the_history_is_behind_them(shop):
-    history, lists = describe_user(shop.reader(), "user 1", why=True)
+    history, lists = describe_user(shop.reader(), "user 1", why=SavedModels(shop.reader()))
     mine = {row["item"] for row in history.rows}
     assert lists.columns[-1] == "because"
     by_model = [row for row in lists.rows if row["reason"] == "model"]

@@ -1,0 +1,306 @@
+"""The last step: a page that shows what a night has made, for those who are to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import pandas as pd
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.config import Report
+from recsys_spark.console import Section, progress_line
+from recsys_spark.errors import ModelError
+from recsys_spark.inspection.charts import (
+    counts_chart,
+    map_chart,
+    over_time_chart,
+    ratings_chart,
+)
+from recsys_spark.inspection.embeddings import item_map
+from recsys_spark.inspection.exploring import (
+    counts_of_counts,
+    over_time,
+    rating_histogram,
+)
+from recsys_spark.inspection.lists import coverage, exposure, score_quantiles
+from recsys_spark.inspection.model_charts import (
+    coverage_chart,
+    exposure_chart,
+    learning_chart,
+    metrics_chart,
+    scores_chart,
+    seconds_chart,
+    segments_chart,
+)
+from recsys_spark.inspection.page import Part, Search, page
+from recsys_spark.lakehouse.paths import absolute_path
+from recsys_spark.lakehouse.reader import Reader, reader_of
+from recsys_spark.lakehouse.storage import write_text
+from recsys_spark.models.factor_model import FactorModel
+from recsys_spark.pipeline.fitted import load
+from recsys_spark.pipeline.gate import CLOSED, FAILED, VERDICT
+from recsys_spark.pipeline.lookup import labels
+from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.saved import SavedModels, path_of
+from recsys_spark.pipeline.served import served_date
+from recsys_spark.pipeline.show import describe_user, sample_users
+from recsys_spark.pipeline.show_runs import describe_lineage, describe_metrics, describe_runs
+from recsys_spark.schema import EVERYONE, ITEM, NEIGHBOR, RANK, SIMILARITY, TEST, USER
+
+SEARCHED, NEIGHBORS = 2_000, 10
+"""Items that one can look up: those with most ratings; and neighbours of each."""
+
+MAPPED = 1_500
+"""Items of the map."""
+
+
+def report(night: Night) -> None:
+    """Show what the night has made: reads all tables, writes a page, reports/<run date>.html.
+
+    One file that needs no network: summary and gate, models, data, lists of sample users with their reasons,
+    neighbours that one can look up, a map of the items, lineage.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+
+    Raises
+    ------
+    LakeError
+        There are no recommendations for this date.
+    """
+    with night.step("report") as record:
+        path = f"{reports_folder(night)}/{night.run_date}.html"
+        text = page(f"Recommendations of {night.run_date}", _parts(night))
+        write_text(night.spark, path, text)
+        record.counts["bytes"] = len(text.encode())
+        record.details["path"] = path
+        progress_line(f"  {path}: {record.counts['bytes'] / 1e6:.1f} MB")
+
+
+def reports_folder(night: Night) -> str:
+    """Where the pages are.
+
+    Parameters
+    ----------
+    night : Night
+        The run.
+    """
+    lake = night.config.lake
+    return absolute_path(_settings(night).folder or f"{lake.root or lake.models_path}/reports")
+
+
+def _settings(night: Night) -> Report:
+    """The section; the step may be run alone without it."""
+    return night.config.report or Report()
+
+
+def _parts(night: Night) -> list[Part]:
+    reader, ratings = reader_of(night.config.lake, night.config.session), night.ratings()
+    lists = night.lake.read("recommendations").where(F.col("run_date") == F.lit(night.run_date)).persist()
+    try:
+        return [
+            *_summary(night, reader),
+            *_quality(night, reader),
+            *_data(night, ratings),
+            *_lists(night, lists, ratings),
+            *_users(night, reader),
+            *_items(night, reader, ratings),
+            Part("Lineage", "What made these lists.", **_table(describe_lineage(reader, night.run_date)[0])),
+            Part("Steps", "", **_table(describe_runs(reader, night.run_date)[0])),
+        ]
+    finally:
+        lists.unpersist()
+
+
+def _table(section: Section) -> dict[str, Any]:
+    return {"rows": section.rows, "columns": section.columns}
+
+
+def _summary(night: Night, reader: Reader) -> list[Part]:
+    """What was made, whether it is served, and what the gate says."""
+    made, evaluated = night.ledger.last_done("recommend"), night.ledger.last_done("evaluate")
+    tried = night.ledger.newest().get("gate", {})
+    served, now = served_date(night.lake), "The lists are not served"
+    if served == night.run_date:
+        now = "The lists are served"
+    elif served is not None:
+        now = f"The lists are not served; those of {served} are"
+    details, counts = evaluated["details"], made["counts"]
+    facts = {
+        "run date": str(night.run_date),
+        "champion": details["champion"],
+        f"{details['metric']} on the test part": float(details["value"]),
+        "users with a list": counts["lists"],
+        "users": counts["users"],
+        "rows": counts["rows"],
+        "rows from popular items": counts["fallback_rows"],
+        "code": made["code"],
+    }
+    rows = [{"what": what, "is": value} for what, value in facts.items()]
+    parts = [Part("Summary", f"{now}.", rows=rows, columns=["what", "is"])]
+    if tried.get("state") != "done":
+        return [*parts, Part("Gate", "The gate has not been tried.")]
+    words = "Nothing speaks against serving these lists."
+    if tried["details"][VERDICT] == CLOSED:
+        words = f"The gate is closed: {tried['details'][FAILED]}."
+    told = describe_metrics(reader, tried["run_id"], _cutoff(night))
+    checks = [section for section in told if section.name == "gate"]
+    return [*parts, *(Part("Gate", words, **_table(section)) for section in checks)]
+
+
+def _cutoff(night: Night) -> int:
+    return int(night.config.evaluate.champion_metric.split("@")[1])
+
+
+def _quality(night: Night, reader: Reader) -> list[Part]:
+    """Metrics with their intervals and by segment, what training did, and how long all of it took."""
+    run_id, k = night.ledger.last_done("evaluate")["run_id"], _cutoff(night)
+    name = night.config.evaluate.champion_metric
+    columns = ["model", "metric", "segment", "part", "value", "low", "high", "users", "verdict"]
+    found = reader.rows("metrics", columns, {"run_id": [run_id], "k": [k], "part": [TEST]}).to_pandas()
+    found = found[(found["metric"] == name.split("@")[0]) & found["verdict"].isna()]
+    everyone, segments = found[found["segment"] == EVERYONE], found[found["segment"] != EVERYONE]
+    (told, *_) = describe_metrics(reader, run_id, k)
+    parts = [
+        Part(
+            f"{name} on the test part",
+            "With its 95 % interval. “served” is what was served before, “baseline” are popular items.",
+            metrics_chart(everyone, name),
+            **_table(told),
+            folded=True,
+        )
+    ]
+    if len(segments):
+        words = "Users by how active they are, and by age where that is known."
+        shown = segments[["segment", "model", "value", "users"]].sort_values(["segment", "model"])
+        rows = cast("list[dict[str, Any]]", shown.to_dict("records"))
+        chart = segments_chart(segments, name)
+        parts.append(Part(f"{name} by segment", words, chart, rows, list(shown.columns), folded=True))
+    fits = reader.rows(
+        "models", ["model", "purpose", "seconds", "objectives"], {"run_date": [night.run_date]}
+    ).to_pylist()
+    steps = [
+        {"model": f"{fit['model']} ({fit['purpose']})", "step": step, "objective": value}
+        for fit in fits
+        for step, value in enumerate(fit["objectives"] or (), 1)
+    ]
+    if steps:
+        words = "A curve that still falls would gain from more iterations; one that rises is a fault."
+        parts.append(Part("What training did", words, learning_chart(pd.DataFrame(steps))))
+    return [*parts, _seconds(night, fits)]
+
+
+def _seconds(night: Night, fits: Iterable[Mapping[str, Any]]) -> Part:
+    rows = [
+        {"what": name, "seconds": float(row["seconds"])}
+        for name, row in night.ledger.newest().items()
+        if row["state"] == "done"
+    ]
+    for fit in fits:
+        rows.append({"what": f"fit of {fit['model']} ({fit['purpose']})", "seconds": float(fit["seconds"])})
+    words = "Steps, and of those that fit models each fit."
+    return Part("Seconds", words, seconds_chart(pd.DataFrame(rows)), rows, ["what", "seconds"], folded=True)
+
+
+def _data(night: Night, ratings: DataFrame) -> list[Part]:
+    """What came in, and what the night had."""
+    parts = []
+    done = night.ledger.rows_done("ingest")
+    if done:
+        counted = sorted((name, number) for name, number in done[-1]["counts"].items() if number)
+        rows = [{"rows": name.replace("_", " "), "number": number} for name, number in counted]
+        parts.append(
+            Part("What came in", "Rows of ratings, unless it says otherwise.", None, rows, ["rows", "number"])
+        )
+    counts = {f"{by}s": counts_of_counts(ratings, by) for by in (USER, ITEM)}
+    words = "Both axes are logarithmic: a long tail is a falling line."
+    parts.append(Part("Ratings that users and items have", words, counts_chart(counts)))
+    parts.append(Part("Ratings by value", "", ratings_chart(rating_histogram(ratings))))
+    periods = over_time(ratings, "month")
+    if len(periods):
+        parts.append(Part("Ratings by month", "In UTC.", over_time_chart(periods, "month")))
+    return parts
+
+
+def _lists(night: Night, lists: DataFrame, ratings: DataFrame) -> list[Part]:
+    """What the lists show, and their scores beside those that are served."""
+    parts = []
+    curve = exposure(lists, ratings)
+    if len(curve):
+        words = "The further the lists are above the ratings, the more they favour popular items."
+        parts.append(Part("Popular items", words, exposure_chart(curve)))
+    covered = coverage(lists, ratings.select(ITEM).distinct().count())
+    if len(covered):
+        parts.append(Part("Coverage", "Items that are in somebody's list.", coverage_chart(covered)))
+    champion = night.ledger.last_done("recommend")["details"]["champion"]
+    quantiles = {str(night.run_date): score_quantiles(lists.where(F.col("model") == champion))}
+    served = served_date(night.lake)
+    if served is not None and served != night.run_date:
+        theirs = night.lake.read("current_recommendations").where(F.col("model") == champion)
+        quantiles[str(served)] = score_quantiles(theirs)
+    known = {name: frame for name, frame in quantiles.items() if len(frame)}
+    if known:
+        words = f"Of {champion}'s rows; the gate compares the means."
+        parts.append(Part("Scores", words, scores_chart(known)))
+    return parts
+
+
+def _users(night: Night, reader: Reader) -> list[Part]:
+    """Lists of some users, with their history and with what of it is behind each recommendation."""
+    parts, models = [], SavedModels(reader)
+    for user in sample_users(reader, _settings(night).users, night.run_date):
+        history, listed = describe_user(reader, user, night.run_date, models)
+        words = "Because: the items of the history that add most to the score."
+        columns = [name for name in listed.columns if name != "model"]
+        parts.append(Part(f"User {user}", words, None, listed.rows, columns, more=[history]))
+    return parts
+
+
+def _items(night: Night, reader: Reader, ratings: DataFrame) -> list[Part]:
+    """Neighbours that one can look up, and a map."""
+    parts = []
+    titles = labels(reader, "recommendations", {"run_date": [night.run_date]})
+    popular = ratings.groupBy(ITEM).count().orderBy(F.desc("count"), ITEM).limit(SEARCHED)
+    of_date = (F.col("run_date") == F.lit(night.run_date)) & (F.col(RANK) <= NEIGHBORS)
+    if night.lake.exists("similar_items"):
+        rows = night.lake.read("similar_items").where(of_date).join(popular.select(ITEM), ITEM, "left_semi")
+        found = rows.select(ITEM, RANK, NEIGHBOR, SIMILARITY).toPandas().sort_values([ITEM, RANK])
+        if len(found):
+            words = f"For the {found[ITEM].nunique():,} items with most ratings."
+            parts.append(Part("Similar items", words, search=_search(found, titles)))
+    champion = night.ledger.last_done("recommend")["details"]["champion"]
+    model: Any = load({"model": champion, "path": path_of(reader, night.run_date, champion)})
+    if isinstance(model, FactorModel):
+        try:
+            places = item_map(model, ratings, points=MAPPED)
+        except ModelError:  # too few items or factors for a picture
+            return parts
+        places["title"] = [titles.get(str(item)) or str(item) for item in places[ITEM]]
+        genres = _first_genres(reader)
+        places["genre"] = [genres.get(item) for item in places[ITEM]]
+        words = "The two directions in which the items' vectors differ most; like items lie together."
+        parts.append(Part("Map of items", words, map_chart(places)))
+    return parts
+
+
+def _first_genres(reader: Reader) -> dict[object, str]:
+    """Item → its first genre, where there are any."""
+    schema = reader.schema("items")
+    if schema is None or "genres" not in schema.names:
+        return {}
+    rows = reader.rows("items", [ITEM, "genres"], {}).to_pylist()
+    return {row[ITEM]: str(row["genres"][0]) for row in rows if row["genres"]}
+
+
+def _search(found: pd.DataFrame, titles: Mapping[str, str | None]) -> Search:
+    """Items by their titles, each named once."""
+    named = {item: place for place, item in enumerate(dict.fromkeys([*found[ITEM], *found[NEIGHBOR]]))}
+    neighbors: dict[int, list[tuple[int, float]]] = {}
+    for item, other, alike in zip(found[ITEM], found[NEIGHBOR], found[SIMILARITY], strict=True):
+        neighbors.setdefault(named[item], []).append((named[other], round(float(alike), 2)))
+    told = [titles.get(str(item)) or str(item) for item in named]
+    return Search("A title, or a part of it", told, neighbors)

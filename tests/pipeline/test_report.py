@@ -1,0 +1,100 @@
+"""The report of a night: what it shows is what the tables have, whether the lists are served or not."""
+
+from __future__ import annotations
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from recsys_spark.pipeline.resume import steps_of
+from recsys_spark.pipeline.show import sample_users
+from tests.pipeline.shop import DAY, NEXT, TITLES
+
+pytestmark = pytest.mark.slow
+
+
+def report_of(shop, day):
+    return shop.folder / "lake" / "reports" / f"{day}.html"
+
+
+def cells(page, heading):
+    """The first table under a heading, row by row."""
+    part = page.locator("section", has=page.get_by_role("heading", name=heading, exact=True))
+    rows = part.locator("table").first.locator("tbody tr")
+    return [row.locator("td").all_inner_texts() for row in rows.all()]
+
+
+@pytest.fixture
+def served(opened, two_nights):
+    return opened(report_of(two_nights, DAY))
+
+
+def test_summary_and_gate_come_first_and_say_what_the_tables_say(served, two_nights):
+    page, _ = served
+    assert page.locator("h2").all_inner_texts()[:2] == ["Summary", "Gate"]
+    told = dict(cells(page, "Summary"))
+    made = two_nights.night().ledger.last_done("recommend")
+    assert told["champion"] == made["details"]["champion"]
+    assert (told["users with a list"], told["rows"]) == ("16", "64")
+    assert page.get_by_text("The lists are served.").is_visible()
+    checks = two_nights.night().lake.read("metrics").where("verdict IS NOT NULL")
+    names = {row["metric"] for row in checks.where(f"run_date = '{DAY}'").collect()}
+    assert {row[0] for row in cells(page, "Gate")} == names
+
+
+def test_a_closed_gate_is_told_first_of_all(opened, two_nights):
+    page, problems = opened(report_of(two_nights, NEXT))
+    assert page.get_by_text(f"The lists are not served; those of {DAY} are.").is_visible()
+    assert page.get_by_text("The gate is closed: the change of the number of neighbours").is_visible()
+    failed = [row for row in cells(page, "Gate") if row[-1] == "fail"]
+    assert [row[0] for row in failed] == ["similar_row_change"]
+    assert problems == []
+
+
+def test_all_charts_draw_without_network_and_no_title_runs(served):
+    page, problems = served
+    charts = page.locator("[data-chart]").count()
+    assert charts >= 9
+    assert page.locator("[data-chart] svg").count() == charts
+    assert problems == []
+    assert page.title() == f"Recommendations of {DAY}"
+
+
+def test_sample_users_have_their_lists_with_reasons_of_their_own_history(served, two_nights):
+    page, _ = served
+    lake = two_nights.night().lake
+    for user in sample_users(two_nights.reader(), 2, DAY):
+        rows = lake.read("recommendations").where(f"run_date = '{DAY}'").where(f"user = '{user}'")
+        items = [row["item"] for row in rows.orderBy("rank").collect()]
+        told = cells(page, f"User {user}")
+        assert [row[1] for row in told] == items
+        assert [row[2] for row in told] == [TITLES[int(item.split()[1])] for item in items]
+        rated = lake.read("ratings").where(f"user = '{user}'").collect()
+        mine = {TITLES[int(row["item"].split()[1])] for row in rated}
+        because = [set(row[-1].split(", ")) for row in told if row[-1] != ""]
+        assert because
+        assert all(reasons <= mine for reasons in because)
+
+
+def test_neighbours_that_are_found_are_those_of_the_table(served, two_nights):
+    page, problems = served
+    page.get_by_label("A title, or a part of it").fill("stalker")
+    rows = two_nights.night().lake.read("similar_items").where(f"run_date = '{DAY}' AND item = 'item 4'")
+    expected = [TITLES[int(row["neighbor"].split()[1])] for row in rows.orderBy("rank").collect()]
+    assert [text.split(" – ")[0] for text in page.locator(".search li").all_inner_texts()] == expected
+    assert problems == []
+
+
+def test_nothing_keeps_people_from_reading_it(served):
+    page, _ = served
+    for details in page.locator("details summary").all():
+        details.click()
+    found = Axe().run(page)
+    serious = [one for one in found.response["violations"] if one["impact"] in ("serious", "critical")]
+    assert not serious, found.generate_report()
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_night_without_the_section_has_no_report(two_nights):
+    assert "report" in steps_of(two_nights.night().config)
+    assert "report" not in steps_of(two_nights.night(report=None).config)
