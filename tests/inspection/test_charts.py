@@ -27,6 +27,16 @@ from recsys_spark.inspection.charts import (
     ratings_chart,
     users_chart,
 )
+from recsys_spark.inspection.model_charts import (
+    calibration_chart,
+    coverage_chart,
+    exposure_chart,
+    learning_chart,
+    metrics_chart,
+    scores_chart,
+    seconds_chart,
+    segments_chart,
+)
 from recsys_spark.inspection.page import Part, require_writable, write_page
 
 HOSTILE = "<script>document.title='gone'</script>"
@@ -57,7 +67,8 @@ def marks(svg, kind):
         path
         for group in svg.iter("{http://www.w3.org/2000/svg}g")
         if group.get("class", "").startswith(f"mark-{kind} role-mark")
-        for path in group.iter("{http://www.w3.org/2000/svg}path")
+        for tag in ("path", "line")
+        for path in group.iter(f"{{http://www.w3.org/2000/svg}}{tag}")
     ]
 
 
@@ -88,6 +99,63 @@ PLACES = pd.DataFrame(
     ids=["counts", "long tail", "ratings", "by genre", "over time", "users", "norms", "map", "genres"],
 )
 def test_every_row_is_drawn_and_told_in_words(chart, kind, number, told):
+    assert len(marks(drawn(chart), kind)) == number
+    assert told in chart.to_dict()["description"]
+
+
+METRICS = pd.DataFrame(
+    {"model": ["als", HOSTILE], "value": [0.2, 0.3], "low": [0.1, None], "high": [0.25, None]}
+)
+SEGMENTS = pd.DataFrame(
+    [("als", "age=18-24", 0.1, 1_234), ("als", "age=55 and over", 0.3, 5), (HOSTILE, "age=18-24", 0.2, 9)],
+    columns=["model", "segment", "value", "users"],
+)
+STEPS = pd.DataFrame({"model": ["als", "als", "als"], "step": [1, 2, 3], "objective": [8.0, 4.0, 2.0]})
+SECONDS = pd.DataFrame({"what": ["ingest", "fit of als"], "seconds": [1.5, 2.0]})
+EXPOSURE = pd.DataFrame(
+    {"share_of_items": [0, 0.1, 1], "share_of_ratings": [0, 0.5, 1], "share_of_lists": [0, 0.8, 1]}
+)
+COVERED = pd.DataFrame({"rank": [1, 2], "items": [3, 4], "share": [0.3, 0.4]})
+QUANTILES = pd.DataFrame({"share": [0.0, 0.5, 1.0], "score": [1.0, 2.0, 9.0]})
+CALIBRATED = pd.DataFrame({"pairs": [5, 5], "predicted": [0.1, 0.2], "observed": [0.1, 0.3]})
+
+
+@pytest.mark.parametrize(
+    ("chart", "kind", "number", "told"),
+    [
+        (metrics_chart(METRICS, "ndcg@10"), "symbol", 2, f"{HOSTILE} has the highest ndcg@10, 0.3000."),
+        (metrics_chart(METRICS, "ndcg@10"), "rule", 1, ""),
+        (segments_chart(SEGMENTS, "ndcg@10"), "symbol", 3, "ndcg@10 is 0.1000: als for age=18-24."),
+        (learning_chart(STEPS), "symbol", 3, "als ends at 25% of its first."),
+        (seconds_chart(SECONDS), "rect", 2, "The longest was fit of als, with 2.0 seconds."),
+        (
+            exposure_chart(EXPOSURE),
+            "line",
+            2,
+            "10% of the items have 50% of the ratings, and 80% of the lists",
+        ),
+        (coverage_chart(COVERED), "symbol", 2, "Up to rank 2 the lists show 40% of the items."),
+        (
+            scores_chart({"now": QUANTILES, "then": QUANTILES}),
+            "line",
+            2,
+            "2 in lists of now and 2 in lists of",
+        ),
+        (calibration_chart(CALIBRATED, 0.05), "line", 2, "The expected calibration error is 0.0500."),
+    ],
+    ids=[
+        "metrics",
+        "intervals",
+        "segments",
+        "learning",
+        "seconds",
+        "exposure",
+        "coverage",
+        "scores",
+        "softmax",
+    ],
+)
+def test_every_row_of_models_is_drawn_and_told_in_words(chart, kind, number, told):
     assert len(marks(drawn(chart), kind)) == number
     assert told in chart.to_dict()["description"]
 
