@@ -6,6 +6,7 @@
 # make test-fast     the tests that need no Java and little compiling
 # make check         format, lint, types, layers
 # make docs          the documents, in docs/_build/html
+# make pictures      the README's pictures, of the demo's report, by Chromium
 # make dist          what a cluster lacks to run a night, in dist; see docs/cluster.md
 # make bench-*       measurements against peers; see docs/benchmarks.md
 SHELL := /bin/sh
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 DEMO_DATE := 2026-01-31
 AIRFLOW := .venv-airflow
 
-.PHONY: demo airflow test test-slow test-long test-fast check format docs dist clean
+.PHONY: demo airflow test test-slow test-long test-fast check format docs pictures dist clean
 
 demo: $(VENV)/.run
 	$(BIN)/recsys nightly --config conf/demo.yaml --run-date $(DEMO_DATE) --show 3
@@ -55,6 +56,9 @@ format: $(VENV)/.test
 
 dist: $(VENV)/.run
 	$(BIN)/recsys pack --to dist
+
+pictures: $(VENV)/.test
+	$(BIN)/python docs/pictures.py .recsys/demo/reports/$(DEMO_DATE).html
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -E -b html docs docs/_build/html

@@ -147,7 +147,7 @@ def nightly(
     quiet: Quiet = False,
     log_file: LogFile = None,
 ) -> None:
-    """Run a night: the steps from ingest to publish that are not done yet, or have to be done again."""
+    """Run a night: the steps from ingest to report that are not done yet, or have to be done again."""
     started = time.monotonic()
     configure(quiet, log_file)
     night = _night(config, run_date, overrides, reads_inputs=True)

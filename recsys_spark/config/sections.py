@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from recsys_spark.config.ingest import Ingest
-from recsys_spark.config.section import Count, Fraction, Section
+from recsys_spark.config.section import Count, Section
 from recsys_spark.schema import SEEDED
 
 
@@ -158,8 +158,6 @@ class SimilarItems(Section):
     measure: Literal["cosine", "dot", "tempered"] = "cosine"
     """``cosine``: of like taste, however rare; ``dot``: popular items first; ``tempered``: between the two.
     """
-    temper: Fraction = 0.5
-    """For tempered: 0 is dot, 1 is cosine."""
 
 
 class Recommend(Section):

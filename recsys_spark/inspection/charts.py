@@ -39,7 +39,7 @@ def counts_chart(counts: Mapping[str, pd.DataFrame]) -> alt.Chart:
     counts : mapping of str to pandas.DataFrame
         ``users`` and ``items`` → :func:`~recsys_spark.inspection.exploring.counts_of_counts`.
     """
-    rows = pd.concat([frame.assign(of=of) for of, frame in counts.items()])
+    rows, top = pd.concat([frame.assign(of=of) for of, frame in counts.items()]), alt.Legend(orient="top")
     return (
         alt.Chart(rows)
         .mark_point(filled=True, opacity=0.6, size=28)
@@ -47,7 +47,7 @@ def counts_chart(counts: Mapping[str, pd.DataFrame]) -> alt.Chart:
             x=alt.X("ratings:Q", scale=alt.Scale(type="log"), title="ratings", axis=_COUNT),
             y=alt.Y("entities:Q", scale=alt.Scale(type="log"), title="users or items with so many"),
             color=_of(counts),
-            shape=alt.Shape("of:N", title=None, legend=alt.Legend(orient="top")),
+            shape=alt.Shape("of:N", title=None, scale=alt.Scale(domain=list(counts)), legend=top),
             tooltip=["of", "ratings", "entities"],
         )
         .properties(width="container", height=HEIGHT, description=_told_most(counts))

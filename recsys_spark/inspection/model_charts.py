@@ -7,12 +7,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from recsys_spark.inspection.charts import COLOURS, HEIGHT, ROW_HEIGHT
 from recsys_spark.schema import RANK
 
 _PERCENT = alt.Axis(format="%")
+_MODELS = alt.Legend(orient="top", columns=2)  # two names are as wide as a phone
 
 
 def metrics_chart(metrics: pd.DataFrame, metric: str) -> alt.LayerChart:
@@ -62,8 +64,8 @@ def segments_chart(segments: pd.DataFrame, metric: str) -> alt.Chart:
         .encode(
             x=alt.X("value:Q", title=metric),
             y=alt.Y("of:N", title=None),
-            color=alt.Color("model:N", title=None, legend=alt.Legend(orient="top")),
-            shape=alt.Shape("model:N", title=None, legend=alt.Legend(orient="top")),
+            color=alt.Color("model:N", title=None, legend=_MODELS),
+            shape=alt.Shape("model:N", title=None, legend=_MODELS),
             tooltip=["model", "segment", alt.Tooltip("value", format=".4f"), "users"],
         )
         .properties(width="container", height=alt.Step(1.5 * ROW_HEIGHT), description=told)
@@ -90,7 +92,7 @@ def learning_chart(steps: pd.DataFrame) -> alt.Chart:
             y=alt.Y(
                 "of_first:Q", title="objective, of the first", axis=_PERCENT, scale=alt.Scale(zero=False)
             ),
-            color=alt.Color("model:N", title=None, legend=alt.Legend(orient="top")),
+            color=alt.Color("model:N", title=None, legend=_MODELS),
             tooltip=["model", "step", alt.Tooltip("objective", format=",.6~g")],
         )
         .properties(width="container", height=HEIGHT, description=f"The objective: {told}.")
@@ -130,10 +132,10 @@ def exposure_chart(curve: pd.DataFrame) -> alt.Chart:
     """
     names = {"share_of_lists": "lists", "share_of_ratings": "ratings"}
     rows = curve.rename(columns=names).melt("share_of_items", list(names.values()), "of", "share")
-    tenth = curve[curve["share_of_items"] <= 0.1].iloc[-1]
+    tenth = {name: float(np.interp(0.1, curve["share_of_items"], curve[name])) for name in names}
     told = (
-        f"The most rated {tenth['share_of_items']:.0%} of the items have {tenth['share_of_ratings']:.0%} of "
-        f"the ratings, and {tenth['share_of_lists']:.0%} of the lists' rows."
+        f"The most rated tenth of the items has {tenth['share_of_ratings']:.0%} of the ratings, and "
+        f"{tenth['share_of_lists']:.0%} of the lists' rows."
     )
     return (
         alt.Chart(rows)

@@ -20,6 +20,8 @@ from recsys_spark.errors import LakeError, summary
 from recsys_spark.lakehouse.paths import absolute_path
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from recsys_spark.lakehouse.tables import Lakehouse
 
 
@@ -193,11 +195,19 @@ class SparkReader(Reader):
 
     def model_metadata(self, path: str) -> str:
         """See :meth:`Reader.model_metadata`."""
-        return str(self._lake.spark.read.text(f"{path}/metadata").collect()[0][0])
+        return str(self._saved(path, lambda spark: spark.read.text(f"{path}/metadata").collect()[0][0]))
 
     def model_frame(self, path: str) -> pa.Table:
         """See :meth:`Reader.model_frame`."""
-        return self._lake.spark.read.parquet(path).toArrow()
+        return self._saved(path, lambda spark: spark.read.parquet(path).toArrow())
+
+    def _saved(self, path: str, read: Callable[[SparkSession], T]) -> T:
+        from pyspark.errors import AnalysisException
+
+        try:
+            return read(self._lake.spark)
+        except AnalysisException as error:
+            raise LakeError(f"model {path} cannot be read: {summary(error)}") from None
 
 
 def reader_of(location: Lake, session: Session) -> Reader:

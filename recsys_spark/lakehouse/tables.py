@@ -400,7 +400,7 @@ class Lakehouse:
         where : str, optional
             SQL condition of the rows that are replaced.
         count : int
-            How many ``rows`` are; compared with what Delta says it wrote.
+            How many ``rows`` are; compared with what Delta says it wrote. For 0 the old rows are deleted.
 
         Returns
         -------
@@ -412,6 +412,9 @@ class Lakehouse:
         LakeError
             Delta wrote another number of rows.
         """
+        if count == 0:  # which Delta would skip where there is nothing already
+            self.delete(name, F.expr(where or "true"))
+            return self.version(name)
         options = {} if where is None else {"replaceWhere": where}
         version = retried(lambda: self._write(name, rows, "overwrite", **options), name)
         return self._require_count(name, version, count)

@@ -16,12 +16,19 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.functions import arrow_udf
 
 from recsys_spark.columns import matching_id, quoted, require_new, unused
+from recsys_spark.config import BlockSizes
 from recsys_spark.kernels.arrays import Floats
 from recsys_spark.models.base import RecommenderModel, spark_shape
 from recsys_spark.models.persistence import FramesModel
 from recsys_spark.models.storage import Stored
 from recsys_spark.recommend.rescore import PairScorer, dot_products
-from recsys_spark.recommend.top_n import ListRequest, distinct_ids, explode_lists, recommend_lists
+from recsys_spark.recommend.top_n import (
+    DEFAULT_BLOCK_SIZES,
+    ListRequest,
+    distinct_ids,
+    explode_lists,
+    recommend_lists,
+)
 from recsys_spark.schema import ITEM, NEIGHBOR, RANK, SCORE, SIMILARITY, USER
 
 
@@ -111,6 +118,7 @@ class FactorModel(FramesModel, RecommenderModel):
         items: DataFrame | None = None,
         allowedItems: DataFrame | None = None,
         deniedItems: DataFrame | None = None,
+        blockSizes: BlockSizes = DEFAULT_BLOCK_SIZES,
     ) -> DataFrame:
         """The ``n`` most similar items of every item, or of some.
 
@@ -127,6 +135,8 @@ class FactorModel(FramesModel, RecommenderModel):
             Its distinct ids in ``itemCol`` are served, of those that the model has.
         allowedItems, deniedItems : DataFrame, optional
             ``itemCol``; nothing but these, and none of those, is a neighbour.
+        blockSizes : BlockSizes
+            Bounds of a task's memory.
 
         Returns
         -------
@@ -149,7 +159,9 @@ class FactorModel(FramesModel, RecommenderModel):
             asked = vectors.join(wanted, "id", "left_semi")
         itself = asked.select(F.col("id").alias(USER), F.col("id").alias(ITEM))
         of_all = self._request(n, None, allowedItems, deniedItems)
-        rows = explode_lists(recommend_lists(asked, vectors, replace(of_all, seen=itself)))
+        rows = explode_lists(
+            recommend_lists(asked, vectors, replace(of_all, seen=itself, block_sizes=blockSizes))
+        )
         renamed = F.col(USER).alias(ITEM), F.col(ITEM).alias(NEIGHBOR), F.col(SCORE).alias(SIMILARITY)
         return self._held(rows.select(*renamed, RANK))
 

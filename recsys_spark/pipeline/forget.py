@@ -17,6 +17,7 @@ from recsys_spark.lakehouse.ledger import Ledger
 from recsys_spark.lakehouse.locks import WHOLE_LAKE, Lock
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.tables import Lakehouse
+from recsys_spark.pipeline.reports import drop_reports_of
 from recsys_spark.schema import RAW, USER
 
 
@@ -40,7 +41,7 @@ def forget(spark: SparkSession, config: Config, users: Collection[str], today: d
     Returns
     -------
     dict of str to int
-        Table → rows removed from it.
+        Table → rows removed from it, and ``reports`` → pages.
 
     Raises
     ------
@@ -69,6 +70,9 @@ def forget(spark: SparkSession, config: Config, users: Collection[str], today: d
             with Ledger(lake, run_id, of_date["run_date"], "{}").step("forget") as record:
                 record.counts["rows"] = of_date["count"]
         _clear_errors(lake, users)
+        gone["reports"] = drop_reports_of(spark, config, users)
+        if gone["reports"]:
+            progress_line(f"  reports: {gone['reports']:,} pages that showed them removed")
     versions = today + timedelta(days=config.retention.days)
     models = today + timedelta(days=config.retention.dates)
     progress_line(

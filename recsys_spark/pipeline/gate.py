@@ -237,7 +237,7 @@ def _lists(night: Night, record: StepRecord) -> list[Check]:
 def _neighbors(night: Night, record: StepRecord) -> list[Check]:
     """The neighbours of items, and beside those that are served."""
     lake, checked = night.lake, night.ledger.last_done("recommend")["counts"].get(NEIGHBOR_ROWS, 0)
-    if not checked:
+    if night.config.recommend.similar_items is None or not lake.exists("similar_items"):
         return []
     version = record.versions_read["similar_items"] = lake.version("similar_items")
     ours = lake.read("similar_items", version).where(F.col("run_date") == F.lit(night.run_date))

@@ -19,6 +19,7 @@ from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.storage import folders, modified, remove
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.pipeline.fitted import BASELINE
+from recsys_spark.pipeline.reports import drop_old_reports
 from recsys_spark.pipeline.served import served_date
 
 FLOOR_DAYS = 7
@@ -86,7 +87,8 @@ def maintain(
                 lake.compact(name)
                 files[name] = lake.vacuum(name, days, below_floor)
                 progress_line(f"  {name}: {rows.get(name, 0):,} old rows, {files[name]:,} old files removed")
-    progress_line(f"  {removed:,} model folders removed")
+        pages = drop_old_reports(spark, config, first, served_date(lake))
+    progress_line(f"  {removed:,} model folders and {pages:,} reports removed")
     return Maintained(rows, files, removed)
 
 

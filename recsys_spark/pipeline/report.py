@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -35,7 +36,6 @@ from recsys_spark.inspection.model_charts import (
     segments_chart,
 )
 from recsys_spark.inspection.page import Part, Search, page
-from recsys_spark.lakehouse.paths import absolute_path
 from recsys_spark.lakehouse.reader import Reader, reader_of
 from recsys_spark.lakehouse.storage import write_text
 from recsys_spark.models.factor_model import FactorModel
@@ -43,9 +43,11 @@ from recsys_spark.pipeline.fitted import load
 from recsys_spark.pipeline.gate import CLOSED, FAILED, VERDICT
 from recsys_spark.pipeline.lookup import labels
 from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.publish import is_served
+from recsys_spark.pipeline.reports import reports_folder
 from recsys_spark.pipeline.saved import SavedModels, path_of
 from recsys_spark.pipeline.served import served_date
-from recsys_spark.pipeline.show import describe_user, sample_users
+from recsys_spark.pipeline.show import BECAUSE, describe_user, sample_users
 from recsys_spark.pipeline.show_runs import describe_lineage, describe_metrics, describe_runs
 from recsys_spark.schema import EVERYONE, ITEM, NEIGHBOR, RANK, SIMILARITY, TEST, USER
 
@@ -73,29 +75,12 @@ def report(night: Night) -> None:
         There are no recommendations for this date.
     """
     with night.step("report") as record:
-        path = f"{reports_folder(night)}/{night.run_date}.html"
+        path = f"{reports_folder(night.config)}/{night.run_date}.html"
         text = page(f"Recommendations of {night.run_date}", _parts(night))
         write_text(night.spark, path, text)
         record.counts["bytes"] = len(text.encode())
         record.details["path"] = path
         progress_line(f"  {path}: {record.counts['bytes'] / 1e6:.1f} MB")
-
-
-def reports_folder(night: Night) -> str:
-    """Where the pages are.
-
-    Parameters
-    ----------
-    night : Night
-        The run.
-    """
-    lake = night.config.lake
-    return absolute_path(_settings(night).folder or f"{lake.root or lake.models_path}/reports")
-
-
-def _settings(night: Night) -> Report:
-    """The section; the step may be run alone without it."""
-    return night.config.report or Report()
 
 
 def _parts(night: Night) -> list[Part]:
@@ -125,10 +110,12 @@ def _summary(night: Night, reader: Reader) -> list[Part]:
     made, evaluated = night.ledger.last_done("recommend"), night.ledger.last_done("evaluate")
     tried = night.ledger.newest().get("gate", {})
     served, now = served_date(night.lake), "The lists are not served"
-    if served == night.run_date:
+    if is_served(night):
         now = "The lists are served"
     elif served is not None:
         now = f"The lists are not served; those of {served} are"
+        if served == night.run_date:
+            now = "The lists were made again since those that are served"
     details, counts = evaluated["details"], made["counts"]
     facts = {
         "run date": str(night.run_date),
@@ -142,7 +129,7 @@ def _summary(night: Night, reader: Reader) -> list[Part]:
     }
     rows = [{"what": what, "is": value} for what, value in facts.items()]
     parts = [Part("Summary", f"{now}.", rows=rows, columns=["what", "is"])]
-    if tried.get("state") != "done":
+    if tried.get("state") != "done" or tried["started"] < made["started"]:
         return [*parts, Part("Gate", "The gate has not been tried.")]
     words = "Nothing speaks against serving these lists."
     if tried["details"][VERDICT] == CLOSED:
@@ -180,9 +167,9 @@ def _quality(night: Night, reader: Reader) -> list[Part]:
         rows = cast("list[dict[str, Any]]", shown.to_dict("records"))
         chart = segments_chart(segments, name)
         parts.append(Part(f"{name} by segment", words, chart, rows, list(shown.columns), folded=True))
-    fits = reader.rows(
-        "models", ["model", "purpose", "seconds", "objectives"], {"run_date": [night.run_date]}
-    ).to_pylist()
+    done = [night.ledger.last_done(step)["run_id"] for step in ("train", "evaluate", "recommend")]
+    columns = ["model", "purpose", "seconds", "objectives"]
+    fits = reader.rows("models", columns, {"run_date": [night.run_date], "run_id": done}).to_pylist()
     steps = [
         {"model": f"{fit['model']} ({fit['purpose']})", "step": step, "objective": value}
         for fit in fits
@@ -233,15 +220,15 @@ def _lists(night: Night, lists: DataFrame, ratings: DataFrame) -> list[Part]:
     if len(curve):
         words = "The further the lists are above the ratings, the more they favour popular items."
         parts.append(Part("Popular items", words, exposure_chart(curve)))
-    covered = coverage(lists, ratings.select(ITEM).distinct().count())
+    covered = coverage(lists, ratings.select(ITEM).union(lists.select(ITEM)).distinct().count())
     if len(covered):
         parts.append(Part("Coverage", "Items that are in somebody's list.", coverage_chart(covered)))
     champion = night.ledger.last_done("recommend")["details"]["champion"]
     quantiles = {str(night.run_date): score_quantiles(lists.where(F.col("model") == champion))}
-    served = served_date(night.lake)
-    if served is not None and served != night.run_date:
-        theirs = night.lake.read("current_recommendations").where(F.col("model") == champion)
-        quantiles[str(served)] = score_quantiles(theirs)
+    version = night.ledger.newest().get("gate", {}).get("versions_read", {}).get("current_recommendations")
+    if version is not None:  # which the gate has compared with
+        theirs = night.lake.read("current_recommendations", version).where(F.col("model") == champion)
+        quantiles["those served before"] = score_quantiles(theirs)
     known = {name: frame for name, frame in quantiles.items() if len(frame)}
     if known:
         words = f"Of {champion}'s rows; the gate compares the means."
@@ -252,9 +239,12 @@ def _lists(night: Night, lists: DataFrame, ratings: DataFrame) -> list[Part]:
 def _users(night: Night, reader: Reader) -> list[Part]:
     """Lists of some users, with their history and with what of it is behind each recommendation."""
     parts, models = [], SavedModels(reader)
-    for user in sample_users(reader, _settings(night).users, night.run_date):
+    for user in sample_users(reader, (night.config.report or Report()).users, night.run_date):
         history, listed = describe_user(reader, user, night.run_date, models)
-        words = "Because: the items of the history that add most to the score."
+        reasons = [reason for row in listed.rows for reason in cast("list[dict[str, Any]]", row[BECAUSE])]
+        adding = any(reason["adds"] is not None for reason in reasons)
+        told = "add most to its score" if adding else "are most like it"
+        words = f"Because: the items of the history that {told}."
         columns = [name for name in listed.columns if name != "model"]
         parts.append(Part(f"User {user}", words, None, listed.rows, columns, more=[history]))
     return parts
@@ -267,8 +257,9 @@ def _items(night: Night, reader: Reader, ratings: DataFrame) -> list[Part]:
     popular = ratings.groupBy(ITEM).count().orderBy(F.desc("count"), ITEM).limit(SEARCHED)
     of_date = (F.col("run_date") == F.lit(night.run_date)) & (F.col(RANK) <= NEIGHBORS)
     if night.lake.exists("similar_items"):
-        rows = night.lake.read("similar_items").where(of_date).join(popular.select(ITEM), ITEM, "left_semi")
-        found = rows.select(ITEM, RANK, NEIGHBOR, SIMILARITY).toPandas().sort_values([ITEM, RANK])
+        rows = night.lake.read("similar_items").where(of_date)
+        of_item = rows.join(popular, ITEM).select(ITEM, "count", RANK, NEIGHBOR, SIMILARITY).toPandas()
+        found = of_item.sort_values(["count", ITEM, RANK], ascending=[False, True, True])
         if len(found):
             words = f"For the {found[ITEM].nunique():,} items with most ratings."
             parts.append(Part("Similar items", words, search=_search(found, titles)))
@@ -303,4 +294,6 @@ def _search(found: pd.DataFrame, titles: Mapping[str, str | None]) -> Search:
     for item, other, alike in zip(found[ITEM], found[NEIGHBOR], found[SIMILARITY], strict=True):
         neighbors.setdefault(named[item], []).append((named[other], round(float(alike), 2)))
     told = [titles.get(str(item)) or str(item) for item in named]
+    often = {title for title, times in Counter(told).items() if times > 1}
+    told = [f"{title} ({item})" if title in often else title for title, item in zip(told, named, strict=True)]
     return Search("A title, or a part of it", told, neighbors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from recsys_spark.errors import LakeError
@@ -14,11 +14,9 @@ from recsys_spark.lakehouse.reader import Reader
 from recsys_spark.models.factor_model import FactorModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.details import PATHS
+from recsys_spark.pipeline.show import BECAUSE
 from recsys_spark.pipeline.show_runs import ledger_rows
 from recsys_spark.schema import ITEM, RANK
-
-BECAUSE = "because"
-"""Of a recommendation: the items of the history that add most to its score."""
 
 
 class SavedModels:
@@ -149,16 +147,18 @@ def add_reasons(
     run_date : date
         The night of the lists.
     history : sequence of dict
-        All of the user's ratings: ``item``, ``rating``.
+        All of the user's ratings: ``item``, ``rating``, ``timestamp``; those after the run date are left out.
     listed : sequence of dict
         The user's recommendations: ``item``, ``model``; gets ``because``, a list of ``item`` and ``adds``,
         the largest first. It is empty for popular items.
     """
-    items, ratings = [row[ITEM] for row in history], [row["rating"] for row in history]
+    end = datetime.combine(run_date + timedelta(days=1), time(), UTC)
+    known = [row for row in history if row["timestamp"] is None or row["timestamp"] < end]
+    items, ratings = [row[ITEM] for row in known], [row["rating"] for row in known]
     for name in {row["model"] for row in listed}:
         of_model = [row for row in listed if row["model"] == name]
         saved = models.of(run_date, name)
         wanted = [row[ITEM] for row in of_model]
         found = [[] for _ in of_model] if saved is None else reasons(saved, items, ratings, wanted)
         for row, of_item in zip(of_model, found, strict=True):
-            row[BECAUSE] = [reason._asdict() for reason in of_item]
+            row[BECAUSE] = [reason._asdict() for reason in of_item if reason.item != row[ITEM]]

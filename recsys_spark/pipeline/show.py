@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from recsys_spark.console import Section
+from recsys_spark.errors import UnknownIdError
 from recsys_spark.lakehouse.reader import Reader, require
 from recsys_spark.pipeline.lookup import (
     add_titles,
@@ -24,6 +25,9 @@ from recsys_spark.schema import ITEM, MEASURE, NEIGHBOR, RANK, SIMILARITY, USER
 
 if TYPE_CHECKING:
     from recsys_spark.pipeline.saved import SavedModels
+
+BECAUSE = "because"
+"""Of a recommendation: the items of the history that add most to its score."""
 
 HISTORY_LENGTH, NEIGHBORS_SHOWN = 10, 10
 
@@ -65,7 +69,7 @@ def describe_user(
     history.sort(key=lambda row: (row["rating"], since_1970(row["timestamp"])), reverse=True)
     because: list[dict[str, Any]] = []
     if why is not None:
-        from recsys_spark.pipeline.saved import BECAUSE, add_reasons
+        from recsys_spark.pipeline.saved import add_reasons
 
         add_reasons(why, shown, history, listed)
         because = [reason for row in listed for reason in row[BECAUSE]]
@@ -82,7 +86,7 @@ def describe_user(
             "recommendations",
             f"User {user}: recommendations of {shown}",
             listed,
-            [RANK, ITEM, *titled, *columns[3:], *(["because"] if why is not None else [])],
+            [RANK, ITEM, *titled, *columns[3:], *([BECAUSE] if why is not None else [])],
         ),
     ]
 
@@ -186,7 +190,12 @@ def describe_similar(
             for rank, (other, value) in enumerate(found, 1)
         ]
     if not rows:
-        raise unknown_id("item", item, labels(reader, lists, of_date), "which the model does not know")
+        choices = labels(reader, lists, of_date)
+        if item in choices:
+            raise UnknownIdError(
+                f"item {item!r} has no neighbours: the model knows nothing of it, or no other"
+            )
+        raise unknown_id("item", item, choices, "which the model does not know")
     rows = rows[:n]
     itself: list[dict[str, Any]] = [{ITEM: known[0]}]
     titled = add_titles(reader, rows, NEIGHBOR)

@@ -59,7 +59,7 @@ def similar_items(
     name, found = _with_vectors(night, champion, model)
     if found is None:
         return None
-    rows = found.similarItems(wanted.n, wanted.measure, wanted.temper).select(
+    rows = found.similarItems(wanted.n, wanted.measure, blockSizes=night.config.recommend.block_sizes).select(
         F.lit(night.run_date).alias("run_date"),
         ITEM,
         RANK,

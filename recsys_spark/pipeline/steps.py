@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from recsys_spark.console import progress_line
-from recsys_spark.errors import GateError, LakeError
+from recsys_spark.errors import GateError, LakeError, summary
 from recsys_spark.pipeline.evaluate import evaluate
 from recsys_spark.pipeline.gate import gate
 from recsys_spark.pipeline.ingest import ingest
@@ -66,17 +66,26 @@ def run_night(night: Night, first: str | None = None, again: bool = False) -> No
         if first is not None:
             at = steps.index(first)
             for name in steps[:at]:
-                night.ledger.last_done(name)
+                if name != "publish":  # lists that are not served have a report too
+                    night.ledger.last_done(name)
         for name in steps[at:]:
-            if name == "publish":
-                publish(night, unless_later=True)
-                continue
             try:
-                STEPS[name](night)
+                if name == "publish":
+                    publish(night, unless_later=True)
+                else:
+                    STEPS[name](night)
             except GateError:
                 if "report" in steps:
-                    report(night)
+                    _report_anyway(night)
                 raise
+
+
+def _report_anyway(night: Night) -> None:
+    """The report of lists that are not served; where it cannot be made that is said, and no error."""
+    try:
+        report(night)
+    except Exception as error:
+        progress_line(f"the report was not made: {summary(error)}")
 
 
 def _first_to_run(night: Night, steps: list[str]) -> int:

@@ -11,7 +11,8 @@ from recsys_spark.inspection.page import Part, Search, write_page
 from tests.inspection.test_charts import HISTOGRAM, HOSTILE, MONTHS, PLACES
 
 TITLES = ["Heat (1995)", HOSTILE, "Ran (1985)", "Heathers (1989)"]
-COLUMNS = ["rank", "item", "title", "score", "because"]
+LONG = [f"a column with a long name {number}" for number in range(5)]
+COLUMNS = ["rank", "item", "title", "score", *LONG, "because"]
 ROWS = [{"rank": 1, "item": 2, "title": HOSTILE, "score": 0.5, "because": [{"title": HOSTILE, "item": 2}]}]
 
 

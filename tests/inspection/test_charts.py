@@ -124,7 +124,7 @@ CALIBRATED = pd.DataFrame({"pairs": [5, 5], "predicted": [0.1, 0.2], "observed":
     ("chart", "kind", "number", "told"),
     [
         (metrics_chart(METRICS, "ndcg@10"), "symbol", 2, f"{HOSTILE} has the highest ndcg@10, 0.3000."),
-        (metrics_chart(METRICS, "ndcg@10"), "rule", 1, ""),
+        (metrics_chart(METRICS.iloc[:1], "ndcg@10"), "rule", 1, "als has the highest"),
         (segments_chart(SEGMENTS, "ndcg@10"), "symbol", 3, "ndcg@10 is 0.1000: als for age=18-24."),
         (learning_chart(STEPS), "symbol", 3, "als ends at 25% of its first."),
         (seconds_chart(SECONDS), "rect", 2, "The longest was fit of als, with 2.0 seconds."),
@@ -132,7 +132,7 @@ CALIBRATED = pd.DataFrame({"pairs": [5, 5], "predicted": [0.1, 0.2], "observed":
             exposure_chart(EXPOSURE),
             "line",
             2,
-            "10% of the items have 50% of the ratings, and 80% of the lists",
+            "tenth of the items has 50% of the ratings, and 80% of the lists",
         ),
         (coverage_chart(COVERED), "symbol", 2, "Up to rank 2 the lists show 40% of the items."),
         (

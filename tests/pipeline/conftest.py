@@ -38,7 +38,7 @@ def two_nights(spark, tmp_path_factory):
         "id": "item",
         "columns": {"title": "title", "genres": "genres"},
     }
-    shop.tree["report"] = {"users": 2}
+    shop.tree |= {"report": {"users": 2}, "models": ["als"], "als": {"rank": 4, "maxIter": 3}}
     run_night(shop.night(recommend={"n": 4, "similar_items": {}}))
     with pytest.raises(GateError, match="the number of neighbours from those of 2024-06-30") as closed:
         run_night(shop.night(NEXT, recommend={"n": 4, "similar_items": {"n": 2, "measure": "dot"}}))

@@ -46,7 +46,9 @@ class Shop:
     def copied(self, folder):
         """Another shop in ``folder`` whose lake is a copy of this one's."""
         shutil.copytree(self.folder / "lake", folder / "lake")
-        return Shop(self.spark, folder)
+        other = Shop(self.spark, folder)
+        other.tree = {**self.tree, "lake": other.tree["lake"], "ingest": other.tree["ingest"]}
+        return other
 
     def receive(self, *lines):
         self.file.write_text("\n".join([self.header, *lines]) + "\n", encoding="utf-8")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from recsys_spark.pipeline.forget import forget
+from recsys_spark.pipeline.maintain import maintain
 from recsys_spark.pipeline.resume import steps_of
 from recsys_spark.pipeline.show import sample_users
 from tests.pipeline.shop import DAY, NEXT, TITLES
@@ -91,8 +95,24 @@ def test_nothing_keeps_people_from_reading_it(served):
     found = Axe().run(page)
     serious = [one for one in found.response["violations"] if one["impact"] in ("serious", "critical")]
     assert not serious, found.generate_report()
-    page.set_viewport_size({"width": 390, "height": 900})
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(opened, two_nights):
+    page, _ = opened(report_of(two_nights, DAY), width=390)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_page_goes_with_who_is_on_it_and_with_its_date(two_nights, tmp_path, spark):
+    shop = two_nights.copied(tmp_path)
+    config = shop.night().config
+    pages = [shop.folder / "lake" / "reports" / f"{day}.html" for day in (DAY, NEXT)]
+    nobody, *_ = {f"user {number}" for number in range(16)} - set(sample_users(shop.reader(), 2, DAY))
+    assert forget(spark, config, [nobody], NEXT)["reports"] == 0
+    assert all(page.exists() for page in pages)
+    maintain(spark, config, NEXT + timedelta(days=config.retention.dates + 1))
+    assert [page.exists() for page in pages] == [True, False]  # what is served stays
+    assert forget(spark, config, sample_users(shop.reader(), 1, DAY), NEXT)["reports"] == 1
+    assert not any(page.exists() for page in pages)
 
 
 def test_a_night_without_the_section_has_no_report(two_nights):

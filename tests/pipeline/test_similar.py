@@ -87,8 +87,21 @@ def test_without_the_section_a_date_has_no_neighbours(copied):
     STEPS["recommend"](night)
     assert not of_date(night.lake, NEXT)
     STEPS["gate"](night)
-    publish(night)
-    assert night.lake.read("current_similar_items").isEmpty()
+    for _ in range(2):  # nothing is replaced by nothing
+        publish(night)
+        assert night.lake.read("current_similar_items").isEmpty()
+
+
+def test_the_gate_compares_neighbours_with_those_that_are_served(copied):
+    night = copied.night(NEXT, recommend={"n": 4, "similar_items": {}})
+    STEPS["recommend"](night)
+    STEPS["gate"](night)
+    found = night.lake.read("metrics").where(f"run_id = '{night.run_id}' AND metric LIKE 'similar%'")
+    assert {row["metric"]: (row["value"], row["users"]) for row in found.collect()} == {
+        "similar_rows_missing": (0.0, 0),
+        "similar_row_change": (0.0, 0),
+        "similar_churn": (pytest.approx(0.0, abs=1e-9), ITEMS),  # the same ratings, the same neighbours
+    }
 
 
 def test_where_the_champion_has_no_vectors_another_models_are_taken(copied):
