@@ -6,6 +6,7 @@
 # make test-fast     the tests that need no Java and little compiling
 # make check         format, lint, types, layers
 # make docs          the documents, in docs/_build/html
+# make notebooks     the notebooks anew, on the demo's tables, with their outputs
 # make pictures      the README's pictures, of the demo's report, by Chromium
 # make dist          what a cluster lacks to run a night, in dist; see docs/cluster.md
 # make bench-*       measurements against peers; see docs/benchmarks.md
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 DEMO_DATE := 2026-01-31
 AIRFLOW := .venv-airflow
 
-.PHONY: demo airflow test test-slow test-long test-fast check format docs pictures dist clean
+.PHONY: demo airflow test test-slow test-long test-fast check format docs notebooks pictures dist clean
 
 demo: $(VENV)/.run
 	$(BIN)/recsys nightly --config conf/demo.yaml --run-date $(DEMO_DATE) --show 3
@@ -57,6 +58,9 @@ format: $(VENV)/.test
 dist: $(VENV)/.run
 	$(BIN)/recsys pack --to dist
 
+notebooks: $(VENV)/.notebooks
+	cd notebooks && ../$(BIN)/jupytext --to ipynb --execute *.py
+
 pictures: $(VENV)/.test
 	$(BIN)/python docs/pictures.py .recsys/demo/reports/$(DEMO_DATE).html
 
@@ -81,6 +85,10 @@ $(VENV)/.test: setup.py $(VENV)/.run
 
 $(VENV)/.docs: setup.py $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+$(VENV)/.notebooks: setup.py $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --editable '.[notebooks]'
 	@touch $@
 
 $(VENV)/.bench: setup.py $(VENV)/.run

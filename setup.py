@@ -16,6 +16,7 @@ TEST = [
     "duckdb>=1.3",  # the same, as SQL
     "pytest-playwright>=0.6",  # opens reports in a browser
     "axe-playwright-python>=0.1.4",  # finds what keeps people from reading them
+    "jupytext>=1.16",  # compares the notebooks with their texts
     "sybil>=9",  # runs the code blocks of the documents
     "numpydoc>=1.8",  # reads the docstrings that the references are made of
     "ruff>=0.8",
@@ -73,6 +74,7 @@ setup(
         "docs": DOCS,
         "bench": ["implicit==0.7.3", "threadpoolctl>=3"],  # the peer that the benchmarks measure against
         "index": INDEX,
+        "notebooks": ["jupytext>=1.16", "ipykernel>=6", "nbconvert>=7"],  # what runs them, with their outputs
         "bench-torch": ["torch>=2.6"],  # the softmax model's peer; of its own, as its wheels take 3 GB
     },
     entry_points={"console_scripts": ["recsys=recsys_spark.cli:main"]},

@@ -160,7 +160,7 @@ def nightly(
     reader = SparkReader(night.lake)
     answer(describe_runs(reader, run_date, len(STEP_NAMES)))
     evaluated = night.ledger.last_done("evaluate")["run_id"]
-    answer(describe_metrics(reader, evaluated, int(night.config.evaluate.champion_metric.split("@")[1])))
+    answer(describe_metrics(reader, evaluated, night.config.evaluate.cutoff))
     for user in sample_users(reader, show, run_date):
         answer(describe_user(reader, user, run_date))
     lake = night.config.lake

@@ -178,6 +178,17 @@ def test_items_may_be_called_anything(positives, name):
     )
 
 
+def test_times_come_back_as_they_were(positives):
+    when = F.timestamp_seconds(F.lit(1_700_000_000) + F.col("user"))
+    timed = positives.withColumns(
+        {"at": when, "days": F.array(F.to_date(when)), "local": when.cast("timestamp_ntz")}
+    )
+    told = {row["user"]: (row["at"], row["days"], row["local"]) for row in timed.collect()}
+    rows = NegativeSampler(strategy="uniform", ratio=1).transform(timed).collect()
+    assert len(rows) == 2 * timed.count()
+    assert all((row["at"], row["days"], row["local"]) == told[row["user"]] for row in rows)
+
+
 def test_ids_of_any_numeric_type_keep_it_and_fractions_are_rejected(spark):
     data = spark.sql("SELECT cast(id % 4 AS double) AS user, cast(id AS decimal(9, 2)) AS item FROM range(8)")
     rows = NegativeSampler().transform(data)

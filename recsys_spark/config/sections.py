@@ -111,9 +111,19 @@ class Evaluate(Section):
     ``cutoffs``.
     """
 
+    @property
+    def metric(self) -> str:
+        """Name of ``champion_metric``, such as ``ndcg``."""
+        return self.champion_metric.split("@")[0]
+
+    @property
+    def cutoff(self) -> int:
+        """Cut-off of ``champion_metric``."""
+        return int(self.champion_metric.split("@")[1])
+
     @model_validator(mode="after")
     def _measured(self) -> Self:
-        if int(self.champion_metric.split("@")[1]) not in self.cutoffs:
+        if self.cutoff not in self.cutoffs:
             raise ValueError(
                 f"champion_metric {self.champion_metric!r} has a cut-off that is not in {self.cutoffs}"
             )

@@ -179,7 +179,7 @@ def _losses(night: Night, run_id: str, champion: str, others: list[str]) -> Data
     """One row per test user: ``user``, the segments, the champion metric of each of ``others``, and the
     champion's loss to it, ``loss to <other>``.
     """
-    metric = night.config.evaluate.champion_metric.split("@")[0]
+    metric = night.config.evaluate.metric
     of_run = (F.col("run_date") == F.lit(night.run_date)) & (F.col("run_id") == run_id)
     rows = night.lake.read("user_metrics").where(of_run)
     by_user = rows.groupBy(USER, *SEGMENTS).pivot("model", [champion, *others]).agg(F.first(metric))
@@ -189,7 +189,7 @@ def _losses(night: Night, run_id: str, champion: str, others: list[str]) -> Data
 
 def _loss_check(night: Night, name: str, what: str, loss: Difference, threshold: float) -> Check:
     low, high = loss.interval(0.95 if loss.segment == EVERYONE else SEGMENT_CONFIDENCE)
-    k = int(night.config.evaluate.champion_metric.split("@")[1])
+    k = night.config.evaluate.cutoff
     return Check(name, what, loss.mean, threshold, TEST, loss.segment, low, high, k, loss.users)
 
 

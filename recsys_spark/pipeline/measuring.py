@@ -37,7 +37,7 @@ def accuracy_on_validation(
     popular : ListMaker
         What fills lists up.
     """
-    k = int(night.config.evaluate.champion_metric.split("@")[1])
+    k = night.config.evaluate.cutoff
     with _lists(night, models, popular, VALIDATION) as lists:
         means = [F.avg(name).alias(name) for name in ACCURACY]
         rows = user_metrics(lists, list(models), k).groupBy("model").agg(F.count("*").alias("users"), *means)
@@ -114,7 +114,7 @@ def _by_user(
     night: Night, record: StepRecord, lists: DataFrame, models: Mapping[str, ListMaker]
 ) -> list[MetricRow]:
     """Write each user's metrics, and return their means by segment."""
-    k = int(night.config.evaluate.champion_metric.split("@")[1])
+    k = night.config.evaluate.cutoff
     users = with_activity(lists.select(F.col("id").alias(USER)), night.known_before(TEST))
     ages = _ages(night, record)
     users = (

@@ -134,22 +134,18 @@ def _summary(night: Night, reader: Reader) -> list[Part]:
     words = "Nothing speaks against serving these lists."
     if tried["details"][VERDICT] == CLOSED:
         words = f"The gate is closed: {tried['details'][FAILED]}."
-    told = describe_metrics(reader, tried["run_id"], _cutoff(night))
+    told = describe_metrics(reader, tried["run_id"], night.config.evaluate.cutoff)
     checks = [section for section in told if section.name == "gate"]
     return [*parts, *(Part("Gate", words, **_table(section)) for section in checks)]
 
 
-def _cutoff(night: Night) -> int:
-    return int(night.config.evaluate.champion_metric.split("@")[1])
-
-
 def _quality(night: Night, reader: Reader) -> list[Part]:
     """Metrics with their intervals and by segment, what training did, and how long all of it took."""
-    run_id, k = night.ledger.last_done("evaluate")["run_id"], _cutoff(night)
+    run_id, k = night.ledger.last_done("evaluate")["run_id"], night.config.evaluate.cutoff
     name = night.config.evaluate.champion_metric
     columns = ["model", "metric", "segment", "part", "value", "low", "high", "users", "verdict"]
     found = reader.rows("metrics", columns, {"run_id": [run_id], "k": [k], "part": [TEST]}).to_pandas()
-    found = found[(found["metric"] == name.split("@")[0]) & found["verdict"].isna()]
+    found = found[(found["metric"] == night.config.evaluate.metric) & found["verdict"].isna()]
     everyone, segments = found[found["segment"] == EVERYONE], found[found["segment"] != EVERYONE]
     (told, *_) = describe_metrics(reader, run_id, k)
     parts = [

@@ -311,7 +311,7 @@ class _Positives:
 
 def _require_arrow(field: T.StructField) -> None:
     try:
-        to_arrow_type(field.dataType)
+        to_arrow_type(field.dataType, timezone="UTC")
     except (PySparkException, ValueError):
         raise ModelError(
             f"column {field.name!r} is {field.dataType.simpleString()}, which the sampler cannot repeat: "
