@@ -8,6 +8,7 @@ vectors by chance, which regularisation mends.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -19,8 +20,9 @@ from pyspark.sql import functions as F
 
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats
-from recsys_spark.models.factor_model import FactorModel
-from recsys_spark.schema import ITEM, MEASURE, NEIGHBOR, RANK, SEEDED, SIMILARITY
+from recsys_spark.models.factor_model import FactorModel, scaled
+from recsys_spark.recommend.top_n import ListRequest, distinct_ids, explode_lists, recommend_lists
+from recsys_spark.schema import ITEM, MEASURE, NEIGHBOR, RANK, SCORE, SEEDED, SIMILARITY, USER
 
 MEASURES = ("dot", "cosine", "tempered")
 POINTS, LEAST_POINTS = 2_000, 3
@@ -60,20 +62,70 @@ def neighbors(
     ValueError
         Another measure, or none.
     """
-    found: DataFrame | None = None
-    for measure in measures:
-        of_one = model.similarItems(n, measure, items=items).withColumn(MEASURE, F.lit(measure))
-        found = of_one if found is None else found.unionByName(of_one)
-    if found is None:
+    frames = [
+        model.similarItems(n, measure, items=items).withColumn(MEASURE, F.lit(measure))
+        for measure in measures
+    ]
+    return _side_by_side(frames, measures, ITEM, NEIGHBOR, titles)
+
+
+def _side_by_side(
+    frames: Sequence[DataFrame], measures: Sequence[str], of: str, near: str, titles: DataFrame | None
+) -> pd.DataFrame:
+    """What is near by each measure, as one frame in order."""
+    if not frames:
         raise ValueError("measures must name at least one")
-    columns = [ITEM, MEASURE, RANK, NEIGHBOR, SIMILARITY]
+    found, columns = reduce(DataFrame.unionByName, frames), [of, MEASURE, RANK, near, SIMILARITY]
     if titles is not None:
-        found = found.join(titles.select(F.col(ITEM).alias(NEIGHBOR), "title"), NEIGHBOR, "left")
+        found = found.join(titles.select(F.col(ITEM).alias(near), "title"), near, "left")
         columns.append("title")
-    order = {measure: at for at, measure in enumerate(measures)}
     rows = found.select(*columns).toPandas()
-    rows["_at"] = rows[MEASURE].map(order)
-    return rows.sort_values([ITEM, "_at", RANK], ignore_index=True)[columns]
+    rows["_at"] = rows[MEASURE].map({measure: at for at, measure in enumerate(measures)})
+    return rows.sort_values([of, "_at", RANK], ignore_index=True)[columns]
+
+
+def nearest_items(
+    model: FactorModel,
+    users: DataFrame,
+    n: int = 10,
+    measures: Sequence[str] = MEASURES,
+    titles: DataFrame | None = None,
+) -> pd.DataFrame:
+    """The items whose vectors are nearest to those of some users, by several measures side by side; seen ones
+    too. By ``dot`` they are what the model recommends, where it has no biases.
+
+    Parameters
+    ----------
+    model : FactorModel
+        Any model of factors.
+    users : DataFrame
+        The model's user column: whose items are wanted; a few.
+    n : int
+        Items of each, at least 1.
+    measures : sequence of str
+        Of ``dot``, ``cosine`` and ``tempered``.
+    titles : DataFrame, optional
+        ``item``, unique, and ``title``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per (user, measure, rank), in this order: ``user``, ``measure``, ``rank`` from 1, ``item``,
+        ``similarity``, and with ``titles`` ``title``.
+
+    Raises
+    ------
+    ValueError
+        Another measure, or none.
+    """
+    asked = distinct_ids(users, model.getOrDefault("userCol"), model.userFactors)
+    vectors = model.userFactors.join(asked, "id", "left_semi")
+    frames = []
+    for measure in measures:
+        near = recommend_lists(scaled(vectors, measure), scaled(model.itemFactors, measure), ListRequest(n))
+        rows = explode_lists(near).withColumnRenamed(SCORE, SIMILARITY)
+        frames.append(rows.withColumn(MEASURE, F.lit(measure)))
+    return _side_by_side(frames, measures, USER, ITEM, titles)
 
 
 def norms(model: FactorModel, ratings: DataFrame, points: int = POINTS) -> pd.DataFrame:

@@ -149,11 +149,7 @@ class FactorModel(FramesModel, RecommenderModel):
         ValueError
             Another measure.
         """
-        square = F.aggregate("features", F.lit(0.0), lambda total, x: total + x * x)
-        length = F.pow(F.greatest(square, F.lit(1e-30)), F.lit(exponent_of(measure, temper) / 2))
-        scaled = F.transform("features", lambda x: (x / F.col("length")).cast("float"))
-        vectors = self.itemFactors.withColumn("length", length).select("id", scaled.alias("features"))
-        asked = vectors
+        asked = vectors = scaled(self.itemFactors, measure, temper)
         if items is not None:
             wanted = distinct_ids(items, self.getOrDefault("itemCol"), self.itemFactors)
             asked = vectors.join(wanted, "id", "left_semi")
@@ -265,6 +261,34 @@ class FactorModel(FramesModel, RecommenderModel):
         if strategy == "drop":
             predicted = predicted.where(~F.isnan(quoted(prediction)))
         return self._held(predicted)
+
+
+def scaled(factors: DataFrame, measure: str, temper: float = 0.5) -> DataFrame:
+    """Vectors whose dot products are the similarity by a measure.
+
+    Parameters
+    ----------
+    factors : DataFrame
+        ``id``, ``features``.
+    measure : str
+        ``dot``, ``cosine`` or ``tempered``.
+    temper : float
+        For ``tempered``.
+
+    Returns
+    -------
+    DataFrame
+        ``id``, ``features``: divided by their lengths to the power of the measure.
+
+    Raises
+    ------
+    ValueError
+        Another measure.
+    """
+    square = F.aggregate("features", F.lit(0.0), lambda total, x: total + x * x)
+    length = F.pow(F.greatest(square, F.lit(1e-30)), F.lit(exponent_of(measure, temper) / 2))
+    divided = F.transform("features", lambda x: (x / F.col("length")).cast("float"))
+    return factors.withColumn("length", length).select("id", divided.alias("features"))
 
 
 def exponent_of(measure: str, temper: float = 0.5) -> float:

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from recsys_spark.errors import ModelError
-from recsys_spark.inspection.embeddings import item_map, neighbors, norm_correlation, norms
+from recsys_spark.inspection.embeddings import item_map, nearest_items, neighbors, norm_correlation, norms
 from recsys_spark.models import ALSModel
 
 VECTORS = {  # of like direction: 1, 2 and 3; 2 is the longest
@@ -23,7 +23,8 @@ RATED = {1: 3, 2: 9, 3: 1, 4: 5, 5: 1}
 @pytest.fixture(scope="module")
 def model(spark):
     factors = spark.createDataFrame(list(VECTORS.items()), "id int, features array<float>")
-    return ALSModel(factors.limit(1), factors)
+    users = spark.createDataFrame([("ann", [2.0, 0.0, 0.0])], "id string, features array<float>")
+    return ALSModel(users, factors)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,22 @@ def test_dot_favours_the_long_and_cosine_the_like(spark, model):
         [1, "cosine", 1, 3, "like"],
     ]
     assert found["similarity"].tolist() == pytest.approx([6.0, 0.2 / np.hypot(0.2, 0.01)])
+
+
+def test_items_near_a_user_are_the_long_or_the_like(spark, model):
+    some = spark.createDataFrame([("ann",), ("nobody",)], "user string")
+    found = nearest_items(model, some, 2)
+    root = np.sqrt(np.hypot(6, 3))
+    expected = [
+        ["ann", "dot", 1, 2, 12.0],
+        ["ann", "dot", 2, 1, 2.0],
+        ["ann", "cosine", 1, 1, 1.0],
+        ["ann", "cosine", 2, 3, 0.2 / np.hypot(0.2, 0.01)],
+        ["ann", "tempered", 1, 2, 12 / np.sqrt(2) / root],
+        ["ann", "tempered", 2, 1, np.sqrt(2)],
+    ]
+    assert found.drop(columns="similarity").to_numpy().tolist() == [row[:-1] for row in expected]
+    assert found["similarity"].tolist() == pytest.approx([row[-1] for row in expected])
 
 
 def test_norms_are_beside_the_numbers_of_ratings(model, ratings):
