@@ -17,6 +17,9 @@ SIMILARITY: Final = "similarity"
 MEASURE: Final = "measure"
 """Of items that are like another one: which, how much, and by which measure."""
 
+Measure = Literal["dot", "cosine", "tempered"]
+"""How alike two vectors are: by their dot product, by the cosine of their angle, or by what is between."""
+
 PART: Final = "part"
 TRAIN: Final = "train"
 FOLD_IN: Final = "fold_in"

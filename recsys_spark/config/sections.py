@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from recsys_spark.config.ingest import Ingest
 from recsys_spark.config.section import Count, Section
-from recsys_spark.schema import SEEDED
+from recsys_spark.schema import SEEDED, Measure
 
 
 class Lake(Section):
@@ -165,7 +165,7 @@ class SimilarItems(Section):
 
     n: Annotated[int, Field(ge=1, le=1_000)] = 50
     """Neighbours of an item."""
-    measure: Literal["cosine", "dot", "tempered"] = "cosine"
+    measure: Measure = "cosine"
     """``cosine``: of like taste, however rare; ``dot``: popular items first; ``tempered``: between the two.
     """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -22,9 +22,9 @@ from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats
 from recsys_spark.models.factor_model import FactorModel, scaled
 from recsys_spark.recommend.top_n import ListRequest, distinct_ids, explode_lists, recommend_lists
-from recsys_spark.schema import ITEM, MEASURE, NEIGHBOR, RANK, SCORE, SEEDED, SIMILARITY, USER
+from recsys_spark.schema import ITEM, MEASURE, NEIGHBOR, RANK, SCORE, SEEDED, SIMILARITY, USER, Measure
 
-MEASURES = ("dot", "cosine", "tempered")
+MEASURES: tuple[str, ...] = get_args(Measure)
 POINTS, LEAST_POINTS = 2_000, 3
 """Items of a picture."""
 

@@ -25,13 +25,13 @@ class Reason(NamedTuple):
     ----------
     item : int or str
         Which.
-    adds : float or None
+    contribution : float or None
         What it adds to the score; None where the model does not make a user of a history, and the item is one
         that is like the recommended one.
     """
 
     item: object
-    adds: float | None
+    contribution: float | None
 
 
 def reasons(

@@ -238,7 +238,7 @@ def _users(night: Night, reader: Reader) -> list[Part]:
     for user in sample_users(reader, (night.config.report or Report()).users, night.run_date):
         history, listed = describe_user(reader, user, night.run_date, models)
         reasons = [reason for row in listed.rows for reason in cast("list[dict[str, Any]]", row[BECAUSE])]
-        adding = any(reason["adds"] is not None for reason in reasons)
+        adding = any(reason["contribution"] is not None for reason in reasons)
         told = "add most to its score" if adding else "are most like it"
         words = f"Because: the items of the history that {told}."
         columns = [name for name in listed.columns if name != "model"]

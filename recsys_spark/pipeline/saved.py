@@ -149,8 +149,8 @@ def add_reasons(
     history : sequence of dict
         All of the user's ratings: ``item``, ``rating``, ``timestamp``; those after the run date are left out.
     listed : sequence of dict
-        The user's recommendations: ``item``, ``model``; gets ``because``, a list of ``item`` and ``adds``,
-        the largest first. It is empty for popular items.
+        The user's recommendations: ``item``, ``model``; gets ``because``, a list of ``item`` and
+        ``contribution``, the largest first. It is empty for popular items.
     """
     end = datetime.combine(run_date + timedelta(days=1), time(), UTC)
     known = [row for row in history if row["timestamp"] is None or row["timestamp"] < end]

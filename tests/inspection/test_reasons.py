@@ -98,7 +98,7 @@ def test_the_largest_reasons_come_first_and_what_lowers_a_score_is_none(spark, r
     saved, items, values = saved_and_history(model, ratings, tmp_path)
     added, _ = contributions(saved, items, values, LISTED)
     for terms, found in zip(added, reasons(saved, items, values, LISTED, most=99), strict=True):
-        assert [reason.adds for reason in found] == sorted((t for t in terms if t > 0), reverse=True)
+        assert [reason.contribution for reason in found] == sorted((t for t in terms if t > 0), reverse=True)
     assert reasons(saved, [*items, 999], [*values, 5.0], [999, *LISTED], most=2) == [
         [],
         *reasons(saved, items, values, LISTED, most=2),

@@ -138,7 +138,7 @@ def test_recommendations_name_what_of_the_history_is_behind_them(shop):
     assert by_model
     for row in by_model:
         assert {reason["item"] for reason in row["because"]} <= mine
-        assert sum(reason["adds"] for reason in row["because"]) > 0
+        assert sum(reason["contribution"] for reason in row["because"]) > 0
     assert not any(row["because"] for row in lists.rows if row["model"] == "popularity")
 
 
