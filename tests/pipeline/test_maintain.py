@@ -45,7 +45,8 @@ def saved(night, *purposes):
         path = folder / purpose / "popularity"
         path.mkdir(parents=True)
         row = (night.run_id, night.run_date, "popularity", purpose, "candidate", "{}", 1, "code", 1, "split")
-        rows = night.spark.createDataFrame([(*row, str(path), 1.0, None)], night.lake.read("models").schema)
+        row = (*row, str(path), 1.0, None, None)
+        rows = night.spark.createDataFrame([row], night.lake.read("models").schema)
         night.lake.append("models", rows, 1)
     return folder
 
