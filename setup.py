@@ -64,7 +64,7 @@ setup(
         "rapidfuzz>=3",  # the ids and titles that are nearest to an unknown one
         "altair>=5.5",  # charts
         "vl-convert-python>=1.7",  # what draws them, to be put into a page that needs no network
-        "jinja2>=3.1",  # that page, with everything from data escaped
+        "jinja2>=3.1",  # that page, with everything from data escaped, by markupsafe
         "openTSNE>=1.0.2",  # maps of items, whose neighbours are those of their vectors
         "packaging>=24",  # reads the requirements of libraries, for `recsys pack`
         "psutil>=6",  # free memory and cores, for `recsys doctor` and the local session's heap

@@ -291,7 +291,7 @@ def show(
     users = user or ([] if item else sample_users(reader, SHOWN_USERS, run_date))
     models = None
     if why:
-        from recsys_spark.pipeline.saved import SavedModels
+        from recsys_spark.pipeline.saved_models import SavedModels
 
         models = SavedModels(reader)
     asked = [describe_user(reader, one, run_date, models) for one in users]

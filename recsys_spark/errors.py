@@ -91,8 +91,9 @@ def summary(error: BaseException) -> str:
     ran_out = re.search(r"OutOfMemory|OUT_OF_MEMORY|Java heap space|GC overhead limit", line)
     if ran_out:
         return f"{line}: {MORE_MEMORY}"
-    if "No space left on device" in line:
-        return f"{line}: make room, and run it again"
+    full = "No space left on device"  # which may stand in brackets, and is followed by the mend all the same
+    if full in line:
+        return line.replace(full, f"{full}: make room, and run it again", 1)
     return f"{line}: {NOT_PACKED}" if "No module named 'recsys_spark'" in line else line
 
 

@@ -46,8 +46,8 @@ def reasons(
     ALS solves a user's vector from the history, so that a score is a sum with one term for each item of it
     (Hu, Koren & Volinsky 2008, section 5); the terms are returned. Of a softmax model it is what the score
     would lose if the item were left out of the history, with features of the user left out of account. Other
-    models learn a user's vector by itself: then
-    they are the items whose vectors have the largest cosine with the listed one's.
+    models learn a user's vector by itself: then they are the items whose vectors have the largest cosine with
+    the listed one's.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ from recsys_spark.pipeline.lookup import labels
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.publish import is_served
 from recsys_spark.pipeline.reports import reports_folder
-from recsys_spark.pipeline.saved import SavedModels, path_of
+from recsys_spark.pipeline.saved_models import SavedModels, path_of
 from recsys_spark.pipeline.served import served_date
 from recsys_spark.pipeline.show import BECAUSE, describe_user, sample_users
 from recsys_spark.pipeline.show_runs import describe_lineage, describe_metrics, describe_runs

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Collection
 from datetime import date
 
+from markupsafe import escape
 from pyspark.sql import SparkSession
 
 from recsys_spark.config import Config, Report
@@ -67,7 +67,7 @@ def drop_reports_of(spark: SparkSession, config: Config, users: Collection[str])
     int
         How many.
     """
-    headings = [f">User {html.escape(user)}<" for user in users]
+    headings = [f">User {escape(user)}<" for user in users]
     shown = [path for _, path in _pages(spark, config) if _has(read_text(spark, path), headings)]
     for path in shown:
         remove(spark, path)

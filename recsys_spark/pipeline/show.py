@@ -24,7 +24,7 @@ from recsys_spark.pipeline.lookup import (
 from recsys_spark.schema import ITEM, MEASURE, NEIGHBOR, RANK, SIMILARITY, USER
 
 if TYPE_CHECKING:
-    from recsys_spark.pipeline.saved import SavedModels
+    from recsys_spark.pipeline.saved_models import SavedModels
 
 BECAUSE = "because"
 """Of a recommendation: the items of the history that add most to its score."""
@@ -69,7 +69,7 @@ def describe_user(
     history.sort(key=lambda row: (row["rating"], since_1970(row["timestamp"])), reverse=True)
     because: list[dict[str, Any]] = []
     if why is not None:
-        from recsys_spark.pipeline.saved import add_reasons
+        from recsys_spark.pipeline.saved_models import add_reasons
 
         add_reasons(why, shown, history, listed)
         because = [reason for row in listed for reason in row[BECAUSE]]
@@ -173,14 +173,14 @@ def describe_similar(
     """
     shown, lists, of_date = lists_shown(reader, run_date)
     known = ids_of(require(reader, "ratings"), ITEM, item)
-    stored = lists.replace("recommendations", "similar_items")
+    stored = "current_similar_items" if run_date is None else "similar_items"
     columns, rows = [RANK, NEIGHBOR, SIMILARITY, MEASURE, "model"], []
     if reader.schema(stored) is not None:
         rows = reader.rows(stored, columns, {**of_date, ITEM: known}).to_pylist()
     rows.sort(key=lambda row: row[RANK])
     if not rows or (measure or rows[0][MEASURE]) != rows[0][MEASURE] or n > len(rows):
         from recsys_spark.inspection.saved import nearest
-        from recsys_spark.pipeline.saved import neighbors_model
+        from recsys_spark.pipeline.saved_models import neighbors_model
 
         name, saved = neighbors_model(reader, shown)
         measure = measure or (rows[0][MEASURE] if rows else "cosine")

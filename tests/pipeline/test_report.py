@@ -7,8 +7,10 @@ from datetime import timedelta
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from recsys_spark.inspection.page import Part, write_page
 from recsys_spark.pipeline.forget import forget
 from recsys_spark.pipeline.maintain import maintain
+from recsys_spark.pipeline.reports import drop_reports_of
 from recsys_spark.pipeline.resume import steps_of
 from recsys_spark.pipeline.show import sample_users
 from tests.pipeline.shop import DAY, NEXT, TITLES
@@ -113,6 +115,19 @@ def test_a_page_goes_with_who_is_on_it_and_with_its_date(two_nights, tmp_path, s
     assert [page.exists() for page in pages] == [True, False]  # what is served stays
     assert forget(spark, config, sample_users(shop.reader(), 1, DAY), NEXT)["reports"] == 1
     assert not any(page.exists() for page in pages)
+
+
+def test_a_page_is_known_by_ids_of_any_characters(spark, shop):
+    """The page and the search for it have to escape alike."""
+    config, ids = shop.night().config, ["o'brien", 'a "b" & <c>', "user 1"]
+    folder = shop.folder / "lake" / "reports"
+    folder.mkdir(parents=True)
+    for place, user in enumerate(ids, 1):
+        write_page(folder / f"2024-01-0{place}.html", "A night", [Part(f"User {user}")])
+    assert drop_reports_of(spark, config, ["user", "brien", "user 11"]) == 0
+    for place, user in enumerate(ids, 1):
+        assert drop_reports_of(spark, config, [user]) == 1
+        assert not (folder / f"2024-01-0{place}.html").exists()
 
 
 def test_a_night_without_the_section_has_no_report(two_nights):

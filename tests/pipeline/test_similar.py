@@ -10,7 +10,7 @@ from recsys_spark.errors import PublishError, UnknownIdError
 from recsys_spark.pipeline.checks import check_neighbors
 from recsys_spark.pipeline.fitted import load
 from recsys_spark.pipeline.publish import publish, rollback
-from recsys_spark.pipeline.saved import SavedModels
+from recsys_spark.pipeline.saved_models import SavedModels
 from recsys_spark.pipeline.show import describe_similar, describe_user
 from recsys_spark.pipeline.steps import STEPS
 from tests.pipeline.shop import DAY, NEXT, TITLES
