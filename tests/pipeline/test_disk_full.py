@@ -38,6 +38,7 @@ def nights(tmp_path_factory):
         "models": ["popularity", "als"],
         "als": {"implicitPrefs": True, "rank": 8, "solver": "cg"},
         "session": {"cores": 2, "memory": "1g"},
+        "report": None,
     }
     (folder / "night.yaml").write_text(yaml.safe_dump(tree))
     (folder / "lake").mkdir()
