@@ -285,15 +285,18 @@ def show(
     overrides: Overrides = None,
 ) -> None:
     """Print users' histories and lists, or items and the lists that they are in, with titles."""
-    reader = _reader(config, overrides)
+    loaded = _load(config, overrides)
+    from recsys_spark.lakehouse.reader import reader_of
     from recsys_spark.pipeline.show import describe_item, describe_user, sample_users
+
+    reader = reader_of(loaded.lake, loaded.session)
 
     users = user or ([] if item else sample_users(reader, SHOWN_USERS, run_date))
     models = None
     if why:
         from recsys_spark.pipeline.saved_models import SavedModels
 
-        models = SavedModels(reader)
+        models = SavedModels(reader, loaded)
     asked = [describe_user(reader, one, run_date, models) for one in users]
     asked += [describe_item(reader, one, run_date) for one in item or ()]
     answer([section for sections in asked for section in sections], as_json)

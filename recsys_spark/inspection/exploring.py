@@ -188,7 +188,7 @@ def rating_histogram(ratings: DataFrame, items: DataFrame | None = None) -> pd.D
     groups = binned.withColumn("genre", F.lit(EVERYONE))
     if items is not None and has_genres(items):
         of_items = items.select(ITEM, F.explode(F.array_distinct(GENRES)).alias("genre"))
-        known = of_items.where(F.col("genre") != EVERYONE).join(F.broadcast(_frequent(items)), "genre")
+        known = of_items.where((F.col("genre") != EVERYONE) & F.col("genre").isin(_frequent(items)))
         groups = groups.unionByName(binned.join(known, ITEM).select(ITEM, RATING, "genre"))
     frame = groups.groupBy("genre", RATING).agg(F.count("*").alias("ratings")).toPandas()
     frame["first"] = frame["genre"] != EVERYONE
@@ -278,9 +278,7 @@ def genre_pairs(items: DataFrame) -> pd.DataFrame:
     """
     each, largest = items.select(F.array_distinct(GENRES).alias(GENRES)), _frequent(items)
     pairs = each.withColumn("genre", F.explode(GENRES)).select("genre", F.explode(GENRES).alias("other"))
-    kept = pairs.join(F.broadcast(largest), "genre").join(
-        F.broadcast(largest.withColumnRenamed("genre", "other")), "other"
-    )
+    kept = pairs.where(F.col("genre").isin(largest) & F.col("other").isin(largest))
     counted = kept.groupBy("genre", "other").agg(F.count("*").alias("items"))
     return counted.toPandas().sort_values(["genre", "other"], ignore_index=True)[["genre", "other", "items"]]
 
@@ -321,8 +319,8 @@ def rejects(rejected: DataFrame) -> pd.DataFrame:
     return counted.orderBy(F.desc("rows"), "input", REASON).limit(MOST_BARS).toPandas()
 
 
-def _frequent(items: DataFrame) -> DataFrame:
-    """The genres with most items: ``genre``."""
+def _frequent(items: DataFrame) -> list[str]:
+    """The genres with most items."""
     each = items.select(F.explode(F.array_distinct(GENRES)).alias("genre"))
     counted = each.groupBy("genre").agg(F.count("*").alias("items"))
-    return counted.orderBy(F.desc("items"), "genre").limit(MOST_BARS).select("genre")
+    return [row["genre"] for row in counted.orderBy(F.desc("items"), "genre").limit(MOST_BARS).collect()]

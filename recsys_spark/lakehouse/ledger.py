@@ -248,9 +248,8 @@ class Ledger:
             self.config,
             error,
         )
-        schema = ", ".join(f"{name} {kind}" for name, kind in TABLES["runs"].columns.items())
         if self._known is not None:
             known = dict(zip(TABLES["runs"].columns, row, strict=True))
             self._known = [*self._known, {**known, "started": started.timestamp()}]
         self.lake.create("runs")
-        self.lake.append("runs", self.lake.spark.createDataFrame([row], schema).coalesce(1), None)
+        self.lake.append("runs", self.lake.rows("runs", [row]), None)

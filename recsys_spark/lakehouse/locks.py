@@ -12,7 +12,6 @@ from pyspark.sql import functions as F
 
 from recsys_spark.errors import LakeError, summary
 from recsys_spark.lakehouse.processes import is_gone, this_process
-from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.tables import Lakehouse
 
 WHOLE_LAKE = "the lake"
@@ -60,8 +59,7 @@ class Lock:
         self.lake.create("locks")
         now = datetime.now(UTC)
         row = (self.name, self.holder, socket.gethostname(), this_process(), now, now + self.lease)
-        schema = ", ".join(f"{name} {kind}" for name, kind in TABLES["locks"].columns.items())
-        wanted = self.lake.spark.createDataFrame([row], schema).coalesce(1)
+        wanted = self.lake.rows("locks", [row])
         gone = [held["holder"] for held in self._rows() if is_gone(held["host"], held["process"])]
         free = (F.col("old.until") < F.lit(now)) | F.col("old.holder").isin(*gone, self.holder)
         self.lake.claim("locks", wanted, ("name",), free)

@@ -11,12 +11,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
+import pyarrow as pa
 from delta.tables import DeltaTable, DeltaTableBuilder
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import StructType
 
 from recsys_spark.columns import quoted
 from recsys_spark.config import Lake, Retention
@@ -264,6 +267,26 @@ class Lakehouse:
             if version is None:
                 raise
             raise LakeError(f"version {version} of {_no_longer_kept(name)} ({summary(error)})") from None
+
+    def rows(self, name: str, rows: Sequence[Sequence[Any]]) -> DataFrame:
+        """A few rows of the table, from memory, in one partition.
+
+        They go to Java as an Arrow table: for each use of Python's rows Spark would start a task in a Python
+        worker, which costs more than such a commit's other work.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES` without columns of users or items.
+        rows : sequence of sequences
+            A value for each column, in the table's order; timestamps know their time zone.
+        """
+        declared = ", ".join(f"{column} {kind}" for column, kind in TABLES[name].columns.items())
+        schema = cast(StructType, StructType.fromDDL(declared))
+        columns = to_arrow_schema(schema, timezone="UTC")
+        arrays = [pa.array([row[place] for row in rows], column.type) for place, column in enumerate(columns)]
+        table = pa.Table.from_arrays(arrays, schema=columns)
+        return self.spark.createDataFrame(table, schema).coalesce(1)
 
     def compact(self, name: str) -> None:
         """Write a table's small files anew as large ones, in one commit.

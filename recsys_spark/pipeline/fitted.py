@@ -41,9 +41,8 @@ def record_models(night: Night, record: StepRecord, rows: list[dict[str, Any]]) 
     """
     columns = TABLES["models"].columns
     night.lake.create("models")
-    schema = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-    frame = night.spark.createDataFrame([tuple(row[name] for name in columns) for row in rows], schema)
-    record.versions_written["models"] = night.lake.append("models", frame.coalesce(1), len(rows))
+    frame = night.lake.rows("models", [[row[name] for name in columns] for row in rows])
+    record.versions_written["models"] = night.lake.append("models", frame, len(rows))
     record.counts["models"] = len(rows)
 
 

@@ -69,8 +69,16 @@ def judge_on_test(
         return judged, _by_user(night, record, lists, models)
 
 
-def _relevant(night: Night, part: str) -> DataFrame:
-    """The held-out rows that a list should have."""
+def relevant(night: Night, part: str) -> DataFrame:
+    """The held-out rows that a list should have.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    part : str
+        ``validation`` or ``test``.
+    """
     least, rows = night.config.evaluate.min_rating, night.part(part)
     return rows if least is None else rows.where(F.col(RATING) >= least)
 
@@ -86,8 +94,8 @@ def _lists(
             kept.callback(frame.persist().unpersist)
             return frame
 
-        relevant = _relevant(night, part).select(USER, ITEM)
-        users = keep(relevant.select(USER).distinct())
+        held = relevant(night, part).select(USER, ITEM)
+        users = keep(held.select(USER).distinct())
         seen, sizes = night.seen(night.known_before(part)), night.config.recommend.block_sizes
         request = ListRequest(max(night.config.evaluate.cutoffs), seen, block_sizes=sizes)
         filling = keep(popular.recommend_lists(users, request))
@@ -95,7 +103,7 @@ def _lists(
             name: filling if model is popular else model.recommend_lists(users, request)
             for name, model in models.items()
         }
-        yield keep(with_lists(lists, relevant, filling))
+        yield keep(with_lists(lists, held, filling))
 
 
 def _ranking(night: Night, record: StepRecord, lists: DataFrame, names: list[str]) -> list[MetricValue]:

@@ -56,7 +56,6 @@ def write_metrics(night: Night, rows: Sequence[MetricRow]) -> int:
         | {"threshold": row.threshold, "verdict": row.verdict}
         for row in rows
     ]
-    schema = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-    frame = night.spark.createDataFrame([tuple(row[name] for name in columns) for row in values], schema)
     night.lake.create("metrics")
-    return night.lake.append("metrics", frame.coalesce(1), len(rows))
+    frame = night.lake.rows("metrics", [[row[name] for name in columns] for row in values])
+    return night.lake.append("metrics", frame, len(rows))

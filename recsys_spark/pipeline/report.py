@@ -25,8 +25,9 @@ from recsys_spark.inspection.exploring import (
     over_time,
     rating_histogram,
 )
-from recsys_spark.inspection.lists import coverage, exposure, score_quantiles
+from recsys_spark.inspection.lists import calibration, calibration_error, coverage, exposure, score_quantiles
 from recsys_spark.inspection.model_charts import (
+    calibration_chart,
     coverage_chart,
     exposure_chart,
     learning_chart,
@@ -39,9 +40,12 @@ from recsys_spark.inspection.page import Part, Search, page
 from recsys_spark.lakehouse.reader import Reader, reader_of
 from recsys_spark.lakehouse.storage import write_text
 from recsys_spark.models.factor_model import FactorModel
-from recsys_spark.pipeline.fitted import load
+from recsys_spark.models.registry import REGISTRY
+from recsys_spark.models.softmax import SoftmaxModel
+from recsys_spark.pipeline.fitted import COMPARISON, load
 from recsys_spark.pipeline.gate import CLOSED, FAILED, VERDICT
 from recsys_spark.pipeline.lookup import labels
+from recsys_spark.pipeline.measuring import relevant
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.publish import is_served
 from recsys_spark.pipeline.reports import reports_folder
@@ -56,6 +60,9 @@ SEARCHED, NEIGHBORS = 2_000, 10
 
 MAPPED = 1_500
 """Items of the map."""
+
+JUDGED = 20_000
+"""Users of the test part at most whose probabilities are judged."""
 
 
 def report(night: Night) -> None:
@@ -75,6 +82,7 @@ def report(night: Night) -> None:
         There are no recommendations for this date.
     """
     with night.step("report") as record:
+        record.versions_read |= {**night.versions(), "recommendations": night.lake.version("recommendations")}
         path = f"{reports_folder(night.config)}/{night.run_date}.html"
         text = page(f"Recommendations of {night.run_date}", _parts(night))
         write_text(night.spark, path, text)
@@ -164,7 +172,7 @@ def _quality(night: Night, reader: Reader) -> list[Part]:
         chart = segments_chart(segments, name)
         parts.append(Part(f"{name} by segment", words, chart, rows, list(shown.columns), folded=True))
     done = [night.ledger.last_done(step)["run_id"] for step in ("train", "evaluate", "recommend")]
-    columns = ["model", "purpose", "seconds", "objectives"]
+    columns = ["model", "purpose", "path", "seconds", "objectives"]
     fits = reader.rows("models", columns, {"run_date": [night.run_date], "run_id": done}).to_pylist()
     steps = [
         {"model": f"{fit['model']} ({fit['purpose']})", "step": step, "objective": value}
@@ -174,7 +182,28 @@ def _quality(night: Night, reader: Reader) -> list[Part]:
     if steps:
         words = "A curve that still falls would gain from more iterations; one that rises is a fault."
         parts.append(Part("What training did", words, learning_chart(pd.DataFrame(steps))))
-    return [*parts, _seconds(night, fits)]
+    return [*parts, *_probabilities(night, fits), _seconds(night, fits)]
+
+
+def _probabilities(night: Night, fits: Iterable[Mapping[str, Any]]) -> list[Part]:
+    """Whether the probabilities of models that predict some are what happened, for users of the test part."""
+    parts = []
+    for fit in fits:
+        if fit["purpose"] != COMPARISON or not issubclass(REGISTRY[fit["model"]].model, SoftmaxModel):
+            continue
+        held = relevant(night, TEST).select(USER, ITEM)
+        users = held.select(USER).distinct().orderBy(F.xxhash64(USER)).limit(JUDGED)
+        held, seen = held.join(users, USER), night.known_before(TEST).join(users, USER, "left_semi")
+        model: Any = load(fit)
+        groups = calibration(model, held, seen)
+        if len(groups):
+            error = calibration_error(groups)
+            words = (
+                f"On the dashed line they are what happens. The expected calibration error is {error:.4f}."
+            )
+            heading = f"Probabilities of {fit['model']}"
+            parts.append(Part(heading, words, calibration_chart(groups, error)))
+    return parts
 
 
 def _seconds(night: Night, fits: Iterable[Mapping[str, Any]]) -> Part:
@@ -234,7 +263,7 @@ def _lists(night: Night, lists: DataFrame, ratings: DataFrame) -> list[Part]:
 
 def _users(night: Night, reader: Reader) -> list[Part]:
     """Lists of some users, with their history and with what of it is behind each recommendation."""
-    parts, models = [], SavedModels(reader)
+    parts, models = [], SavedModels(reader, night.config)
     for user in sample_users(reader, (night.config.report or Report()).users, night.run_date):
         history, listed = describe_user(reader, user, night.run_date, models)
         reasons = [reason for row in listed.rows for reason in cast("list[dict[str, Any]]", row[BECAUSE])]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
+from recsys_spark.config import Config
 from recsys_spark.errors import LakeError
 from recsys_spark.inspection.reasons import reasons
 from recsys_spark.inspection.saved import SavedModel, open_model
@@ -16,7 +17,7 @@ from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.show import BECAUSE
 from recsys_spark.pipeline.show_runs import ledger_rows
-from recsys_spark.schema import ITEM, RANK
+from recsys_spark.schema import EVENT, ITEM, RANK, RATING, TIMESTAMP, USER
 
 
 class SavedModels:
@@ -26,10 +27,12 @@ class SavedModels:
     ----------
     reader : Reader
         Of the lake.
+    config : Config
+        The whole configuration.
     """
 
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
+    def __init__(self, reader: Reader, config: Config) -> None:
+        self.reader, self.config = reader, config
         self._opened: dict[tuple[date, str], SavedModel | None] = {}
 
     def of(self, run_date: date, name: str) -> SavedModel | None:
@@ -53,15 +56,44 @@ class SavedModels:
             The date has no lists, or the model's files are gone.
         """
         if (run_date, name) not in self._opened:
-            self._opened[run_date, name] = self._open(run_date, name)
+            self._opened[run_date, name] = _opened(self.reader, run_date, name)
         return self._opened[run_date, name]
 
-    def _open(self, run_date: date, name: str) -> SavedModel | None:
-        kind = REGISTRY[name].model
-        if not issubclass(kind, FactorModel):
-            return None
-        path = path_of(self.reader, run_date, name)
-        return open_model(kind, self.reader.model_metadata(path), path, self.reader.model_frame)
+    def knows_ratings(self, name: str) -> bool:
+        """Whether a model was fitted on the ratings as the table has them: not of some types of events alone,
+        and with nothing that fades or is capped when it is read.
+
+        Parameters
+        ----------
+        name : str
+            Name of the model.
+        """
+        events = self.config.ingest.events
+        return name not in self.config.history and events.half_life is None and events.cap is None
+
+    def fitted_on(
+        self, name: str, history: Sequence[dict[str, Any]], run_date: date
+    ) -> Sequence[dict[str, Any]]:
+        """The part of a history that a model was fitted on.
+
+        Parameters
+        ----------
+        name : str
+            Name of the model.
+        history : sequence of dict
+            A user's ratings: ``user``, ``item``, ``timestamp``.
+        run_date : date
+            The night.
+        """
+        end = datetime.combine(run_date + timedelta(days=1), time(), UTC)
+        known = [row for row in history if row["timestamp"] is None or row["timestamp"] < end]
+        types = self.config.history.get(name)
+        if types is None or not known:
+            return known
+        of_types: dict[str, Collection[object]] = {USER: [known[0][USER]], EVENT: types}
+        events = self.reader.rows("events", [ITEM, TIMESTAMP], of_types).to_pylist()
+        items = {row[ITEM] for row in events if row[TIMESTAMP] is None or row[TIMESTAMP] < end}
+        return [row for row in known if row[ITEM] in items]
 
 
 def neighbors_model(reader: Reader, run_date: date) -> tuple[str, SavedModel]:
@@ -85,10 +117,18 @@ def neighbors_model(reader: Reader, run_date: date) -> tuple[str, SavedModel]:
         names = reader.rows("similar_items", ["model"], {"run_date": [run_date], RANK: [1]})["model"].unique()
         name = names[0].as_py() if len(names) else None
     name = name or str(_done(reader, run_date, "recommend")[-1]["details"]["champion"])
-    saved = SavedModels(reader).of(run_date, name)
+    saved = _opened(reader, run_date, name)
     if saved is None:
         raise LakeError(f"{name} made the lists of {run_date}, and has no vectors: nothing is like another")
     return name, saved
+
+
+def _opened(reader: Reader, run_date: date, name: str) -> SavedModel | None:
+    kind = REGISTRY[name].model
+    if not issubclass(kind, FactorModel):
+        return None
+    path = path_of(reader, run_date, name)
+    return open_model(kind, reader.model_metadata(path), path, reader.model_frame)
 
 
 def _done(reader: Reader, run_date: date, step: str) -> list[dict[str, Any]]:
@@ -147,18 +187,21 @@ def add_reasons(
     run_date : date
         The night of the lists.
     history : sequence of dict
-        All of the user's ratings: ``item``, ``rating``, ``timestamp``; those after the run date are left out.
+        All of the user's ratings: ``user``, ``item``, ``rating``, ``timestamp``; those after the run date are
+        left out.
     listed : sequence of dict
         The user's recommendations: ``item``, ``model``; gets ``because``, a list of ``item`` and
-        ``contribution``, the largest first. It is empty for popular items.
+        ``contribution``, the largest first. It is empty for popular items. There is no contribution where the
+        model was fitted on other ratings than those of the table: of some types of events, faded or capped.
     """
-    end = datetime.combine(run_date + timedelta(days=1), time(), UTC)
-    known = [row for row in history if row["timestamp"] is None or row["timestamp"] < end]
-    items, ratings = [row[ITEM] for row in known], [row["rating"] for row in known]
     for name in {row["model"] for row in listed}:
         of_model = [row for row in listed if row["model"] == name]
         saved = models.of(run_date, name)
         wanted = [row[ITEM] for row in of_model]
+        known = models.fitted_on(name, history, run_date)
+        items, ratings = [row[ITEM] for row in known], [row[RATING] for row in known]
         found = [[] for _ in of_model] if saved is None else reasons(saved, items, ratings, wanted)
         for row, of_item in zip(of_model, found, strict=True):
-            row[BECAUSE] = [reason._asdict() for reason in of_item if reason.item != row[ITEM]]
+            told = [reason._asdict() for reason in of_item if reason.item != row[ITEM]]
+            exact = models.knows_ratings(name)
+            row[BECAUSE] = told if exact else [{**reason, "contribution": None} for reason in told]

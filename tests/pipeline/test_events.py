@@ -13,6 +13,8 @@ from pyspark.sql import functions as F
 from recsys_spark.errors import LakeError
 from recsys_spark.pipeline import ingest as ingest_step
 from recsys_spark.pipeline.ingest import ingest
+from recsys_spark.pipeline.saved_models import SavedModels
+from recsys_spark.pipeline.show import describe_user
 from recsys_spark.pipeline.steps import run_night
 from tests.pipeline.shop import DAY, NEXT, Shop
 
@@ -275,6 +277,18 @@ def test_model_is_fitted_on_the_types_of_its_history(bought_and_viewed):
     }
     assert fitted == {"als": {5.0}, "popularity": {1.0, 5.0, 6.0}}
     assert night.fitted_on("als", night.ratings()).count() == len(BOUGHT)
+
+
+def test_reasons_are_what_the_model_was_fitted_on_and_add_what_is_not_known(bought_and_viewed):
+    shop, bought = bought_and_viewed, {tuple(line.split(",")[:2]) for line in BOUGHT}
+    shown = 0
+    for user in (f"user {u}" for u in range(8)):
+        _, lists = describe_user(shop.reader(), user, why=SavedModels(shop.reader(), shop.night().config))
+        for row in (row for row in lists.rows if row["model"] == "als"):
+            assert {(user, reason["item"]) for reason in row["because"]} <= bought
+            assert {reason["contribution"] for reason in row["because"]} <= {None}
+            shown += len(row["because"])
+    assert shown
 
 
 def test_steps_read_the_events_that_the_split_pinned(bought_and_viewed):

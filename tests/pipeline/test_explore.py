@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pandas as pd
+import pytest
 
+from recsys_spark.cli import main
 from recsys_spark.pipeline.explore import Explored, explored_parts
 from tests.inspection.test_charts import COUNTS, GROUPS, HISTOGRAM, MONTHS, PAIRS
 
@@ -55,3 +57,17 @@ def test_what_there_is_nothing_of_is_left_out():
         "The long tail",
         "Ratings by value",
     ]
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_page_that_shows_the_tables(two_nights, opened, tmp_path, capsys):
+    two_nights.night()
+    file = tmp_path / "explored.html"
+    with pytest.raises(SystemExit, match="0"):
+        main(["explore", "-c", str(two_nights.folder / "conf.yaml"), "--html", str(file)])
+    assert capsys.readouterr().out == f"{file}: {file.stat().st_size / 1e6:.1f} MB\n"
+    page, problems = opened(file)
+    assert problems == []
+    assert page.get_by_role("heading", name="Ratings by month").is_visible()
+    first_table = page.locator("table").first.inner_text()
+    assert "64" in first_table  # ratings: four of each of sixteen users

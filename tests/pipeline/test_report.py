@@ -7,12 +7,16 @@ from datetime import timedelta
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from recsys_spark.data.split import split_ratings
+from recsys_spark.inspection.lists import calibration, calibration_error
 from recsys_spark.inspection.page import Part, write_page
+from recsys_spark.models.softmax import SoftmaxModel
 from recsys_spark.pipeline.forget import forget
 from recsys_spark.pipeline.maintain import maintain
 from recsys_spark.pipeline.reports import drop_reports_of
 from recsys_spark.pipeline.resume import steps_of
 from recsys_spark.pipeline.show import sample_users
+from recsys_spark.pipeline.steps import run_night
 from tests.pipeline.shop import DAY, NEXT, TITLES
 
 pytestmark = pytest.mark.slow
@@ -102,6 +106,25 @@ def test_nothing_keeps_people_from_reading_it(served):
 def test_on_a_phone_nothing_is_wider_than_the_screen(opened, two_nights):
     page, _ = opened(report_of(two_nights, DAY), width=390)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_probabilities_that_a_model_predicts_are_held_against_what_came(opened, shop):
+    shop.receive(
+        *(f"user {u},item {(u + 2 * p) % 8},4,2024-05-{1 + p:02}" for u in range(16) for p in range(4))
+    )
+    night = shop.night(models=["softmax"], softmax={"embeddingDim": 4, "maxIter": 2}, report={"users": 1})
+    run_night(night)
+    page, problems = opened(report_of(shop, DAY))
+    heading = "Probabilities of softmax"
+    part = page.locator("section", has=page.get_by_role("heading", name=heading, exact=True))
+    assert part.locator("[data-chart] svg").count() == 1
+    assert problems == []
+    compared = night.lake.read("models").where("model = 'softmax' AND purpose = 'comparison'").first()
+    rows = split_ratings(night.ratings(), night.config.split, night.config.seed)
+    held, seen = rows.where("part = 'test'"), rows.where("part != 'test'")
+    assert held.count() == 16  # the last of each user
+    groups = calibration(SoftmaxModel.load(compared["path"]), held.select("user", "item"), seen)
+    assert f"The expected calibration error is {calibration_error(groups):.4f}." in part.inner_text()
 
 
 def test_a_page_goes_with_who_is_on_it_and_with_its_date(two_nights, tmp_path, spark):

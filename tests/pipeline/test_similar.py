@@ -131,7 +131,8 @@ def test_neighbours_are_shown_as_they_are_served_or_by_another_measure(shop):
 
 
 def test_recommendations_name_what_of_the_history_is_behind_them(shop):
-    history, lists = describe_user(shop.reader(), "user 1", why=SavedModels(shop.reader()))
+    models = SavedModels(shop.reader(), shop.night().config)
+    history, lists = describe_user(shop.reader(), "user 1", why=models)
     mine = {row["item"] for row in history.rows}
     assert lists.columns[-1] == "because"
     by_model = [row for row in lists.rows if row["reason"] == "model"]
