@@ -33,8 +33,8 @@ airflow: $(VENV)/.run $(AIRFLOW)/.airflow
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(AIRFLOW)/bin/airflow dags test recsys_nightly $(DEMO_DATE)
 	$(BIN)/recsys show --config conf/demo.yaml
 
-test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+test: test-fast
+	$(BIN)/python -m pytest -m "spark and not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.test $(AIRFLOW)/.airflow
 	$(BIN)/python -m pytest -m "slow and not long" $(PYTEST_ARGS)
