@@ -14,6 +14,7 @@ from recsys_spark.models.base import RecommenderModel
 from recsys_spark.pipeline.fitted import (
     BASELINE,
     COMPARISON,
+    LISTS_SECONDS,
     POPULAR,
     baseline,
     compared,
@@ -68,7 +69,7 @@ def evaluate(night: Night) -> None:
         chosen = [] if kept is not None else accuracy_on_validation(night, candidates, popular)
         champion = kept.model if kept is not None else champion_of(chosen, wanted, list(candidates))
         models = {**candidates, **_others(night, record, popular)}
-        judged, by_segment = judge_on_test(night, record, models, popular)
+        judged, by_segment, seconds = judge_on_test(night, record, models, popular)
         metrics = (
             [MetricRow(VALIDATION, m) for m in chosen] + [MetricRow(TEST, m) for m in judged] + by_segment
         )
@@ -80,6 +81,7 @@ def evaluate(night: Night) -> None:
             measured = {VALIDATION: _values(chosen, wanted), TEST: _values(judged, wanted)}
             of_path = {
                 row["path"]: {f"{part} {wanted}": values[name] for part, values in measured.items()}
+                | {LISTS_SECONDS: seconds[name]}
                 for name, row in rows.items()
             }
             set_metrics(night.lake, of_path)

@@ -22,6 +22,9 @@ from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.night import Night
 
+LISTS_SECONDS = "lists_seconds"
+"""Among a compared model's metrics: what its lists for the users of the test part took."""
+
 COMPARISON, SERVING, FALLBACK, BASELINE = "comparison", "serving", "fallback", "baseline"
 POPULAR = "popularity"
 """Name of the model that fills lists up, and that others are measured by."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -23,6 +25,21 @@ from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.schema import ITEM, RATING, TEST, USER, VALIDATION
 
 
+class Judged(NamedTuple):
+    """How models did on the test part.
+
+    Attributes
+    ----------
+    metrics : all metrics of everyone
+    by_segment : means of those of each segment's users
+    seconds : model → seconds of its lists
+    """
+
+    metrics: list[MetricValue]
+    by_segment: list[MetricRow]
+    seconds: dict[str, float]
+
+
 def accuracy_on_validation(
     night: Night, models: Mapping[str, ListMaker], popular: ListMaker
 ) -> list[MetricValue]:
@@ -38,7 +55,7 @@ def accuracy_on_validation(
         What fills lists up.
     """
     k = night.config.evaluate.cutoff
-    with _lists(night, models, popular, VALIDATION) as lists:
+    with _lists(night, models, popular, VALIDATION) as (lists, _):
         means = [F.avg(name).alias(name) for name in ACCURACY]
         rows = user_metrics(lists, list(models), k).groupBy("model").agg(F.count("*").alias("users"), *means)
         return [
@@ -50,7 +67,7 @@ def accuracy_on_validation(
 
 def judge_on_test(
     night: Night, record: StepRecord, models: Mapping[str, ListMaker], popular: ListMaker
-) -> tuple[list[MetricValue], list[MetricRow]]:
+) -> Judged:
     """All metrics on the test part, those of each user in ``user_metrics``, and those of each segment.
 
     Parameters
@@ -64,9 +81,9 @@ def judge_on_test(
     popular : ListMaker
         What fills lists up.
     """
-    with _lists(night, models, popular, TEST) as lists:
+    with _lists(night, models, popular, TEST, timed=True) as (lists, seconds):
         judged = _ranking(night, record, lists, list(models)) + _rating(night, models)
-        return judged, _by_user(night, record, lists, models)
+        return Judged(judged, _by_user(night, record, lists, models), seconds)
 
 
 def relevant(night: Night, part: str) -> DataFrame:
@@ -85,13 +102,16 @@ def relevant(night: Night, part: str) -> DataFrame:
 
 @contextmanager
 def _lists(
-    night: Night, models: Mapping[str, ListMaker], popular: ListMaker, part: str
-) -> Iterator[DataFrame]:
-    """Held-out items of a part's users beside the models' lists, filled up; kept while they are measured."""
+    night: Night, models: Mapping[str, ListMaker], popular: ListMaker, part: str, timed: bool = False
+) -> Iterator[tuple[DataFrame, dict[str, float]]]:
+    """Held-out items of a part's users beside the models' lists, filled up; kept while they are measured. And
+    where it is ``timed`` the seconds of each model's lists, which are then made one after the other.
+    """
     with ExitStack() as kept:
 
         def keep(frame: DataFrame) -> DataFrame:
-            kept.callback(frame.persist().unpersist)
+            if not frame.is_cached:
+                kept.callback(frame.persist().unpersist)
             return frame
 
         held = relevant(night, part).select(USER, ITEM)
@@ -99,11 +119,14 @@ def _lists(
         seen, sizes = night.seen(night.known_before(part)), night.config.recommend.block_sizes
         request = ListRequest(max(night.config.evaluate.cutoffs), seen, block_sizes=sizes)
         filling = keep(popular.recommend_lists(users, request))
-        lists = {
-            name: filling if model is popular else model.recommend_lists(users, request)
-            for name, model in models.items()
-        }
-        yield keep(with_lists(lists, held, filling))
+        lists, seconds = dict[str, DataFrame](), dict[str, float]()
+        for name, model in models.items():
+            lists[name] = filling if model is popular else model.recommend_lists(users, request)
+            if timed:
+                started = time.monotonic()
+                keep(lists[name]).count()
+                seconds[name] = time.monotonic() - started
+        yield keep(with_lists(lists, held, filling)), seconds
 
 
 def _ranking(night: Night, record: StepRecord, lists: DataFrame, names: list[str]) -> list[MetricValue]:

@@ -42,7 +42,7 @@ from recsys_spark.lakehouse.storage import write_text
 from recsys_spark.models.factor_model import FactorModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.models.softmax import SoftmaxModel
-from recsys_spark.pipeline.fitted import COMPARISON, load
+from recsys_spark.pipeline.fitted import COMPARISON, LISTS_SECONDS, load
 from recsys_spark.pipeline.gate import CLOSED, FAILED, VERDICT
 from recsys_spark.pipeline.lookup import labels
 from recsys_spark.pipeline.measuring import relevant
@@ -172,7 +172,7 @@ def _quality(night: Night, reader: Reader) -> list[Part]:
         chart = segments_chart(segments, name)
         parts.append(Part(f"{name} by segment", words, chart, rows, list(shown.columns), folded=True))
     done = [night.ledger.last_done(step)["run_id"] for step in ("train", "evaluate", "recommend")]
-    columns = ["model", "purpose", "path", "seconds", "objectives"]
+    columns = ["model", "purpose", "path", "seconds", "objectives", "metrics"]
     fits = reader.rows("models", columns, {"run_date": [night.run_date], "run_id": done}).to_pylist()
     steps = [
         {"model": f"{fit['model']} ({fit['purpose']})", "step": step, "objective": value}
@@ -214,7 +214,10 @@ def _seconds(night: Night, fits: Iterable[Mapping[str, Any]]) -> Part:
     ]
     for fit in fits:
         rows.append({"what": f"fit of {fit['model']} ({fit['purpose']})", "seconds": float(fit["seconds"])})
-    words = "Steps, and of those that fit models each fit."
+        lists = dict(fit["metrics"] or ()).get(LISTS_SECONDS)
+        if lists is not None:
+            rows.append({"what": f"lists of {fit['model']} (test part)", "seconds": float(lists)})
+    words = "Steps, and of those that fit models each fit, and the lists that it was judged by."
     return Part("Seconds", words, seconds_chart(pd.DataFrame(rows)), rows, ["what", "seconds"], folded=True)
 
 

@@ -308,5 +308,5 @@ def test_a_night_with_a_worse_model_is_not_served(spark, tmp_path):
     assert states[NEXT, "popularity", "serving"] == "champion"
     compared = [row for row in models if row["purpose"] == "comparison"]
     assert {frozenset(row["metrics"]) for row in compared} == {
-        frozenset({"validation ndcg@10", "test ndcg@10"})
+        frozenset({"validation ndcg@10", "test ndcg@10", "lists_seconds"})
     }

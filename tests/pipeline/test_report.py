@@ -85,6 +85,18 @@ def test_sample_users_have_their_lists_with_reasons_of_their_own_history(served,
         assert all(reasons <= mine for reasons in because)
 
 
+def test_seconds_are_those_of_each_step_and_of_each_models_fit_and_lists(served, two_nights):
+    page, _ = served
+    page.locator("section", has=page.get_by_role("heading", name="Seconds", exact=True)).locator(
+        "details summary"
+    ).click()
+    told = {row[0]: float(row[1]) for row in cells(page, "Seconds")}
+    steps = {"ingest", "split", "train", "evaluate", "recommend", "gate", "publish"}
+    fits = {"fit of als (comparison)", "fit of als (serving)"}
+    assert told.keys() >= {*steps, *fits, "lists of als (test part)"}
+    assert 0 < told["lists of als (test part)"] < told["evaluate"]
+
+
 def test_neighbours_that_are_found_are_those_of_the_table(served, two_nights):
     page, problems = served
     page.get_by_label("A title, or a part of it").fill("stalker")
