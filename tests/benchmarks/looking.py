@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import yaml
 
-from tests.benchmarks.report import best, publish
+from tests.benchmarks.report import best, publish, recsys
 
 DAY = "2026-01-31"
 COMMANDS = {
@@ -28,15 +27,6 @@ COMMANDS = {
     "what is served": ["current"],
     "runs": ["runs"],
 }
-
-
-def recsys(*arguments: str) -> str:
-    """What a command prints; its exit code may be that of an unknown id."""
-    program = "from recsys_spark.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
-    if done.returncode not in (0, 2):
-        raise SystemExit(done.stderr)
-    return done.stdout
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,15 @@ def best(action: Callable[[], object], repeats: int) -> float:
         taken.append(seconds(action))
         print(f"    {taken[-1]:.2f} s", file=sys.stderr, flush=True)
     return min(taken)
+
+
+def recsys(*arguments: str) -> str:
+    """What a command prints, in a process of its own; its exit code may be that of an unknown id."""
+    program = "from recsys_spark.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    if done.returncode not in (0, 2):
+        raise SystemExit(done.stderr)
+    return done.stdout
 
 
 def machine() -> dict[str, str]:
