@@ -318,7 +318,7 @@ def _task(job: _Job[OutcomeT], key: GroupKey, address: str, schema: T.StructType
         rows: Iterable[pa.RecordBatch] = ()
         outcome, problem = None, None
         with (
-            barrier_group(key) as group,
+            barrier_group(key, address) as group,
             reporting(key, address) if group.rank == 0 else nullcontext() as report,
         ):
             events = sum(table.num_rows for table in payloads.get(EVENTS, []))

@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -37,6 +38,11 @@ Report = Callable[[Array], None] | None
 
 MAX_TASKS = 64
 CONNECT_SECONDS = 120.0
+MEETING_SECONDS = 1.0
+"""For which tasks wait for the others in the driver: as long as Spark's own barrier takes at least."""
+
+_REPORTER, _MEMBERS = 1, range(2, 2 + MAX_TASKS)
+"""Who calls the driver: the task that reports, and each task that meets the others."""
 
 
 class Group:
@@ -205,22 +211,103 @@ def connect(
 
 
 @contextmanager
-def barrier_group(key: GroupKey) -> Iterator[Group]:
-    """The group of the barrier stage that this code runs in, closed when the block ends."""
+def barrier_group(key: GroupKey, driver: str) -> Iterator[Group]:
+    """The group of the barrier stage that this code runs in, closed when the block ends.
+
+    The tasks tell each other their addresses in the driver. Spark's own barrier, which takes a second
+    whatever it carries, is for those that cannot reach the driver or do not all come in that time.
+
+    Parameters
+    ----------
+    key : shared by the tasks of this fit and the driver
+    driver : the address at which it is :func:`listening`
+    """
     from pyspark import BarrierTaskContext
 
     context = BarrierTaskContext.get()
     tasks = context.getTaskInfos()
-    rank = context.partitionId()
+    rank, size = context.partitionId(), len(tasks)
     host = tasks[rank].address.rpartition(":")[0].strip("[]") or tasks[rank].address
-    with connect(rank, len(tasks), key, host, context.allGather) as group:
+
+    def exchange(own: str) -> Sequence[str]:
+        if size == 1:
+            return [own]
+        return met(key, driver, rank, size, own) or context.allGather(own)
+
+    with connect(rank, size, key, host, exchange) as group:
         yield group
+
+
+def met(key: GroupKey, driver: str, rank: int, size: int, own: str) -> list[str]:
+    """Every task's address, in rank order, once all have handed in their own to the driver; or nothing, which
+    then all of them get.
+
+    Parameters
+    ----------
+    key : shared by the tasks of this fit and the driver
+    driver : the address at which it is :func:`listening`
+    rank, size : this task's number, and the number of tasks
+    own : this task's address
+
+    Raises
+    ------
+    GroupError
+        The driver went away meanwhile.
+    """
+    try:
+        connection = dial(driver, key, _MEMBERS[rank], 0, time.monotonic() + HANDSHAKE_SECONDS)
+    except GroupError:
+        return []
+    try:
+        connection.send(np.array([size], np.int64))
+        connection.send(np.frombuffer(own.encode(), np.uint8))
+        return connection.receive().tobytes().decode().splitlines()
+    except OSError as error:
+        raise GroupError(
+            f"the driver is gone, where task {rank} of {size} met the others: {error}"
+        ) from error
+    finally:
+        connection.close()
+
+
+@dataclass
+class _Round:
+    """The tasks that have come to one meeting, and whether it has come to nothing."""
+
+    addresses: dict[int, str] = field(default_factory=dict)
+    missed: bool = False
+
+
+class _Meeting:
+    """The driver's side of :func:`met`: of a stage's tasks either all get all addresses, or none does."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._round = _Round()
+
+    def serve(self, rank: int, task: Connection) -> None:
+        """Answer a task when all have come, or it has waited long enough."""
+        (size,) = task.receive().tolist()
+        addresses = self._all(size, rank, task.receive().tobytes().decode())
+        task.send(np.frombuffer("\n".join(addresses).encode(), np.uint8))
+
+    def _all(self, size: int, rank: int, own: str) -> list[str]:
+        with self._changed:
+            if rank in self._round.addresses:  # it comes again: with the others, in the stage's next attempt
+                self._round = _Round()
+            here = self._round
+            here.addresses[rank] = own
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: len(here.addresses) == size or here.missed, MEETING_SECONDS)
+            here.missed |= len(here.addresses) < size
+            self._changed.notify_all()
+            return [] if here.missed else [here.addresses[other] for other in range(size)]
 
 
 @contextmanager
 def listening(key: GroupKey, spark: Any, receive: Callable[[Array], None]) -> Iterator[str]:
-    """Receive reports from a stage while it runs; yields the address that its tasks :func:`report
-    <reporting>` to.
+    """Receive reports from a stage while it runs, and let its tasks meet; yields the address at which they
+    :func:`report <reporting>` and :func:`meet <met>`.
 
     Parameters
     ----------
@@ -231,13 +318,16 @@ def listening(key: GroupKey, spark: Any, receive: Callable[[Array], None]) -> It
     settings = spark.sparkContext.getConf()
     host = (settings.get("spark.driver.host") or "127.0.0.1").strip("[]")
     bound = (settings.get("spark.driver.bindAddress") or host).strip("[]")
-    closed = threading.Event()
+    closed, meeting = threading.Event(), _Meeting()
 
     def serve(connection: socket.socket) -> None:
         with suppress(OSError), connection:
-            _, reports = endpoint.admit(connection, range(1, 2))
+            caller, task = endpoint.admit(connection, range(_REPORTER, _MEMBERS.stop))
+            if caller in _MEMBERS:
+                meeting.serve(_MEMBERS.index(caller), task)
+                return
             while not closed.is_set():
-                receive(reports.receive())
+                receive(task.receive())
 
     def accept() -> None:
         while not closed.is_set():
@@ -262,7 +352,7 @@ def reporting(key: GroupKey, address: str) -> Iterator[Callable[[Array], None]]:
     driver cannot be reached.
     """
     try:
-        connection = dial(address, key, 1, 0, time.monotonic() + HANDSHAKE_SECONDS)
+        connection = dial(address, key, _REPORTER, 0, time.monotonic() + HANDSHAKE_SECONDS)
     except GroupError:
         yield lambda _: None
         return

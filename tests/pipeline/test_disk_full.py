@@ -10,7 +10,7 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.long]
 
 SCRIPT = """
 set -e
@@ -38,6 +38,7 @@ def nights(tmp_path_factory):
         "models": ["popularity", "als"],
         "als": {"implicitPrefs": True, "rank": 8, "solver": "cg"},
         "session": {"cores": 2, "memory": "1g"},
+        "recommend": {"similar_items": None},
         "report": None,
     }
     (folder / "night.yaml").write_text(yaml.safe_dump(tree))

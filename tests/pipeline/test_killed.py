@@ -45,6 +45,8 @@ class Nights:
             "models": ["popularity", "als"],
             "als": {"implicitPrefs": True, "rank": 8, "solver": "cg"},
             "session": {"cores": 2, "memory": "1g"},
+            "recommend": {"similar_items": None},
+            "report": None,
         }
         (folder / "night.yaml").write_text(yaml.safe_dump(tree))
 

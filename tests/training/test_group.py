@@ -157,6 +157,53 @@ def test_report_to_a_driver_that_has_gone_is_lost(spark):
     assert heard == []
 
 
+def meeting_of(driver, size, *addresses):
+    """What each of the tasks gets that come, each with its address; its rank is the address's last digit."""
+
+    def come(own):
+        found[own] = training_group.met(KEY, driver, int(own[-1]), size, own)
+
+    found = {}
+    came = [threading.Thread(target=come, args=(own,)) for own in addresses]
+    for thread in came:
+        thread.start()
+    for thread in came:
+        thread.join()
+    return found
+
+
+def test_tasks_that_all_come_get_all_addresses_in_their_order(spark):
+    with listening(KEY, spark, print) as driver:
+        found = meeting_of(driver, 3, "at 2", "at 0", "at 1")
+    assert found == {own: ["at 0", "at 1", "at 2"] for own in ("at 0", "at 1", "at 2")}
+
+
+def test_where_one_does_not_come_none_gets_addresses_not_even_one_that_comes_later(spark, monkeypatch):
+    monkeypatch.setattr(training_group, "MEETING_SECONDS", 0.2)
+    with listening(KEY, spark, print) as driver:
+        assert meeting_of(driver, 3, "at 0", "at 1") == {"at 0": [], "at 1": []}
+        assert meeting_of(driver, 3, "at 2") == {"at 2": []}
+
+
+def test_tasks_of_a_next_attempt_meet_each_other_and_not_those_before(spark, monkeypatch):
+    monkeypatch.setattr(training_group, "MEETING_SECONDS", 0.2)
+    with listening(KEY, spark, print) as driver:
+        for both in (["first 0", "first 1"], ["again 0", "again 1"]):
+            assert meeting_of(driver, 2, *both) == dict.fromkeys(both, both)
+        assert meeting_of(driver, 2, "third 1") == {"third 1": []}
+        last = ["fourth 0", "fourth 1"]
+        found = meeting_of(driver, 2, *last)
+        # who comes first may count as one of the third that is late, and then neither gets addresses
+        assert found["fourth 0"] == found["fourth 1"]
+        assert found["fourth 0"] in (last, [])
+
+
+def test_without_a_driver_nobody_gets_addresses(spark):
+    with listening(KEY, spark, print) as driver:
+        pass
+    assert meeting_of(driver, 2, "at 0", "at 1") == {"at 0": [], "at 1": []}
+
+
 def test_task_with_another_key_is_not_let_in(monkeypatch):
     monkeypatch.setattr(training_group, "CONNECT_SECONDS", 1.0)
     addresses, all_here, failures = [""] * 2, threading.Barrier(2), {}
