@@ -290,7 +290,6 @@ def show(
     from recsys_spark.pipeline.show import describe_item, describe_user, sample_users
 
     reader = reader_of(loaded.lake, loaded.session)
-
     users = user or ([] if item else sample_users(reader, SHOWN_USERS, run_date))
     models = None
     if why:

@@ -281,7 +281,7 @@ def local_settings(settings: Session) -> Mapping[str, str]:
         "spark.default.parallelism": str(max(2, cores)),
         # Delta's default of 50 slows every small commit down
         "spark.databricks.delta.snapshotPartitions": "2",
-        # Spark's TCP to its Python workers waits 40 ms in each task for an acknowledgement of the system
+        # over TCP each task with a Python worker waits for the system's delayed acknowledgement
         "spark.python.unix.domain.socket.enabled": str(os.name == "posix").lower(),
         **NEEDED,
         **settings.spark,

@@ -193,7 +193,7 @@ def _probabilities(night: Night, fits: Iterable[Mapping[str, Any]]) -> list[Part
             continue
         held = relevant(night, TEST).select(USER, ITEM)
         users = held.select(USER).distinct().orderBy(F.xxhash64(USER)).limit(JUDGED)
-        held, seen = held.join(users, USER), night.known_before(TEST).join(users, USER, "left_semi")
+        held, seen = (rows.join(users, USER, "left_semi") for rows in (held, night.known_before(TEST)))
         model: Any = load(fit)
         groups = calibration(model, held, seen)
         if len(groups):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date
 from typing import Any
 
 from recsys_spark.config import Config
+from recsys_spark.data.events import end_of
 from recsys_spark.errors import LakeError
 from recsys_spark.inspection.reasons import reasons
 from recsys_spark.inspection.saved import SavedModel, open_model
@@ -85,8 +86,8 @@ class SavedModels:
         run_date : date
             The night.
         """
-        end = datetime.combine(run_date + timedelta(days=1), time(), UTC)
-        known = [row for row in history if row["timestamp"] is None or row["timestamp"] < end]
+        end = end_of(run_date)
+        known = [row for row in history if row[TIMESTAMP] is None or row[TIMESTAMP] < end]
         types = self.config.history.get(name)
         if types is None or not known:
             return known

@@ -39,7 +39,7 @@ Report = Callable[[Array], None] | None
 MAX_TASKS = 64
 CONNECT_SECONDS = 120.0
 MEETING_SECONDS = 1.0
-"""For which tasks wait for the others in the driver: as long as Spark's own barrier takes at least."""
+"""For which tasks wait for the others in the driver: one step of Spark's own barrier."""
 
 _REPORTER, _MEMBERS = 1, range(2, 2 + MAX_TASKS)
 """Who calls the driver: the task that reports, and each task that meets the others."""
@@ -214,8 +214,8 @@ def connect(
 def barrier_group(key: GroupKey, driver: str) -> Iterator[Group]:
     """The group of the barrier stage that this code runs in, closed when the block ends.
 
-    The tasks tell each other their addresses in the driver. Spark's own barrier, which takes a second
-    whatever it carries, is for those that cannot reach the driver or do not all come in that time.
+    The tasks tell each other their addresses in the driver. Spark's own barrier, which waits in steps
+    of a second, is for those that cannot reach the driver or do not all come in that time.
 
     Parameters
     ----------

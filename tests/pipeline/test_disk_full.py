@@ -10,7 +10,7 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 SCRIPT = """
 set -e
