@@ -129,23 +129,23 @@ def hits_at_ranks(relevant: pa.Array, listed: pa.Array, ids: pa.Array, length: i
     items : int64 array, shape (n_users, length)
         Position in ``ids`` of the item at a rank; -1 for another item, and beyond a list's end.
     """
-    items, _ = _positions(listed, ids, length)
-    relevant_items, is_relevant = _positions(relevant, ids, None)
+    sizes, positions = _positions(listed, ids)
+    # a user's first ``length`` entries: the lists are short, and a user may have any number of relevant items
+    ranks = np.arange(len(positions)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rows, kept = np.repeat(np.arange(len(sizes)), sizes), ranks < length
+    items = np.full((len(sizes), length), -1, np.int64)
+    items[rows[kept], ranks[kept]] = positions[kept]
+    n_relevant, positions = _positions(relevant, ids)
     # one number for each (user, item), so that one look-up serves all users
-    pairs = np.arange(len(items))[:, None] * (len(ids) + 1)
-    relevant_pairs = (relevant_items + pairs)[relevant_items >= 0]
-    hits = np.isin(items + pairs, relevant_pairs) & (items >= 0)
-    return hits, is_relevant.sum(axis=1), items
+    pairs = np.arange(len(sizes)) * (len(ids) + 1)
+    relevant_pairs = (positions + np.repeat(pairs, n_relevant))[positions >= 0]
+    listed_pairs = pa.array((items + pairs[:, None]).ravel())
+    hits = np.asarray(pc.is_in(listed_pairs, value_set=pa.array(relevant_pairs))).reshape(items.shape)
+    return hits & (items >= 0), n_relevant, items
 
 
-def _positions(lists: pa.Array, ids: pa.Array, length: int | None) -> tuple[Any, Any]:
-    """Positions in ``ids`` of lists of ids as an int64 matrix, -1 for an unknown id and beyond a list's end,
-    and which entries exist.
-    """
+def _positions(lists: pa.Array, ids: pa.Array) -> tuple[Any, Any]:
+    """Sizes of lists of ids, and the positions in ``ids`` of all entries, int64, -1 for an unknown id."""
     sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-    flat = pc.fill_null(pc.index_in(lists.flatten(), value_set=ids), -1).to_numpy(zero_copy_only=False)
-    width = max(1, length or 0, int(sizes.max(initial=0)))
-    present = np.arange(width) < sizes[:, None]
-    positions = np.full((len(sizes), width), -1, np.int64)
-    positions[present] = flat
-    return (positions, present) if length is None else (positions[:, :length], present[:, :length])
+    found = pc.fill_null(pc.index_in(lists.flatten(), value_set=ids), -1)
+    return sizes.astype(np.int64), found.to_numpy(zero_copy_only=False).astype(np.int64)
