@@ -8,6 +8,7 @@ thousand payloads are never sorted, grouped or turned into lists by Spark.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -33,6 +34,13 @@ _LARGE = set(_LARGE_TO_PLAIN)
 def bucket_of(ids: Column, buckets: int) -> Column:
     """Column ``bucket``, int from 0: which of ``buckets`` an id belongs to."""
     return F.pmod(F.xxhash64(ids), F.lit(buckets)).cast("int").alias("bucket")
+
+
+def power_of_two(least: float) -> int:
+    """The smallest power of two, from 1 on, that is not less: with two such numbers of buckets the buckets of
+    the larger one lie within those of the smaller one.
+    """
+    return int(2 ** math.ceil(math.log2(max(1.0, least))))
 
 
 def packing(kind: str, pack_rows: int, change: Callable[[pa.Table], pa.Table] | None = None) -> Any:

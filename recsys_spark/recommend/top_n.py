@@ -13,7 +13,6 @@ Packing first is what makes it fast (:mod:`recsys_spark.packing`).
 
 from __future__ import annotations
 
-import math
 import mmap
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,9 +33,10 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from recsys_spark.columns import matching_id
 from recsys_spark.config import BlockSizes
 from recsys_spark.errors import ModelError
+from recsys_spark.histories import HISTORY, PackedHistories, chosen
 from recsys_spark.kernels.arrays import Doubles, Floats, Ints
 from recsys_spark.kernels.topn import ItemBlock, top_n
-from recsys_spark.packing import PACKED, bucket_of, one_array, packing, unpacked
+from recsys_spark.packing import PACKED, bucket_of, one_array, packing, power_of_two, unpacked
 from recsys_spark.recommend.approximate import approximate_top_n, build_index, open_index
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
@@ -63,8 +63,9 @@ class ListRequest:
     ----------
     n : int
         Length of the lists, at least 1.
-    seen : DataFrame, optional
-        ``user``, ``item`` pairs never to return; unknown ids and duplicates do no harm.
+    seen : DataFrame or PackedHistories, optional
+        ``user``, ``item`` pairs never to return; unknown ids and duplicates do no harm. Packed they are
+        neither counted nor packed again.
     allowed_items, denied_items : DataFrame, optional
         ``item``; nothing but these, and none of those, is recommended to any user.
     block_sizes : BlockSizes
@@ -77,7 +78,7 @@ class ListRequest:
     """
 
     n: int
-    seen: DataFrame | None = None
+    seen: DataFrame | PackedHistories | None = None
     allowed_items: DataFrame | None = None
     denied_items: DataFrame | None = None
     block_sizes: BlockSizes = DEFAULT_BLOCK_SIZES
@@ -91,7 +92,9 @@ class ListRequest:
 
     @cached_property
     def seen_pairs(self) -> int:
-        """How many rows ``seen`` has; counted once for all models that are asked the same."""
+        """How many rows ``seen`` has, or more; counted once for all models that are asked the same."""
+        if isinstance(self.seen, PackedHistories):
+            return self.seen.size
         return 0 if self.seen is None else self.seen.count()
 
 
@@ -144,11 +147,17 @@ def recommend_lists(
     search = (_approximate_search if approximate else _exact_search)(
         spark.sparkContext, factors, biases, request
     )
-    buckets = math.ceil(max(1, users.count() / sizes.users_per_task, seen_pairs / sizes.pairs_per_task))
+    buckets = power_of_two(max(users.count() / sizes.users_per_task, seen_pairs / sizes.pairs_per_task))
     id_type, item_type = users.schema["id"].dataType, items.schema["id"].dataType
+    parts = None
+    if isinstance(seen, PackedHistories):
+        seen.require_id_types(id_type, item_type)
+        buckets, parts = min(buckets, seen.buckets), seen.parts
     vectors = users.select(bucket_of(F.col("id"), buckets), "id", "features", _bias(users))
     packed = vectors.mapInArrow(packing(_USERS, sizes.pack_rows), PACKED)
-    if seen is not None:
+    if isinstance(seen, PackedHistories):
+        packed = packed.unionAll(seen.in_buckets(buckets))
+    elif seen is not None:
         user, item = matching_id(seen, USER, id_type), matching_id(seen, ITEM, item_type)
         pairs = seen.select(bucket_of(user, buckets), user.alias("id"), item.alias(ITEM))
         packed = packed.unionAll(pairs.mapInArrow(packing(_SEEN, sizes.pack_rows, _positions(ids)), PACKED))
@@ -159,7 +168,7 @@ def recommend_lists(
     blocks = max(
         1, LIST_ENTRIES // (request.n * sizes.user_block)
     )  # whole ones: the same bits as of all users
-    fill = _filling(ids, search, blocks * sizes.user_block, normalized, to_arrow_schema(result))
+    fill = _filling(ids, search, parts, blocks * sizes.user_block, normalized, to_arrow_schema(result))
     return packed.repartitionById(buckets, F.col("bucket")).mapInArrow(fill, result)
 
 
@@ -291,7 +300,12 @@ def _positions(catalogue: Broadcast[Any]) -> Callable[[pa.Table], pa.Table]:
 
 
 def _filling(
-    catalogue: Broadcast[Any], search: _Search, users_at_once: int, normalized: bool, result: pa.Schema
+    catalogue: Broadcast[Any],
+    search: _Search,
+    parts: tuple[str, ...] | None,
+    users_at_once: int,
+    normalized: bool,
+    result: pa.Schema,
 ) -> Any:
     """Stage two: a bucket's payloads into lists, those of ``users_at_once`` users at a time."""
 
@@ -308,13 +322,16 @@ def _filling(
             yield pa.RecordBatch.from_arrays(empty, schema=result)
             return
         vectors, biases = matrix_of(users["features"]), users["bias"].to_numpy()
-        indptr, positions = _csr(ids, tables.get(_SEEN, []))
+        seen = [_rows_of_pairs(ids, pairs) for pairs in tables.get(_SEEN, [])]
+        for history in tables.get(HISTORY, []):
+            seen.append(_rows_of_history(ids, catalogue.value, chosen(history, parts)))
+        indptr, positions = _csr(len(ids), seen)
         for start in range(0, len(ids), users_at_once):
             part = slice(start, min(start + users_at_once, len(ids)))
             first, last = indptr[part.start], indptr[part.stop]
-            seen = indptr[part.start : part.stop + 1] - first, positions[first:last]
+            own = indptr[part.start : part.stop + 1] - first, positions[first:last]
             log_sums = np.zeros(part.stop - part.start) if normalized else None
-            items, scores = search(vectors[part], seen, log_sums)
+            items, scores = search(vectors[part], own, log_sums)
             scores += biases[part, None]
             columns = [ids[part], _lists(items, scores, catalogue.value)]
             if log_sums is not None:
@@ -324,21 +341,38 @@ def _filling(
     return fill
 
 
-def _csr(ids: pa.Array, seen: list[pa.Table]) -> Any:
-    """Seen positions by row of ``ids``; pairs of users that are not among them are dropped."""
+def _rows_of_pairs(ids: pa.Array, pairs: pa.Table) -> tuple[Ints, Ints]:
+    """Of pairs ``id``, ``item`` (a position): rows of ``ids``, -1 for others, and positions."""
+    rows = pc.fill_null(pc.index_in(one_array(pairs["id"]), value_set=ids), -1)
+    return rows.to_numpy(zero_copy_only=False), one_array(pairs[ITEM]).to_numpy().astype(np.int32)
+
+
+def _rows_of_history(ids: pa.Array, catalogue: pa.Array, ratings: pa.Table) -> tuple[Ints, Ints]:
+    """The same of a payload's ratings; rows are -1 for items that are not in the catalogue too."""
+    rows, positions = (
+        _places(one_array(ratings[name]), among) for name, among in ((USER, ids), (ITEM, catalogue))
+    )
+    return np.where(positions < 0, np.int32(-1), rows), positions
+
+
+def _places(column: pa.DictionaryArray, among: pa.Array) -> Ints:
+    """Place of each id of an encoded column among others, or -1."""
+    found = pc.index_in(column.dictionary.cast(among.type), value_set=among)
+    places: Ints = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
+    return places[column.indices.to_numpy()]
+
+
+def _csr(n_rows: int, seen: list[tuple[Ints, Ints]]) -> Any:
+    """Seen positions by row; those of row -1 are dropped."""
     if not seen:
-        return np.zeros(len(ids) + 1, np.int64), np.zeros(0, np.int32)
-    pairs = pa.concat_tables(seen)
-    row = pc.index_in(one_array(pairs["id"]), value_set=ids)
-    positions = one_array(pairs[ITEM])
-    if row.null_count:
-        known = pc.is_valid(row)
-        row, positions = row.filter(known), positions.filter(known)
-    rows = row.to_numpy()
+        return np.zeros(n_rows + 1, np.int64), np.zeros(0, np.int32)
+    rows, positions = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+    if rows.min(initial=0) < 0:
+        rows, positions = rows[rows >= 0], positions[rows >= 0]
     # numpy sorts 16-bit keys by radix
-    order = np.argsort(rows.astype(np.uint16) if len(ids) < 2**16 else rows, kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(ids)))])
-    return indptr.astype(np.int64), positions.to_numpy()[order].astype(np.int32)
+    order = np.argsort(rows.astype(np.uint16) if n_rows < 2**16 else rows, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n_rows))])
+    return indptr.astype(np.int64), positions[order]
 
 
 def _lists(items: Any, scores: Floats, catalogue: pa.Array) -> pa.Array:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pyspark.sql import functions as F
 
 from recsys_spark.config import BlockSizes
 from recsys_spark.errors import ModelError
+from recsys_spark.histories import pack_histories
 from recsys_spark.recommend import top_n
 from recsys_spark.recommend.top_n import ListRequest, explode_lists, recommend_lists
 
@@ -58,6 +60,27 @@ def test_lists_equal_a_full_sort_whatever_the_blocks(spark, sides, sizes):
     assert collected(
         recommend_lists(users, items, ListRequest(9, seen, block_sizes=sizes))
     ) == expected_lists(sides, 9)
+
+
+@pytest.mark.parametrize("name", [int, "{:03}".format], ids=["numbers", "texts"])
+def test_packed_histories_are_left_out_as_rows_are(spark, sides, name):
+    users, items, seen = frames(spark, sides, name)
+    # of users that are not asked for, and of items that no model has, there may be some
+    more = spark.createDataFrame([(name(900), name(1)), (name(5), name(901))], seen.schema)
+    known = seen.withColumn("part", F.lit("train")).unionByName(more.withColumn("part", F.lit("train")))
+    later = items.select(F.lit(name(3)).alias("user"), F.col("id").alias("item"), F.lit("test").alias("part"))
+    known = known.where(F.col("user") != name(3)).unionByName(later)
+    known = known.withColumns({"rating": F.lit(1.0), "timestamp": F.lit(None).cast("timestamp")})
+    packed = pack_histories(known, 10**6)
+    sizes = BlockSizes(users_per_task=7, user_block=3, item_block=40)
+    found = collected(recommend_lists(users, items, ListRequest(9, packed.of("train"), block_sizes=sizes)))
+    expected = {
+        name(user): [name(item) for item in listed] for user, listed in expected_lists(sides, 9).items()
+    }
+    none_seen = (*sides[:3], [pair for pair in sides[3] if pair[0] != 3])
+    expected[name(3)] = [name(item) for item in expected_lists(none_seen, 9)[3]]
+    assert found == expected
+    packed.unpersist()
 
 
 def test_string_ids_are_ordered_as_strings(spark, sides):

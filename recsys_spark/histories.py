@@ -1,0 +1,292 @@
+"""Users' histories, packed once for all that reads them: what is learnt from, left out of lists, counted.
+
+    rows (user, item, …) ─pack─▶ pieces ─one shuffle─▶ a payload for each bucket of users, kept
+
+A night reads its ratings some ten times. As rows that costs a pass through Spark's bridge to Python each
+time, and mostly a shuffle; packed they are few binary rows, about 17 bytes a rating, with users together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from recsys_spark.errors import ModelError
+from recsys_spark.kernels.arrays import Longs
+from recsys_spark.packing import (
+    PACKED,
+    bucket_of,
+    one_array,
+    packed_batch,
+    packing,
+    power_of_two,
+    read_table,
+    unpacked,
+)
+from recsys_spark.schema import FOLD_IN, ITEM, PART, RATING, TEST, TIMESTAMP, TRAIN, USER, VALIDATION
+
+HISTORY = "history"
+"""Kind of these payloads."""
+
+PARTS = (TRAIN, FOLD_IN, VALIDATION, TEST)
+BUCKET_ROWS = 2**15
+"""Ratings of a payload, about: smaller ones would cost more than they hold."""
+TASK_ROWS = 2**21
+"""Ratings that a task packs, about."""
+PACK_ROWS = 1_000_000
+MICROS = 1_000_000
+"""Of a second."""
+_HOME = "home"
+
+
+@dataclass(frozen=True)
+class PackedHistories:
+    """Ratings by user, as :func:`pack_histories` makes them.
+
+    Attributes
+    ----------
+    packed : DataFrame
+        Of :data:`~recsys_spark.packing.PACKED`, one row for each bucket that has users: an Arrow table of
+        their ratings, by user and item: ``user``, ``item`` (dictionary-encoded, ids ascending), ``rating``
+        and ``timestamp``, as narrow as they are exact (float32 or float64; int32 seconds or int64
+        microseconds), and ``part`` int8, the place in :data:`PARTS` or -1. Persisted.
+    buckets : int
+        A power of two: a user's bucket is :func:`~recsys_spark.packing.bucket_of` its id.
+    id_types : pair of DataType
+        Of users and of items.
+    size : int
+        Number of ratings, or more.
+    parts : tuple of str or None
+        The parts that are meant; None for all ratings.
+    """
+
+    packed: DataFrame
+    buckets: int
+    id_types: tuple[T.DataType, T.DataType]
+    size: int
+    parts: tuple[str, ...] | None = None
+
+    def of(self, *parts: str) -> PackedHistories:
+        """The same, but the ratings of some parts are meant.
+
+        Parameters
+        ----------
+        *parts : str
+            Of :data:`PARTS`.
+        """
+        return replace(self, parts=parts)
+
+    def rows(self, *columns: str) -> DataFrame:
+        """The ratings that are meant, as they were packed: no shuffle, but the bridge from Python.
+
+        Parameters
+        ----------
+        *columns : str
+            Some of ``user``, ``item``, ``rating`` (double), ``timestamp``, ``part`` (text or null).
+        """
+        user, item = self.id_types
+        kinds = {USER: user, ITEM: item, RATING: T.DoubleType(), TIMESTAMP: T.TimestampType()}
+        kinds[PART] = T.StringType()
+
+        def as_rows(table: pa.Table) -> pa.Table:
+            return pa.table({name: _plain(name, one_array(table[name])) for name in columns})
+
+        return self.map(as_rows, T.StructType([T.StructField(name, kinds[name]) for name in columns]))
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Part → number of its ratings and of their users; parts that have none are not in it. One job."""
+        every = replace(self, parts=None).map(_counted, f"{PART} byte, ratings bigint, users bigint")
+        totals = every.groupBy(PART).agg(F.sum("ratings").alias("ratings"), F.sum("users").alias("users"))
+        found = {row[PART]: (row["ratings"], row["users"]) for row in totals.collect()}
+        return {part: found[place] for place, part in enumerate(PARTS) if place in found}
+
+    def map(self, change: Callable[[pa.Table], pa.Table], schema: T.StructType | str) -> DataFrame:
+        """A table of each payload's ratings that are meant. No shuffle.
+
+        Parameters
+        ----------
+        change : callable
+            From a payload's table, perhaps without rows, to one with the columns of ``schema``.
+        schema : StructType or str
+            Of the result.
+        """
+        parts = self.parts
+
+        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                for payload in batch["payload"]:
+                    yield from change(chosen(read_table(payload.as_buffer()), parts)).to_batches()
+
+        return self.packed.mapInArrow(run, schema)
+
+    def in_buckets(self, buckets: int) -> DataFrame:
+        """The payloads in fewer buckets.
+
+        Parameters
+        ----------
+        buckets : int
+            A power of two, at most the histories' own.
+        """
+        return self.packed.withColumn("bucket", F.pmod("bucket", F.lit(buckets)).cast("int"))
+
+    def require_id_types(self, user: T.DataType, item: T.DataType) -> None:
+        """Check that ids can be compared with those of a model.
+
+        Parameters
+        ----------
+        user, item : DataType
+            The model's.
+
+        Raises
+        ------
+        ModelError
+            They are of another type.
+        """
+        for side, own, other in zip((USER, ITEM), self.id_types, (user, item), strict=True):
+            if own != other:
+                raise ModelError(
+                    f"the {side}s of the packed histories are {own.simpleString()}, and the model's "
+                    f"{other.simpleString()}: pack them with the type of the model's"
+                )
+
+    def unpersist(self) -> None:
+        """Release the payloads."""
+        self.packed.unpersist()
+
+
+def pack_histories(ratings: DataFrame, rows: int) -> PackedHistories:
+    """Pack ratings by user. One shuffle, when they are first used.
+
+    Parameters
+    ----------
+    ratings : DataFrame
+        ``user``, ``item`` (of one of the types of ids, not null), ``rating``, ``timestamp``, and ``part``,
+        one of :data:`PARTS`; the last three may be null. One row per (user, item).
+    rows : int
+        Their number, or more: a task holds about ``2**21`` ratings, at 30 bytes, whatever their number.
+
+    Returns
+    -------
+    PackedHistories
+        Of all ratings, persisted in memory, and on disk where that is short.
+    """
+    buckets = power_of_two(rows / BUCKET_ROWS)
+    tasks = min(buckets, power_of_two(rows / TASK_ROWS))
+    place = F.coalesce(F.array_position(F.array(*map(F.lit, PARTS)), F.col(PART)), F.lit(0)) - 1
+    at = F.unix_micros(TIMESTAMP).alias(TIMESTAMP)
+    columns = F.col(RATING).cast("double").alias(RATING), at, place.cast("byte").alias(PART)
+    home = bucket_of(F.col(USER), buckets).alias(_HOME)
+    keyed = ratings.select(bucket_of(F.col(USER), tasks), home, USER, ITEM, *columns)
+    pieces = keyed.mapInArrow(packing(HISTORY, PACK_ROWS), PACKED).repartitionById(tasks, F.col("bucket"))
+    whole = pieces.mapInArrow(_divided, PACKED).persist(StorageLevel.MEMORY_AND_DISK)
+    id_types = ratings.schema[USER].dataType, ratings.schema[ITEM].dataType
+    return PackedHistories(whole, buckets, id_types, rows)
+
+
+def chosen(table: pa.Table, parts: tuple[str, ...] | None) -> pa.Table:
+    """The ratings of some parts.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Of a payload.
+    parts : tuple of str or None
+        None for all.
+    """
+    if parts is None:
+        return table
+    places = pa.array([PARTS.index(part) for part in parts], pa.int8())
+    return table.filter(pc.is_in(table[PART], value_set=places))
+
+
+def _divided(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """A task's pieces into a payload for each of its buckets."""
+    pieces = unpacked(batches).get(HISTORY)
+    if pieces is None:
+        return
+    rows = pa.concat_tables(pieces)
+    users, user_codes = _encoded(rows[USER])
+    items, item_codes = _encoded(rows[ITEM])
+    homes = np.zeros(len(users), np.int32)
+    homes[user_codes] = rows[_HOME].to_numpy()
+    # users by bucket, in which they ascend
+    by_home = np.argsort(homes, kind="stable")
+    place = np.empty(len(users), np.int64)
+    place[by_home] = np.arange(len(users))
+    users, homes, user_codes = users.take(pa.array(by_home)), homes[by_home], place[user_codes]
+    order = np.argsort(user_codes * len(items) + item_codes)
+    user_codes, item_codes = user_codes[order], item_codes[order]
+    values = rows.select([RATING, TIMESTAMP, PART]).take(pa.array(order)).combine_chunks()
+    found, firsts = np.unique(homes, return_index=True)
+    bounds = [*firsts.tolist(), len(users)]
+    cuts = np.searchsorted(user_codes, bounds).tolist()
+    for k, bucket in enumerate(found.tolist()):
+        own = slice(cuts[k], cuts[k + 1])
+        ids = pa.array((user_codes[own] - bounds[k]).astype(np.int32))
+        user = pa.DictionaryArray.from_arrays(ids, users.slice(bounds[k], bounds[k + 1] - bounds[k]))
+        listed, codes = np.unique(item_codes[own], return_inverse=True)
+        item = pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), items.take(pa.array(listed)))
+        of_bucket = values.slice(own.start, own.stop - own.start)
+        narrow = _narrow_ratings(one_array(of_bucket[RATING])), _narrow_times(one_array(of_bucket[TIMESTAMP]))
+        columns = [user, item, *narrow, of_bucket[PART]]
+        yield packed_batch(
+            [(bucket, HISTORY, pa.table(columns, names=[USER, ITEM, RATING, TIMESTAMP, PART]))]
+        )
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[pa.Array, Longs]:
+    """Distinct ids in ascending order, and the place of each id among them."""
+    encoded = one_array(column).dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return encoded.dictionary.take(pa.array(order)), place[encoded.indices.to_numpy()]
+
+
+def _narrow_ratings(ratings: pa.Array) -> pa.Array:
+    """As float32, where all of them are exact in it."""
+    narrow = ratings.cast(pa.float32(), safe=False)
+    same = pc.equal(narrow.cast(pa.float64()), ratings)
+    return ratings if pc.all(same).as_py() is False else narrow
+
+
+def _narrow_times(micros: pa.Array) -> pa.Array:
+    """As seconds, int32, where all of them are whole and in range."""
+    seconds = pc.divide(micros, MICROS)
+    whole = pc.all(pc.equal(pc.multiply(seconds, MICROS), micros)).as_py() is not False
+    ends = pc.min_max(seconds)
+    if not whole or (
+        ends["min"].is_valid and (ends["min"].as_py() < -(2**31) or ends["max"].as_py() >= 2**31)
+    ):
+        return micros
+    return seconds.cast(pa.int32())
+
+
+def _plain(name: str, column: pa.Array) -> pa.Array:
+    """A payload's column as Spark has it."""
+    if name == RATING:
+        return column.cast(pa.float64())
+    if name == TIMESTAMP:
+        micros = column if column.type == pa.int64() else pc.multiply(column.cast(pa.int64()), MICROS)
+        return micros.cast(pa.timestamp("us", "UTC"))
+    if name == PART:
+        return pa.array([*PARTS, None], pa.string()).take(pc.if_else(pc.less(column, 0), len(PARTS), column))
+    return column.cast(column.type.value_type)
+
+
+def _counted(table: pa.Table) -> pa.Table:
+    """Ratings and users of each part of a payload."""
+    users, parts = one_array(table[USER]).indices.to_numpy(), table[PART].to_numpy()
+    places = np.unique(parts)
+    ratings = [np.count_nonzero(parts == place) for place in places]
+    different = [len(np.unique(users[parts == place])) for place in places]
+    columns = [pa.array(places, pa.int8()), pa.array(ratings, pa.int64()), pa.array(different, pa.int64())]
+    return pa.table(columns, names=[PART, "ratings", "users"])
