@@ -8,19 +8,20 @@ time, and mostly a shuffle; packed they are few binary rows, about 17 bytes a ra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_schema
 
 from recsys_spark.errors import ModelError
-from recsys_spark.kernels.arrays import Longs
+from recsys_spark.kernels.arrays import Ints, Longs
 from recsys_spark.packing import (
     PACKED,
     bucket_of,
@@ -36,7 +37,9 @@ from recsys_spark.schema import FOLD_IN, ITEM, PART, RATING, TEST, TIMESTAMP, TR
 HISTORY = "history"
 """Kind of these payloads."""
 
-PARTS = (TRAIN, FOLD_IN, VALIDATION, TEST)
+LEFT_OUT = "left_out"
+PARTS = (TRAIN, FOLD_IN, VALIDATION, TEST, LEFT_OUT)
+"""Parts of a split, and what it leaves out; a pair of no part is known, and has no rating."""
 BUCKET_ROWS = 2**15
 """Ratings of a payload, about: smaller ones would cost more than they hold."""
 TASK_ROWS = 2**21
@@ -84,6 +87,11 @@ class PackedHistories:
         """
         return replace(self, parts=parts)
 
+    @property
+    def sparkSession(self) -> SparkSession:  # noqa: N802 - as a DataFrame has it
+        """The session of the payloads."""
+        return self.packed.sparkSession
+
     def rows(self, *columns: str) -> DataFrame:
         """The ratings that are meant, as they were packed: no shuffle, but the bridge from Python.
 
@@ -95,11 +103,81 @@ class PackedHistories:
         user, item = self.id_types
         kinds = {USER: user, ITEM: item, RATING: T.DoubleType(), TIMESTAMP: T.TimestampType()}
         kinds[PART] = T.StringType()
+        schema = T.StructType([T.StructField(name, kinds[name]) for name in columns])
+        return self.map_rows(columns, lambda batches: batches, schema)
 
-        def as_rows(table: pa.Table) -> pa.Table:
-            return pa.table({name: _plain(name, one_array(table[name])) for name in columns})
+    def map_rows(
+        self,
+        columns: Sequence[str],
+        change: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]],
+        schema: T.StructType | str,
+    ) -> DataFrame:
+        """``rows(*columns).mapInArrow(change, schema)``, without the rows going to Java and back.
 
-        return self.map(as_rows, T.StructType([T.StructField(name, kinds[name]) for name in columns]))
+        Parameters
+        ----------
+        columns : sequence of str
+            As :meth:`rows` takes them.
+        change : callable
+            From batches to batches.
+        schema : StructType or str
+            Of the result.
+        """
+        parts = self.parts
+
+        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            tables = (
+                pa.table({name: _plain(name, one_array(table[name])) for name in columns})
+                for table in _payloads(batches, parts, [name for name in columns if name != PART])
+            )
+            return change(batch for table in tables for batch in table.to_batches())
+
+        return self.packed.mapInArrow(run, schema)
+
+    def user_counts(self) -> DataFrame:
+        """``user``, ``ratings``: how many of those that are meant each user has; users without are not in it.
+        No shuffle.
+        """
+        return self._counted_ids(USER)
+
+    def item_counts(self) -> DataFrame:
+        """``item``, ``ratings``: the same of the items. A shuffle of one row for each item of each task."""
+        return self._counted_ids(ITEM).groupBy(ITEM).agg(F.sum("ratings").alias("ratings"))
+
+    def among(self, pairs: DataFrame) -> DataFrame:
+        """The pairs that have a rating that is meant. One shuffle of the pairs, and of the payloads.
+
+        Parameters
+        ----------
+        pairs : DataFrame
+            ``user``, ``item``, of the types of the histories' ids, not null.
+
+        Returns
+        -------
+        DataFrame
+            ``user``, ``item``: as often as they are among ``pairs``.
+        """
+        parts, buckets = self.parts, min(self.buckets, power_of_two(self.size / TASK_ROWS))
+        keyed = pairs.select(bucket_of(F.col(USER), buckets), USER, ITEM)
+        packed = keyed.mapInArrow(packing("pairs", PACK_ROWS), PACKED).unionAll(self.in_buckets(buckets))
+
+        def find(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            tables = unpacked(batches)
+            asked = pa.concat_tables(tables.get("pairs", []) or [_no_pairs(id_types)])
+            users, items = (one_array(asked[name]).dictionary_encode() for name in (USER, ITEM))
+            width = len(items.dictionary)
+            wanted = users.indices.to_numpy().astype(np.int64) * width + items.indices.to_numpy()
+            found = np.zeros(len(wanted), bool)
+            for table in tables.get(HISTORY, []):
+                rated = chosen(table.select([USER, ITEM, PART]), parts)
+                user, item = places(rated[USER], users.dictionary), places(rated[ITEM], items.dictionary)
+                both = (user >= 0) & (item >= 0)
+                found |= np.isin(wanted, user[both].astype(np.int64) * width + item[both])
+            yield from asked.filter(pa.array(found)).to_batches()
+
+        schema = T.StructType([T.StructField(n, k) for n, k in zip((USER, ITEM), self.id_types, strict=True)])
+        id_types = to_arrow_schema(schema)
+        return packed.repartitionById(buckets, F.col("bucket")).mapInArrow(find, schema)
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Part → number of its ratings and of their users; parts that have none are not in it. One job."""
@@ -121,11 +199,31 @@ class PackedHistories:
         parts = self.parts
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in batches:
-                for payload in batch["payload"]:
-                    yield from change(chosen(read_table(payload.as_buffer()), parts)).to_batches()
+            for table in _payloads(batches, parts):
+                yield from change(table).to_batches()
 
         return self.packed.mapInArrow(run, schema)
+
+    def _counted_ids(self, name: str) -> DataFrame:
+        """Ids with the number of their ratings, once for each task."""
+        parts = self.parts
+
+        def count(table: pa.Table) -> pa.Table:
+            ids = one_array(table[name])
+            found = np.bincount(ids.indices.to_numpy(), minlength=len(ids.dictionary))
+            some = pa.array(found > 0)
+            return pa.table({name: ids.dictionary.filter(some), "ratings": pa.array(found).filter(some)})
+
+        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            counted = [count(table) for table in _payloads(batches, parts, [name])]
+            if counted:
+                totals = pa.concat_tables(counted).group_by(name).aggregate([("ratings", "sum")])
+                columns = [totals[name], totals["ratings_sum"]]
+                yield from pa.table(columns, names=[name, "ratings"]).to_batches()
+
+        kind = self.id_types[(USER, ITEM).index(name)]
+        fields = [T.StructField(name, kind), T.StructField("ratings", T.LongType())]
+        return self.packed.mapInArrow(run, T.StructType(fields))
 
     def in_buckets(self, buckets: int) -> DataFrame:
         """The payloads in fewer buckets.
@@ -203,8 +301,53 @@ def chosen(table: pa.Table, parts: tuple[str, ...] | None) -> pa.Table:
     """
     if parts is None:
         return table
-    places = pa.array([PARTS.index(part) for part in parts], pa.int8())
-    return table.filter(pc.is_in(table[PART], value_set=places))
+    wanted = np.zeros(len(PARTS) + 1, bool)
+    wanted[[PARTS.index(part) + 1 for part in parts]] = True
+    mask = wanted[table[PART].to_numpy() + 1]
+    return table if mask.all() else table.filter(pa.array(mask))
+
+
+def places(column: pa.ChunkedArray, among: pa.Array) -> Ints:
+    """Place of each id of a payload's column among other ids, or -1.
+
+    Parameters
+    ----------
+    column : ChunkedArray
+        Dictionary-encoded.
+    among : Array
+        Distinct ids.
+    """
+    ids = one_array(column)
+    found = pc.index_in(ids.dictionary.cast(among.type), value_set=among)
+    of_ids: Ints = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
+    return of_ids[ids.indices.to_numpy()]
+
+
+def rows_of(ratings: DataFrame | PackedHistories) -> DataFrame:
+    """Ratings as rows, however they come; packed ones with ``user``, ``item``, ``rating``, ``timestamp``.
+
+    Parameters
+    ----------
+    ratings : DataFrame or PackedHistories
+        Of any kind.
+    """
+    if isinstance(ratings, PackedHistories):
+        return ratings.rows(USER, ITEM, RATING, TIMESTAMP)
+    return ratings
+
+
+def _payloads(
+    batches: Iterator[pa.RecordBatch], parts: tuple[str, ...] | None, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """Some columns of the ratings of some parts, payload by payload."""
+    for batch in batches:
+        for payload in batch["payload"]:
+            table = read_table(payload.as_buffer())
+            yield chosen(table if columns is None else table.select([*columns, PART]), parts)
+
+
+def _no_pairs(id_types: pa.Schema) -> pa.Table:
+    return id_types.empty_table()
 
 
 def _divided(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -39,6 +39,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import ModelError
+from recsys_spark.histories import pack_histories
 
 USERS, ITEMS = 12, 10
 ID_TYPES: dict[str, Callable[[int], int | str]] = {
@@ -181,6 +182,24 @@ class ModelContract:
             assert other == {
                 key: (item, pytest.approx(score, rel=1e-3)) for key, (item, score) in lists[0].items()
             }
+
+    def test_packed_histories_are_fitted_as_the_rows_are(self, spark: SparkSession, fitted: Any) -> None:
+        data = checkerboard(spark)
+        held = data.select(
+            "user", (F.col("user") % ITEMS).alias("item"), F.lit(9.0).alias("rating")
+        ).distinct()
+        parts = data.withColumn("part", F.lit("train")).unionByName(held.withColumn("part", F.lit("test")))
+        packed = pack_histories(parts.withColumn("timestamp", F.lit(None).cast("timestamp")), USERS * ITEMS)
+        model = self.estimator().fit(packed.of("train"))
+        users = data.select("user").distinct()
+        lists = [
+            sorted(
+                map(tuple, made.recommend(users, 3, data).select("user", "rank", "item", "score").collect())
+            )
+            for made in (fitted, model)
+        ]
+        packed.unpersist()
+        assert lists[0] == lists[1]
 
     def test_loaded_model_gives_the_same_rows(self, spark: SparkSession, fitted: Any, tmp_path: Path) -> None:
         path = str(tmp_path / "model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -113,3 +114,21 @@ def test_nothing_is_nothing(spark):
 def test_ids_of_another_type_are_refused(packed):
     with pytest.raises(ModelError, match="the items of the packed histories are int, and the model's string"):
         packed.require_id_types(T.IntegerType(), T.StringType())
+
+
+def test_ids_are_counted_in_what_is_meant(packed):
+    rows = [row for row in ROWS if row[4] in ("train", "validation")]
+    known = packed.of("train", "validation")
+    users, items = (Counter(row[place] for row in rows) for place in (0, 1))
+    assert {row["user"]: row["ratings"] for row in known.user_counts().collect()} == users
+    assert {row["item"]: row["ratings"] for row in known.item_counts().collect()} == items
+
+
+def test_pairs_are_found_among_what_is_meant(packed, spark):
+    known = {row[:2] for row in ROWS if row[4] == "train"}
+    asked = [(user, item) for user in range(45) for item in range(8)] + [(3, 0)]
+    pairs = spark.createDataFrame(asked, "user int, item int").repartition(2)
+    expected = [pair for pair in asked if pair in known]
+    assert sorted(map(tuple, packed.of("train").among(pairs).collect())) == sorted(expected)
+    assert (3, 0) in known  # which is asked for twice
+    assert packed.among(pairs.limit(0)).collect() == []

@@ -141,13 +141,17 @@ def ranking_metrics(
     require_id_types("relevant", kinds, id_types(relevant))
     pairs = relevant.select(USER, F.col(ITEM).try_cast(kinds[ITEM]).alias(ITEM))
     train = train if distinct else train.select(USER, ITEM).distinct()
-    return list_metrics(with_lists(lists, pairs), list(lists), train, items, ks, bootstrap, seed)
+    catalogue = train.groupBy(ITEM).agg(F.count("*").alias("users"))
+    n_users = train.select(USER).distinct().count()
+    rows = with_lists(lists, pairs)
+    return list_metrics(rows, list(lists), catalogue, n_users, items, ks, bootstrap, seed)
 
 
 def list_metrics(
     rows: DataFrame,
     names: Sequence[str],
-    train: DataFrame,
+    catalogue: DataFrame,
+    n_users: int,
     items: DataFrame | None,
     ks: Sequence[int],
     bootstrap: int,
@@ -161,8 +165,10 @@ def list_metrics(
         Of :func:`~recsys_spark.evaluation.hits.with_lists`.
     names : sequence of str
         The models' names, in the order of the lists.
-    train : DataFrame
-        ``user``, ``item``: what the models were fitted on, each pair once.
+    catalogue : DataFrame
+        ``item``, unique, and ``users``: how many have it of those that the models were fitted on.
+    n_users : int
+        How many these are.
     items : DataFrame or None
         ``item``, ``genres``, for diversity.
     ks : sequence of int
@@ -173,12 +179,12 @@ def list_metrics(
         Of the bootstrap.
     """
     ks = sorted(set(ks))
-    catalogue = _catalogue(train, items)
-    shared = rows.sparkSession.sparkContext.broadcast(catalogue)
+    known = _catalogue(catalogue, n_users, items)
+    shared = rows.sparkSession.sparkContext.broadcast(known)
     keyed = rows.select(
         F.xxhash64("id").alias("key"), "relevant", *(f"list{index}" for index in range(len(names)))
     )
-    shape = (len(names), ks, bootstrap, len(catalogue.ids))
+    shape = (len(names), ks, bootstrap, len(known.ids))
     totals = keyed.mapInArrow(_reducing(shared, len(names), ks, bootstrap, seed), "totals binary")
     # collected whole: Spark ends a Python worker whose rows it does not read to the end
     merged = totals.repartition(1).mapInArrow(_merging(shape), "totals binary").collect()
@@ -188,12 +194,9 @@ def list_metrics(
     return found.metrics(list(names), ks)
 
 
-def _catalogue(train: DataFrame, items: DataFrame | None) -> _Catalogue:
-    counts = train.groupBy(ITEM).agg(F.count("*").alias("users"))
+def _catalogue(counts: DataFrame, n_users: int, items: DataFrame | None) -> _Catalogue:
     if items is not None:
         counts = counts.join(items.groupBy(ITEM).agg(F.min("genres").alias("genres")), ITEM, "left")
-    users = train.select(F.count_distinct(USER)).first()
-    total = users[0] if users is not None else 0
     table = counts.toArrow().combine_chunks().sort_by(ITEM)
     ids = (
         pa.concat_arrays(table[ITEM].chunks)
@@ -205,7 +208,7 @@ def _catalogue(train: DataFrame, items: DataFrame | None) -> _Catalogue:
     popular = np.zeros(len(count), bool)
     popular[order[: int(np.ceil(HEAD * len(count)))]] = True
     directions = _directions(table["genres"].to_pylist()) if items is not None else None
-    return _Catalogue(ids, -np.log2(count / max(total, 1)), popular, directions)
+    return _Catalogue(ids, -np.log2(count / max(n_users, 1)), popular, directions)
 
 
 def _directions(genres: list[list[str] | None]) -> Any:

@@ -27,25 +27,24 @@ def with_activity(users: DataFrame, known: DataFrame) -> DataFrame:
     users : DataFrame
         ``user``, unique, and anything else.
     known : DataFrame
-        ``user`` and anything else: a row for each known interaction.
+        ``user``, unique, and ``ratings``: how many rows are known of each.
 
     Returns
     -------
     DataFrame
         ``users`` with ``activity``: ``new``, without a known row, or ``q1``, the least active quarter of the
-        others, to ``q4``. One shuffle of ``known``, and a job that collects how many users have how many
+        others, to ``q4``. One join, and a job that collects how many users have how many
         rows: no more numbers than the square root of twice the rows.
 
     Examples
     --------
     >>> from recsys_spark.evaluation.segments import with_activity
     >>> users = spark.createDataFrame([("ann",), ("bob",), ("cid",)], "user string")
-    >>> known = spark.createDataFrame([("ann",), ("ann",), ("bob",)], "user string")
+    >>> known = spark.createDataFrame([("ann", 2), ("bob", 1)], "user string, ratings int")
     >>> [tuple(row) for row in with_activity(users, known).orderBy("user").collect()]
     [('ann', 'q4'), ('bob', 'q2'), ('cid', 'new')]
     """
-    rows = known.groupBy(USER).agg(F.count("*").alias("_rows"))
-    counted = users.join(rows, USER, "left")
+    counted = users.join(known.select(USER, F.col("ratings").alias("_rows")), USER, "left")
     sizes = sorted(counted.where("_rows IS NOT NULL").groupBy("_rows").count().collect())
     total, running = sum(size["count"] for size in sizes), 0
     ends = dict.fromkeys((1, 2, 3), 0)  # the most rows of a user of each quarter

@@ -129,6 +129,47 @@ def top_n(
     return items, scores
 
 
+def top_n_of_biases(biases: Floats, seen: tuple[Longs, Ints], n: int) -> tuple[Ints, Floats]:
+    """The same lists where a score is the item's bias alone: everyone's best items, without those seen.
+
+    Parameters
+    ----------
+    biases : float32 array, shape (n_items,)
+        An item with a bias of -inf is recommended to nobody.
+    seen : CSR pair (indptr int64 (n_users + 1,), positions int32 (nnz,))
+        Positions never to return; duplicates and any order allowed.
+    n : int, at least 1
+
+    Returns
+    -------
+    items, scores : as of :func:`top_n`
+
+    Cost: a look-up for each seen pair, and a sort of those among the best ``n`` and as many more as a user
+    has seen.
+    """
+    indptr, positions = seen
+    counts = np.diff(indptr)
+    order = np.argsort(-biases, kind="stable").astype(np.int32)
+    rank_of = np.empty(len(biases), np.int64)
+    rank_of[order] = np.arange(len(biases))
+    ranks, rows = rank_of[positions], np.repeat(np.arange(len(counts)), counts)
+    near = ranks < n + counts[rows]
+    keys = np.unique(rows[near] * len(biases) + ranks[near])
+    rows, ranks = np.divmod(keys, max(1, len(biases)))
+    # before a user's j-th seen rank r there are r - j unseen ones
+    ahead = ranks - (np.arange(len(rows)) - np.searchsorted(rows, rows))
+    near = ahead < n
+    skipped = np.bincount(rows[near] * n + ahead[near], minlength=len(counts) * n).reshape(-1, n)
+    found = np.arange(n) + np.cumsum(skipped, axis=1)
+    items = np.full((len(counts), n), -1, np.int32)
+    scores = np.full((len(counts), n), -np.inf, np.float32)
+    listed = found < len(biases)
+    items[listed] = order[found[listed]]
+    scores[listed] = biases[items[listed]]
+    items[np.isneginf(scores)] = -1
+    return items, scores
+
+
 def score_block(users: Floats, block: ItemBlock, buffer: Floats) -> Floats:
     """Scores of a user block against an item block, shape (n_users, n_groups * GROUP), written into the
     flat ``buffer``.

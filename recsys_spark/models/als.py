@@ -19,6 +19,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import column_of, id_column
+from recsys_spark.histories import PackedHistories, rows_of
 from recsys_spark.models.als_params import ALSParams, ObjectiveParams
 from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.factor_model import FactorModel
@@ -203,7 +204,7 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         if self.initialModel is not None and self.initialModel.rank != self.getRank():
             raise ValueError(f"initialModel has rank {self.initialModel.rank}, and rank is {self.getRank()}")
 
-    def _fit(self, dataset: DataFrame) -> ALSModel:
+    def _fit(self, dataset: DataFrame | PackedHistories) -> ALSModel:
         self.check()
         initial, interval = self.initialModel, self.getCheckpointInterval()
         fit = fit_als(
@@ -226,8 +227,12 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         model._store(fit.persisted)
         return model
 
-    def _ratings(self, dataset: DataFrame) -> DataFrame:
+    def _ratings(self, dataset: DataFrame | PackedHistories) -> DataFrame | PackedHistories:
         name = self.getRatingCol()
+        if isinstance(dataset, PackedHistories):
+            if (self.getUserCol(), self.getItemCol(), name) == (USER, ITEM, RATING):
+                return dataset
+            dataset = rows_of(dataset)
         rating = (column_of(dataset, name)[0] if name else F.lit(1.0)).cast("float")
         user, item = (id_column(dataset, name) for name in (self.getUserCol(), self.getItemCol()))
         return dataset.select(user.alias(USER), item.alias(ITEM), rating.alias(RATING))

@@ -1,7 +1,8 @@
 """The contract that every model keeps.
 
 An **estimator** is a ``pyspark.ml.Estimator``: keyword-only constructor, Params with Spark's names
-(``userCol``, ``itemCol``, ``ratingCol``, ``predictionCol``, ``seed`` …), ``fit(df) → model``, and
+(``userCol``, ``itemCol``, ``ratingCol``, ``predictionCol``, ``seed`` …), ``fit(df) → model``, where ``df``
+may be :class:`~recsys_spark.histories.PackedHistories` too, and
 
 * ``check()``: raises ``ValueError`` with a sentence for Params out of range or in contradiction; ``fit``
   calls it first;

@@ -12,9 +12,11 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from pyspark.sql.pandas.types import from_arrow_type
 
 from recsys_spark.columns import column_of, id_column, matching_id, shown
 from recsys_spark.errors import ModelError
+from recsys_spark.histories import PackedHistories, rows_of
 from recsys_spark.kernels.network import ACTIVATIONS
 from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.factor_model import FactorModel
@@ -112,32 +114,45 @@ class GradientEstimator(RecommenderEstimator, GradientParams):
         return frames
 
     def _train(
-        self, dataset: DataFrame, program_type: type[GradientProgram[OutcomeT]], config: Any
+        self,
+        dataset: DataFrame | PackedHistories,
+        program_type: type[GradientProgram[OutcomeT]],
+        config: Any,
     ) -> tuple[GradientFit[OutcomeT], dict[str, Scales]]:
         """Result of a fit, and the scales of numeric features."""
-        rating = self.getRatingCol()
-        required = self.predicts_ratings or (self.isSet("ratingCol") and rating)
-        if rating not in dataset.columns and required:
-            raise ModelError(f"ratingCol {rating!r} is not among the columns {shown(dataset.columns)}")
-        ratings = rating_rows(dataset, self.getUserCol(), self.getItemCol(), rating)
+        ratings = self._ratings(dataset)
+        id_types = id_types_of(ratings)
+        kinds = dict(zip(SIDES, map(from_arrow_type, id_types), strict=True))
         features, scales = {}, {}
         for side, frame in self.side_frames().items():
             columns = self.feature_columns()[side]
             scales[side] = scales_of(frame, columns)
-            id_type = ratings.schema[SIDES[side]].dataType
-            entries = feature_entries(frame, self.getOrDefault(f"{side}Col"), columns, scales[side], id_type)
+            entries = feature_entries(
+                frame, self.getOrDefault(f"{side}Col"), columns, scales[side], kinds[side]
+            )
             features[f"{side} features"] = entries
         start = None
         if (
             self.initialModel is not None
         ):  # its ids as the ratings have them, or they would be sought in other tasks
-            casts = {name: F.col(name).try_cast(ratings.schema[name].dataType) for name in (USER, ITEM)}
+            casts = {name: F.col(name).try_cast(kinds[side]) for side, name in SIDES.items()}
             start = self.initialModel.tables.withColumns(casts)
         interval = self.getCheckpointInterval()
         per_job = max(1, self.getOrDefault("maxIter")) if interval == -1 else interval
-        program = program_type(config, id_types_of(ratings))  # type: ignore[call-arg]
+        program = program_type(config, id_types)  # type: ignore[call-arg]
         data = TrainingData(ratings, features, start)
         return fit_gradient(data, program, per_job, StorageLevel.MEMORY_AND_DISK), scales
+
+    def _ratings(self, dataset: DataFrame | PackedHistories) -> DataFrame | PackedHistories:
+        rating = self.getRatingCol()
+        if isinstance(dataset, PackedHistories):
+            if (self.getUserCol(), self.getItemCol(), rating) == (USER, ITEM, RATING):
+                return dataset
+            dataset = rows_of(dataset)
+        required = self.predicts_ratings or (self.isSet("ratingCol") and rating)
+        if rating not in dataset.columns and required:
+            raise ModelError(f"ratingCol {rating!r} is not among the columns {shown(dataset.columns)}")
+        return rating_rows(dataset, self.getUserCol(), self.getItemCol(), rating)
 
     def _check_initial_model(self, kind: type[GradientModel], shape: Sequence[str]) -> None:
         """Raise ``ValueError`` for an initial model of another class, or with another value of a Param of

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recsys_spark.columns import column_of, id_column
+from recsys_spark.histories import PackedHistories, rows_of
 from recsys_spark.models.als_params import SparkALSParams
 from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.factor_model import FactorModel
@@ -116,8 +117,9 @@ class MLlibALS(RecommenderEstimator, SparkALSParams, DefaultParamsReadable[Any],
         check_ranges(self, least, {"coldStartStrategy": ("nan", "drop")})
         check_interval(self)
 
-    def _fit(self, dataset: DataFrame) -> MLlibALSModel:
+    def _fit(self, dataset: DataFrame | PackedHistories) -> MLlibALSModel:
         self.check()
+        dataset = rows_of(dataset)
         user, item = (id_column(dataset, self.getOrDefault(name)) for name in (self.userCol, self.itemCol))
         name = self.getOrDefault(self.ratingCol)
         rating = [column_of(dataset, name)[0].alias(RATING)] if name else []

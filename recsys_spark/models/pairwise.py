@@ -18,6 +18,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import ModelError
+from recsys_spark.histories import PackedHistories
 from recsys_spark.kernels.arrays import Floats
 from recsys_spark.models.gradient_model import (
     GradientEstimator,
@@ -198,7 +199,7 @@ class PairwiseRecommender(
         shape = ["embeddingDim", "interaction", "loss", "useBiases"] + ["hiddenDims"] * ("mlp" in interaction)
         self._check_initial_model(PairwiseModel, shape)
 
-    def _fit(self, dataset: DataFrame) -> PairwiseModel:
+    def _fit(self, dataset: DataFrame | PackedHistories) -> PairwiseModel:
         self.check()
         config = self.to_config(
             dropout=self.getDropout(),

@@ -12,11 +12,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import column_of, id_column, matching_id, require_new, unused
+from recsys_spark.histories import PackedHistories, rows_of
 from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, RecommenderModel
 from recsys_spark.models.persistence import FramesModel
 from recsys_spark.params import KeywordParams, check_ranges, keyword_constructor, param
 from recsys_spark.recommend.top_n import ListRequest, recommend_lists
-from recsys_spark.schema import USER
+from recsys_spark.schema import ITEM, USER
 
 
 class PopularityParams(InteractionColumns):
@@ -111,22 +112,30 @@ class PopularityRecommender(
         """Raise ``ValueError`` if ``halfLife`` is negative or not finite."""
         check_ranges(self, {"halfLife": 0}, {})
 
-    def _fit(self, dataset: DataFrame) -> PopularityModel:
+    def _fit(self, dataset: DataFrame | PackedHistories) -> PopularityModel:
         self.check()
+        if isinstance(dataset, PackedHistories):
+            names = self.getOrDefault(self.userCol), self.getOrDefault(self.itemCol)
+            if names == (USER, ITEM) and not self.getOrDefault(self.halfLife):
+                return self._model(dataset.item_counts().toDF("id", "score"), dataset.user_counts())
+            dataset = rows_of(dataset)
         user, item = (id_column(dataset, self.getOrDefault(name)) for name in (self.userCol, self.itemCol))
         half_life = self.getOrDefault(self.halfLife)
-        rows = dataset.select(user.alias("user"), item.alias("id"))
-        score = F.count("*").cast("double")
+        rows = dataset.select(user.alias(USER), item.alias("id"))
+        score = F.count("*")
         if half_life > 0:
             second = F.unix_micros(column_of(dataset, self.getOrDefault(self.timestampCol))[0]) / 1e6
-            rows = dataset.select(user.alias("user"), item.alias("id"), second.alias("second"))
+            rows = dataset.select(user.alias(USER), item.alias("id"), second.alias("second"))
             last = rows.agg(F.max("second")).first()
             end = last[0] if last is not None and last[0] is not None else 0.0
             weight = F.pow(F.lit(2.0), (F.col("second") - F.lit(end)) / (half_life * 86_400))
             score = F.coalesce(F.sum(weight.cast("decimal(38,18)")).cast("double"), F.lit(0.0))
-        scores = rows.groupBy("id").agg(score.alias("score")).localCheckpoint()
-        users = rows.select(F.col("user").alias("id")).distinct().localCheckpoint()
-        return self._copyValues(PopularityModel(scores, users))
+        return self._model(rows.groupBy("id").agg(score.alias("score")), rows.select(USER).distinct())
+
+    def _model(self, scores: DataFrame, users: DataFrame) -> PopularityModel:
+        scores = scores.select("id", F.col("score").cast("double").alias("score"))
+        ids = users.select(F.col(USER).alias("id"))
+        return self._copyValues(PopularityModel(scores.localCheckpoint(), ids.localCheckpoint()))
 
 
 class PopularityModel(FramesModel, RecommenderModel, PopularityParams):

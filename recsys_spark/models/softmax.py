@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.functions import pandas_udf
 
+from recsys_spark.histories import PackedHistories
 from recsys_spark.kernels.topn import ItemBlock
 from recsys_spark.models.gradient_model import (
     GradientEstimator,
@@ -204,7 +205,7 @@ class SoftmaxRecommender(GradientEstimator, SoftmaxParams, DefaultParamsReadable
             )
         self._check_initial_model(SoftmaxModel, ("embeddingDim", "hiddenDims", "tieItems", "similarity"))
 
-    def _fit(self, dataset: DataFrame) -> SoftmaxModel:
+    def _fit(self, dataset: DataFrame | PackedHistories) -> SoftmaxModel:
         self.check()
         config = self.to_config(
             dropout=self.getDropout(),

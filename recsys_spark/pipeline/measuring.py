@@ -96,7 +96,7 @@ def relevant(night: Night, part: str) -> DataFrame:
     part : str
         ``validation`` or ``test``.
     """
-    least, rows = night.config.evaluate.min_rating, night.part(part)
+    least, rows = night.config.evaluate.min_rating, night.part(part).rows(USER, ITEM, RATING)
     return rows if least is None else rows.where(F.col(RATING) >= least)
 
 
@@ -114,7 +114,7 @@ def _lists(
                 kept.callback(frame.persist().unpersist)
             return frame
 
-        held = relevant(night, part).select(USER, ITEM)
+        held = keep(relevant(night, part).select(USER, ITEM))
         users = keep(held.select(USER).distinct())
         seen, sizes = night.seen(night.known_before(part)), night.config.recommend.block_sizes
         request = ListRequest(max(night.config.evaluate.cutoffs), seen, block_sizes=sizes)
@@ -136,9 +136,11 @@ def _ranking(night: Night, record: StepRecord, lists: DataFrame, names: list[str
         version = record.versions_read.setdefault("items", lake.version("items"))
         items = lake.read("items", version)
         items = items if "genres" in items.columns else None
-    # a pair is known once: ``ratings`` has one row of each
-    known = night.known_before(TEST).select(USER, ITEM)
-    return list_metrics(lists, names, known, items, settings.cutoffs, settings.bootstrap, night.config.seed)
+    known = night.known_before(TEST)
+    catalogue = known.item_counts().toDF(ITEM, "users")
+    n_users = known.user_counts().count()
+    further = items, settings.cutoffs, settings.bootstrap, night.config.seed
+    return list_metrics(lists, names, catalogue, n_users, *further)
 
 
 def _by_user(
@@ -146,7 +148,7 @@ def _by_user(
 ) -> list[MetricRow]:
     """Write each user's metrics, and return their means by segment."""
     k = night.config.evaluate.cutoff
-    users = with_activity(lists.select(F.col("id").alias(USER)), night.known_before(TEST))
+    users = with_activity(lists.select(F.col("id").alias(USER)), night.known_before(TEST).user_counts())
     ages = _ages(night, record)
     users = (
         users.withColumn(AGE, F.lit(None).cast("string")) if ages is None else users.join(ages, USER, "left")
@@ -214,5 +216,5 @@ def _rating(night: Night, models: Mapping[str, ListMaker]) -> list[MetricValue]:
     for name, model in predicting.items():
         if model.getOrDefault("coldStartStrategy") == "drop":
             predicting[name] = model.copy({model.getParam("coldStartStrategy"): "nan"})
-    test = night.part(TEST)
+    test = night.part(TEST).rows(USER, ITEM, RATING)
     return rating_metrics({name: model.transform(test) for name, model in predicting.items()})

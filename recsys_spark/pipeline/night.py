@@ -20,6 +20,7 @@ from recsys_spark.console import progress_line, working
 from recsys_spark.data.events import as_of, end_of, pair_worths
 from recsys_spark.data.split import split_ratings
 from recsys_spark.errors import ConfigError, LakeError
+from recsys_spark.histories import LEFT_OUT, PARTS, PackedHistories, pack_histories
 from recsys_spark.lakehouse.ledger import Ledger, StepRecord
 from recsys_spark.lakehouse.locks import Lock
 from recsys_spark.lakehouse.tables import Lakehouse, lost_files
@@ -29,7 +30,7 @@ from recsys_spark.pipeline import STEP_NAMES
 from recsys_spark.pipeline.details import AFTER, SETTINGS
 from recsys_spark.pipeline.resume import settings_of, steps_of, unfinished
 from recsys_spark.redaction import without_secrets
-from recsys_spark.schema import EVENT, FOLD_IN, ITEM, PART, RATING, TEST, TIMESTAMP, TRAIN, USER, VALIDATION
+from recsys_spark.schema import EVENT, FOLD_IN, ITEM, PART, TEST, TIMESTAMP, TRAIN, USER, VALIDATION
 
 FIRST_ZONE = timedelta(hours=14)
 """How far ahead of UTC the first place is where a day comes."""
@@ -122,7 +123,7 @@ class Night:
         check_models(self.config)
         self.lake = Lakehouse(self.spark, self.config.lake, self.config.retention)
         self.ledger = Ledger(self.lake, self.run_id, self.run_date, redacted(self.config))
-        self._parts: DataFrame | None = None
+        self._histories: PackedHistories | None = None
         self._lock: Lock | None = None
 
     def estimator(self, name: str) -> RecommenderEstimator:
@@ -285,9 +286,9 @@ class Night:
             Table → version.
         """
         self.pinned = dict(versions)
-        if self._parts is not None:
-            self._parts.unpersist()
-            self._parts = None
+        if self._histories is not None:
+            self._histories.unpersist()
+            self._histories = None
 
     def stored_ratings(self, version: int, run_date: date) -> DataFrame:
         """The rows of ``ratings`` at a version, until a run date; of derived ones also those that are worth
@@ -310,62 +311,20 @@ class Night:
         settings = self.config.ingest
         return as_of(rows, settings.events, self.run_date) if settings.has_events else rows
 
-    def pairs(self) -> DataFrame:
-        """``user``, ``item`` of the pinned ratings until the run date, also of those that are worth nothing
-        on it.
+    def pairs(self) -> PackedHistories:
+        """The pairs of the pinned ratings until the run date, also those that are worth nothing on it, with
+        their part of the split; packed by the step that asks first, and kept for those of this process.
         """
-        return self.stored_ratings(self.ratings_version(), self.run_date).select(USER, ITEM)
+        if self._histories is None:
+            most = self.lake.read("ratings", self.ratings_version()).count()
+            self._histories = pack_histories(self._in_parts(), most)
+        return self._histories
 
-    def seen(self, pairs: DataFrame) -> DataFrame:
-        """What lists leave out, as the configuration's ``recommend.exclude_seen`` has it.
+    def rated(self) -> PackedHistories:
+        """All of :meth:`ratings`, packed."""
+        return self.pairs().of(*PARTS)
 
-        Parameters
-        ----------
-        pairs : DataFrame
-            ``user``, ``item``: what is known of the users.
-
-        Returns
-        -------
-        DataFrame
-            ``user``, ``item``: all of ``pairs``, those with an event of the types that count as seeing, or
-            none.
-        """
-        asked = self.config.recommend.exclude_seen
-        pairs = pairs.select(USER, ITEM)
-        if isinstance(asked, bool):
-            return pairs if asked else pairs.limit(0)
-        return pairs.join(self._events(asked), [USER, ITEM], "left_semi")
-
-    def fitted_on(self, model: str, rows: DataFrame) -> DataFrame:
-        """What a model is fitted on: all of ``rows``, or those with events of the types that the
-        configuration's ``history`` has for it, rated by these events alone.
-
-        Parameters
-        ----------
-        model : str
-            One of ``models``.
-        rows : DataFrame
-            Rows of :meth:`ratings`.
-        """
-        types = self.config.history.get(model)
-        if types is None:
-            return rows
-        settings = self.config.ingest.events
-        worths = as_of(pair_worths(self._events(types), settings, self.run_date), settings, self.run_date)
-        return rows.drop(RATING, TIMESTAMP).join(worths, [USER, ITEM])
-
-    def _events(self, types: Sequence[str]) -> DataFrame:
-        """The events of some types until the run date, at the pinned version."""
-        events = self.lake.read("events", self.versions()["events"])
-        return _until(events.where(F.col(EVENT).isin(*types)), self.run_date)
-
-    def parts(self) -> DataFrame:
-        """Ratings of the pinned version with their ``part``; kept in memory for the steps of this process."""
-        if self._parts is None:
-            self._parts = split_ratings(self.ratings(), self.config.split, self.config.seed).persist()
-        return self._parts
-
-    def part(self, name: str) -> DataFrame:
+    def part(self, name: str) -> PackedHistories:
         """The ratings of one part.
 
         Parameters
@@ -373,9 +332,9 @@ class Night:
         name : str
             ``train``, ``fold_in``, ``validation`` or ``test``.
         """
-        return self.parts().where(F.col(PART) == name)
+        return self.pairs().of(name)
 
-    def known_before(self, part: str) -> DataFrame:
+    def known_before(self, part: str) -> PackedHistories:
         """What may be shown to a model before a held-out part: ``train`` and ``fold_in``, and before the test
         also ``validation``.
 
@@ -384,8 +343,61 @@ class Night:
         part : str
             ``validation`` or ``test``.
         """
-        known = [TRAIN, FOLD_IN, *([VALIDATION] if part == TEST else [])]
-        return self.parts().where(F.col(PART).isin(*known))
+        return self.pairs().of(TRAIN, FOLD_IN, *([VALIDATION] if part == TEST else []))
+
+    def seen(self, known: PackedHistories) -> PackedHistories | DataFrame | None:
+        """What lists leave out, as the configuration's ``recommend.exclude_seen`` has it.
+
+        Parameters
+        ----------
+        known : PackedHistories
+            What is known of the users.
+
+        Returns
+        -------
+        PackedHistories or DataFrame or None
+            All that is known; ``user``, ``item`` of what has an event of the types that count as seeing; or
+            nothing.
+        """
+        asked = self.config.recommend.exclude_seen
+        if isinstance(asked, bool):
+            return known if asked else None
+        return known.rows(USER, ITEM).join(self._events(asked), [USER, ITEM], "left_semi")
+
+    def fitted_on(self, model: str, ratings: PackedHistories) -> PackedHistories | DataFrame:
+        """What a model is fitted on: all of the ratings, or those with events of the types that the
+        configuration's ``history`` has for it, rated by these events alone.
+
+        Parameters
+        ----------
+        model : str
+            One of ``models``.
+        ratings : PackedHistories
+            Of :meth:`rated`, or a part of it.
+        """
+        types = self.config.history.get(model)
+        if types is None:
+            return ratings
+        settings = self.config.ingest.events
+        worths = as_of(pair_worths(self._events(types), settings, self.run_date), settings, self.run_date)
+        return ratings.rows(USER, ITEM).join(worths, [USER, ITEM])
+
+    def _events(self, types: Sequence[str]) -> DataFrame:
+        """The events of some types until the run date, at the pinned version."""
+        events = self.lake.read("events", self.versions()["events"])
+        return _until(events.where(F.col(EVENT).isin(*types)), self.run_date)
+
+    def _in_parts(self) -> DataFrame:
+        """The pairs of the pinned ratings with their rating and part."""
+        ratings, how = self.ratings(), self.config.split
+        rows = split_ratings(ratings, how, self.config.seed)
+        if how.min_user_ratings > 1 or how.min_item_ratings > 1:
+            parts = rows.select(USER, ITEM, PART)
+            rows = ratings.join(parts, [USER, ITEM], "left").fillna(LEFT_OUT, [PART])
+        if self.config.ingest.has_events:  # and those that are worth nothing on the run date
+            stored = self.stored_ratings(self.ratings_version(), self.run_date)
+            rows = stored.select(USER, ITEM).join(rows, [USER, ITEM], "left")
+        return rows
 
 
 def _until(rows: DataFrame, run_date: date) -> DataFrame:

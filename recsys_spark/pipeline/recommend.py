@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError
+from recsys_spark.histories import PackedHistories
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.pipeline.checks import check_lists
@@ -61,7 +62,7 @@ def recommend(night: Night) -> None:
             )
         model, fallback = _models(night, champion, record)
         made = make_lists(night, champion, model, fallback, kept)
-        record.counts |= check_lists(made.rows, made.seen)
+        record.counts |= check_lists(made.rows, made.listed_and_seen())
         filled = made.rows.where("reason = 'fallback'").count()
         record.counts |= {"users": made.users.count(), "fallback_rows": filled}
         neighbors = similar_items(night, record, champion, model, kept)
@@ -78,12 +79,21 @@ class Made(NamedTuple):
     ----------
     rows : ``user``, ``item``, ``score``, ``rank``, ``model``, ``reason``
     users : ``user``: whom they are for
-    seen : ``user``, ``item``: what they leave out
+    seen : what they leave out: ``user``, ``item``, packed or as rows; None for nothing
     """
 
     rows: DataFrame
     users: DataFrame
-    seen: DataFrame
+    seen: PackedHistories | DataFrame | None
+
+    def listed_and_seen(self) -> DataFrame:
+        """``user``, ``item`` of the lists that should not be there, found without the code that made them."""
+        pairs = self.rows.select(USER, ITEM)
+        if self.seen is None:
+            return pairs.limit(0)
+        if isinstance(self.seen, PackedHistories):
+            return self.seen.among(pairs)
+        return pairs.join(self.seen, [USER, ITEM], "left_semi")
 
 
 def make_lists(
@@ -110,16 +120,17 @@ def make_lists(
         kept.callback(frame.persist().unpersist)
         return frame
 
-    users = keep(night.pairs().select(USER).distinct())
+    users = keep(night.pairs().user_counts().select(USER))
     seen = night.seen(night.pairs())
-    if not isinstance(night.config.recommend.exclude_seen, bool):
+    if isinstance(seen, DataFrame):
         seen = keep(seen)  # a join with the events, which is read three times
     request = ListRequest(n, seen, block_sizes=night.config.recommend.block_sizes)
     rows = keep(_labelled(explode_lists(model.recommend_lists(users, request)), champion, "model"))
     if fallback is not None:
         short = keep(_short(rows, users, n))
-        more = _fill(rows, short, fallback, n, seen)
-        rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
+        if not short.isEmpty():
+            more = _fill(rows, short, fallback, n, seen)
+            rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
     return Made(rows, users, seen)
 
 
@@ -131,7 +142,7 @@ def _models(night: Night, champion: str, record: StepRecord) -> tuple[ListMaker,
     wanted = [] if champion == POPULAR else [(POPULAR, FALLBACK)]
     if night.config.recommend.refit and kept is None:
         wanted.insert(0, (champion, SERVING))
-    rows = [fit_and_save(night, record, name, purpose, night.ratings()) for name, purpose in wanted]
+    rows = [fit_and_save(night, record, name, purpose, night.rated()) for name, purpose in wanted]
     if rows:
         record_models(night, record, rows)
     used: dict[str, Any] = {row["purpose"]: row for row in rows}
@@ -140,7 +151,7 @@ def _models(night: Night, champion: str, record: StepRecord) -> tuple[ListMaker,
     fallback = load(used[FALLBACK]) if FALLBACK in used else None
     if kept is None:
         return load(used.get(SERVING, used[COMPARISON])), fallback
-    model = folded(night, record, kept, SERVING, night.ratings())
+    model = folded(night, record, kept, SERVING, night.rated())
     record.counts["folded_in"] = model.users.count()
     progress_line(f"  {record.counts['folded_in']:,} users with changed ratings are folded in")
     return model, fallback
@@ -153,12 +164,20 @@ def _short(rows: DataFrame, users: DataFrame, n: int) -> DataFrame:
 
 
 def _fill(
-    rows: DataFrame, short: DataFrame, fallback: RecommenderModel, n: int, seen: DataFrame
+    rows: DataFrame,
+    short: DataFrame,
+    fallback: RecommenderModel,
+    n: int,
+    seen: PackedHistories | DataFrame | None,
 ) -> DataFrame:
     """Popular items, unseen and not yet listed, for the users of ``short``; ranks go on from the list's
     end.
     """
-    taken = seen.select(USER, ITEM).unionByName(rows.select(USER, ITEM)).join(short, USER, "left_semi")
+    taken = rows.select(USER, ITEM)
+    if seen is not None:
+        pairs = seen.rows(USER, ITEM) if isinstance(seen, PackedHistories) else seen
+        taken = taken.unionByName(pairs.select(USER, ITEM))
+    taken = taken.join(short, USER, "left_semi")
     more = fallback.recommend(short.select(USER), n, taken).join(short, USER)
     return more.where(F.col(RANK) + F.col("have") <= n).select(
         USER, ITEM, SCORE, (F.col(RANK) + F.col("have")).alias(RANK)

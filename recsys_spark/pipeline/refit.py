@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError
+from recsys_spark.histories import PackedHistories, rows_of
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.registry import REGISTRY
@@ -143,7 +144,7 @@ def kept_fit(night: Night) -> Kept | None:
     return Kept(rows)
 
 
-def folded(night: Night, record: StepRecord, kept: Kept, purpose: str, rows: DataFrame) -> Folded:
+def folded(night: Night, record: StepRecord, kept: Kept, purpose: str, ratings: PackedHistories) -> Folded:
     """A kept model with the users folded in whose ratings have changed since it was fitted.
 
     Parameters
@@ -157,13 +158,13 @@ def folded(night: Night, record: StepRecord, kept: Kept, purpose: str, rows: Dat
         The earlier fit.
     purpose : str
         ``comparison`` or ``serving``.
-    rows : DataFrame
+    ratings : PackedHistories
         Ratings that may be shown to the model.
     """
     row = kept.rows[purpose]
     model: Any = load(row)
     users = _changed_users(night, row).persist()
-    histories = night.fitted_on(row["model"], rows).join(users, USER, "left_semi")
+    histories = rows_of(night.fitted_on(row["model"], ratings)).join(users, USER, "left_semi")
     features: dict[str, DataFrame] = {}
     if "user" in night.estimator(row["model"]).feature_columns():
         version = record.versions_read.setdefault("users", night.lake.version("users"))

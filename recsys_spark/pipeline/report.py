@@ -193,7 +193,9 @@ def _probabilities(night: Night, fits: Iterable[Mapping[str, Any]]) -> list[Part
             continue
         held = relevant(night, TEST).select(USER, ITEM)
         users = held.select(USER).distinct().orderBy(F.xxhash64(USER)).limit(JUDGED)
-        held, seen = (rows.join(users, USER, "left_semi") for rows in (held, night.known_before(TEST)))
+        held, seen = (
+            rows.join(users, USER, "left_semi") for rows in (held, night.known_before(TEST).rows(USER, ITEM))
+        )
         model: Any = load(fit)
         groups = calibration(model, held, seen)
         if len(groups):

@@ -97,12 +97,12 @@ def _models(night: Night, row: Any) -> tuple[ListMaker, RecommenderModel | None]
     """The models of the lists, fitted again where they were fitted for this night."""
     record = StepRecord(versions_read=dict(row["versions_read"]))
     champion, paths = row["details"]["champion"], json.loads(row["details"][PATHS])
-    fallback = None if champion == POPULAR else fit(night, record, POPULAR, night.ratings())
+    fallback = None if champion == POPULAR else fit(night, record, POPULAR, night.rated())
     earlier = kept_fit(night)
     if earlier is not None:
-        return folded(night, record, earlier, SERVING, night.ratings()), fallback
+        return folded(night, record, earlier, SERVING, night.rated()), fallback
     if SERVING in paths:
-        return fit(night, record, champion, night.ratings()), fallback
+        return fit(night, record, champion, night.rated()), fallback
     return load({"model": champion, "path": paths[COMPARISON]}), fallback
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pyspark.sql import functions as F
-
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError, ModelError
+from recsys_spark.histories import LEFT_OUT
 from recsys_spark.pipeline.night import Night
-from recsys_spark.schema import PART, TEST, TRAIN, USER, VALIDATION
+from recsys_spark.schema import TEST, TRAIN, VALIDATION
 
 
 def split(night: Night) -> None:
@@ -30,11 +29,9 @@ def split(night: Night) -> None:
     with night.step("split") as record:
         night.pin(_versions(night))
         record.versions_read |= night.versions()
-        counted = (
-            night.parts().groupBy(PART).agg(F.count("*").alias("rows"), F.count_distinct(USER).alias("users"))
-        )
-        for row in counted.collect():
-            record.counts |= {row[PART]: row["rows"], f"{row[PART]}_users": row["users"]}
+        for part, (ratings, users) in night.rated().counts().items():
+            if part != LEFT_OUT:
+                record.counts |= {part: ratings, f"{part}_users": users}
         record.details["split"] = night.split_described()
         for part in (TRAIN, VALIDATION, TEST):
             if not record.counts.get(part):

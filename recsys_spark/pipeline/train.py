@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from pyspark.sql import DataFrame
-
 from recsys_spark.config import config_problem
 from recsys_spark.console import progress_line
 from recsys_spark.errors import ConfigError
+from recsys_spark.histories import PackedHistories
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.paths import absolute_path
 from recsys_spark.pipeline.fitted import COMPARISON, record_models
@@ -48,9 +47,9 @@ def train(night: Night) -> None:
 
 
 def fit_and_save(
-    night: Night, record: StepRecord, name: str, purpose: str, rows: DataFrame
+    night: Night, record: StepRecord, name: str, purpose: str, ratings: PackedHistories
 ) -> dict[str, Any]:
-    """Fit model ``name`` on ``rows``, save it, and return its row for the ``models`` table.
+    """Fit model ``name`` on ``ratings``, save it, and return its row for the ``models`` table.
 
     Parameters
     ----------
@@ -62,7 +61,7 @@ def fit_and_save(
         One of ``models``.
     purpose : str
         As :mod:`recsys_spark.pipeline.fitted` has it.
-    rows : DataFrame
+    ratings : PackedHistories
         Ratings to fit on, where the model's ``history`` does not ask for some types of events.
 
     Raises
@@ -71,7 +70,7 @@ def fit_and_save(
         The model names feature columns of users or items, and there is no such table.
     """
     started = time.monotonic()
-    model = fit(night, record, name, rows)
+    model = fit(night, record, name, ratings)
     row = save(night, name, purpose, model, started)
     model.unpersist()
     progress_line(f"  {name} fitted and saved in {row['seconds']:.1f} s")
@@ -116,8 +115,8 @@ def save(night: Night, name: str, purpose: str, model: Any, started: float) -> d
     }
 
 
-def fit(night: Night, record: StepRecord, name: str, rows: DataFrame) -> Any:
-    """Fit model ``name`` on ``rows``.
+def fit(night: Night, record: StepRecord, name: str, ratings: PackedHistories) -> Any:
+    """Fit model ``name`` on ``ratings``.
 
     Parameters
     ----------
@@ -128,7 +127,7 @@ def fit(night: Night, record: StepRecord, name: str, rows: DataFrame) -> Any:
         newest, which are added.
     name : str
         One of the registered models.
-    rows : DataFrame
+    ratings : PackedHistories
         Ratings to fit on, where the model's ``history`` does not ask for some types of events.
 
     Returns
@@ -150,4 +149,4 @@ def fit(night: Night, record: StepRecord, name: str, rows: DataFrame) -> Any:
             )
         version = record.versions_read.setdefault(f"{side}s", night.lake.version(f"{side}s"))
         estimator.set_features(side, night.lake.read(f"{side}s", version))
-    return estimator.fit(night.fitted_on(name, rows))
+    return estimator.fit(night.fitted_on(name, ratings))

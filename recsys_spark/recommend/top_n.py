@@ -33,12 +33,12 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from recsys_spark.columns import matching_id
 from recsys_spark.config import BlockSizes
 from recsys_spark.errors import ModelError
-from recsys_spark.histories import HISTORY, PackedHistories, chosen
+from recsys_spark.histories import HISTORY, PackedHistories, chosen, places
 from recsys_spark.kernels.arrays import Doubles, Floats, Ints
-from recsys_spark.kernels.topn import ItemBlock, top_n
+from recsys_spark.kernels.topn import ItemBlock, top_n, top_n_of_biases
 from recsys_spark.packing import PACKED, bucket_of, one_array, packing, power_of_two, unpacked
 from recsys_spark.recommend.approximate import approximate_top_n, build_index, open_index
-from recsys_spark.schema import ITEM, RANK, SCORE, USER
+from recsys_spark.schema import ITEM, PART, RANK, SCORE, USER
 
 RECOMMENDATIONS = "recommendations"
 LOG_NORMALIZER = "log_normalizer"
@@ -220,6 +220,8 @@ def _bias(side: DataFrame) -> Column:
 
 def _exact_search(context: SparkContext, factors: Floats, biases: Floats, request: ListRequest) -> _Search:
     """Exact search, by blocks of items cut at multiples of ``item_block``."""
+    if not factors.shape[1]:
+        return _bias_search(context.broadcast(biases), request.n)
     size, user_block, n = request.block_sizes.item_block, request.block_sizes.user_block, request.n
     starts = range(0, max(len(factors), 1), size)
     item_blocks = (ItemBlock.build(factors[s : s + size], biases[s : s + size], s) for s in starts)
@@ -227,6 +229,17 @@ def _exact_search(context: SparkContext, factors: Floats, biases: Floats, reques
 
     def search(users: Floats, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:
         return top_n(users, [block.value.block for block in blocks], seen, n, user_block, log_sums)
+
+    return search
+
+
+def _bias_search(biases: Broadcast[Any], n: int) -> _Search:
+    """Exact search where the biases are all."""
+
+    def search(_: Floats, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:
+        if log_sums is not None:
+            log_sums[:] = np.logaddexp.reduce(biases.value.astype(np.float64))
+        return top_n_of_biases(biases.value, seen, n)
 
     return search
 
@@ -324,7 +337,8 @@ def _filling(
         vectors, biases = matrix_of(users["features"]), users["bias"].to_numpy()
         seen = [_rows_of_pairs(ids, pairs) for pairs in tables.get(_SEEN, [])]
         for history in tables.get(HISTORY, []):
-            seen.append(_rows_of_history(ids, catalogue.value, chosen(history, parts)))
+            ratings = chosen(history.select([USER, ITEM, PART]), parts)
+            seen.append(_rows_of_history(ids, catalogue.value, ratings))
         indptr, positions = _csr(len(ids), seen)
         for start in range(0, len(ids), users_at_once):
             part = slice(start, min(start + users_at_once, len(ids)))
@@ -349,17 +363,8 @@ def _rows_of_pairs(ids: pa.Array, pairs: pa.Table) -> tuple[Ints, Ints]:
 
 def _rows_of_history(ids: pa.Array, catalogue: pa.Array, ratings: pa.Table) -> tuple[Ints, Ints]:
     """The same of a payload's ratings; rows are -1 for items that are not in the catalogue too."""
-    rows, positions = (
-        _places(one_array(ratings[name]), among) for name, among in ((USER, ids), (ITEM, catalogue))
-    )
+    rows, positions = places(ratings[USER], ids), places(ratings[ITEM], catalogue)
     return np.where(positions < 0, np.int32(-1), rows), positions
-
-
-def _places(column: pa.DictionaryArray, among: pa.Array) -> Ints:
-    """Place of each id of an encoded column among others, or -1."""
-    found = pc.index_in(column.dictionary.cast(among.type), value_set=among)
-    places: Ints = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
-    return places[column.indices.to_numpy()]
 
 
 def _csr(n_rows: int, seen: list[tuple[Ints, Ints]]) -> Any:

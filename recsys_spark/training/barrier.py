@@ -30,6 +30,7 @@ from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from recsys_spark.console import progress_line
 from recsys_spark.errors import ModelError
+from recsys_spark.histories import PackedHistories
 from recsys_spark.packing import PACKED, in_chunks, packed_batch, plain, unpacked
 from recsys_spark.schema import ITEM, RATING, USER
 from recsys_spark.training.connections import Array, GroupKey
@@ -189,7 +190,7 @@ def run_jobs(
     return Trained(rows, outcomes, persisted)
 
 
-def packed_ratings(ratings: DataFrame, tasks: int) -> DataFrame:
+def packed_ratings(ratings: DataFrame | PackedHistories, tasks: int) -> DataFrame:
     """``user, item, rating`` (float) as payloads of kind ``EVENTS`` for the tasks of their users, about 12
     bytes a row.
 
@@ -199,8 +200,11 @@ def packed_ratings(ratings: DataFrame, tasks: int) -> DataFrame:
 
     def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for table in in_chunks(batches, PACK_ROWS):
-            yield packed_batch(_rating_parts(table, tasks))
+            single = table[RATING].cast(pa.float32(), safe=False)
+            yield packed_batch(_rating_parts(table.set_column(2, RATING, single), tasks))
 
+    if isinstance(ratings, PackedHistories):
+        return ratings.map_rows((USER, ITEM, RATING), pack, PACKED)
     return ratings.mapInArrow(pack, PACKED)
 
 
@@ -254,11 +258,14 @@ def events_of(payloads: Payloads, id_types: IdTypes) -> pa.Table:
     return pa.concat_tables([empty, *payloads.get(EVENTS, [])])
 
 
-def id_types_of(ratings: DataFrame) -> IdTypes:
+def id_types_of(ratings: DataFrame | PackedHistories) -> IdTypes:
     """Arrow types of ``user`` and ``item``."""
     known = {"int": pa.int32(), "bigint": pa.int64(), "string": pa.string()}
-    user, item = (known[ratings.schema[name].dataType.simpleString()] for name in (USER, ITEM))
-    return user, item
+    if isinstance(ratings, PackedHistories):
+        kinds = ratings.id_types
+    else:
+        kinds = ratings.schema[USER].dataType, ratings.schema[ITEM].dataType
+    return known[kinds[0].simpleString()], known[kinds[1].simpleString()]
 
 
 @dataclass(frozen=True)

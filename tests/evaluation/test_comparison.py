@@ -129,8 +129,8 @@ def test_metrics_of_each_user_worked_by_hand(spark):
 )
 def test_activity_divides_known_users_into_quarters(spark, rows):
     users = spark.createDataFrame([(f"u{n:02d}",) for n in range(len(rows))], "user string")
-    known = [(f"u{n:02d}",) for n, count in enumerate(rows) for _ in range(count)]
-    found = with_activity(users, spark.createDataFrame(known, "user string")).collect()
+    known = [(f"u{n:02d}", count) for n, count in enumerate(rows) if count]
+    found = with_activity(users, spark.createDataFrame(known, "user string, ratings int")).collect()
     activity = {row["user"]: row["activity"] for row in found}
     ordered = sorted(count for count in rows if count)
     for n, count in enumerate(rows):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_spark.kernels.topn import GROUP, ItemBlock, best_columns, top_n
+from recsys_spark.kernels.topn import GROUP, ItemBlock, best_columns, top_n, top_n_of_biases
 
 
 def slow_top_n(users, items, biases, seen, n):
@@ -52,6 +52,22 @@ def test_equals_the_slow_twin_whatever_the_blocks(data):
     assert as_lists(found) == expected
     for row, listed in enumerate(expected):
         np.testing.assert_array_equal(scores[row, : len(listed)], (users @ items.T + biases)[row, listed])
+        assert np.isneginf(scores[row, len(listed) :]).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_lists_by_bias_alone_equal_the_slow_twin(data):
+    n_users, n_items, n = (data.draw(st.integers(1, most)) for most in (9, 60, 12))
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    biases = draw.choice([-np.inf, 0.0, 1.0, 2.5], n_items).astype(np.float32)
+    seen = [draw.integers(0, n_items, draw.integers(0, 2 * n_items)).tolist() for _ in range(n_users)]
+    found, scores = top_n_of_biases(biases, csr(seen), n)
+    nothing = np.zeros((n_users, 0)), np.zeros((n_items, 0))
+    expected = slow_top_n(*nothing, biases, [set(s) for s in seen], n)
+    assert as_lists(found) == expected
+    for row, listed in enumerate(expected):
+        np.testing.assert_array_equal(scores[row, : len(listed)], biases[listed])
         assert np.isneginf(scores[row, len(listed) :]).all()
 
 

@@ -11,6 +11,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import LakeError
+from recsys_spark.histories import rows_of
 from recsys_spark.pipeline import ingest as ingest_step
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.saved_models import SavedModels
@@ -265,18 +266,19 @@ def test_lists_leave_out_what_was_bought_and_hold_what_was_viewed(bought_and_vie
 )
 def test_what_counts_as_seen(bought_and_viewed, exclude, seen):
     night = bought_and_viewed.night(recommend={"exclude_seen": exclude})
-    pairs = {(row["user"], row["item"]) for row in night.seen(night.pairs()).collect()}
-    assert pairs == {tuple(line.split(",")[:2]) for line in seen}
+    found = night.seen(night.pairs())
+    rows = [] if found is None else rows_of(found).select("user", "item").collect()
+    assert {tuple(row) for row in rows} == {tuple(line.split(",")[:2]) for line in seen}
 
 
 def test_model_is_fitted_on_the_types_of_its_history(bought_and_viewed):
     night = bought_and_viewed.night()
     fitted = {
-        name: {r["rating"] for r in night.fitted_on(name, night.ratings()).collect()}
+        name: {r["rating"] for r in rows_of(night.fitted_on(name, night.rated())).collect()}
         for name in ("als", "popularity")
     }
     assert fitted == {"als": {5.0}, "popularity": {1.0, 5.0, 6.0}}
-    assert night.fitted_on("als", night.ratings()).count() == len(BOUGHT)
+    assert rows_of(night.fitted_on("als", night.rated())).count() == len(BOUGHT)
 
 
 def test_reasons_are_what_the_model_was_fitted_on_and_add_what_is_not_known(bought_and_viewed):
@@ -296,7 +298,7 @@ def test_steps_read_the_events_that_the_split_pinned(bought_and_viewed):
     shop.ingested("user 0,item 5,purchase,2024-06-29")
     night = shop.night()
     assert night.versions() == {"ratings": 1, "events": 1}
-    assert night.fitted_on("als", night.ratings()).count() == len(BOUGHT)
+    assert rows_of(night.fitted_on("als", night.rated())).count() == len(BOUGHT)
 
 
 def test_timestamps_at_midnight_utc_belong_to_their_month(shop):

@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from recsys_spark.histories import PackedHistories
 from recsys_spark.kernels.events import sort_events
 from recsys_spark.kernels.least_squares import Weights, solve
 from recsys_spark.recommend.top_n import collect_factors
@@ -67,7 +68,7 @@ class ALSFit:
 
 
 def fit_als(
-    ratings: DataFrame,
+    ratings: DataFrame | PackedHistories,
     config: ALSConfig,
     per_job: int,
     start: tuple[DataFrame, DataFrame] | None,
@@ -77,7 +78,7 @@ def fit_als(
 
     Parameters
     ----------
-    ratings : DataFrame
+    ratings : DataFrame or PackedHistories
         ``user``, ``item`` (integers, longs or strings), ``rating`` float; repeated pairs count as often as
         they occur.
     config : ALSConfig

@@ -14,6 +14,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.histories import PackedHistories
 from recsys_spark.kernels.arrays import Floats
 from recsys_spark.schema import ITEM, USER
 from recsys_spark.training.barrier import packed_frame, packed_ratings, run_jobs
@@ -45,7 +46,7 @@ class TrainingData:
         fresh
     """
 
-    ratings: DataFrame
+    ratings: DataFrame | PackedHistories
     features: dict[str, DataFrame]
     start: DataFrame | None
 
