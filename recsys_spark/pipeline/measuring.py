@@ -81,9 +81,13 @@ def judge_on_test(
     popular : ListMaker
         What fills lists up.
     """
-    with _lists(night, models, popular, TEST, timed=True) as (lists, seconds):
-        judged = _ranking(night, record, lists, list(models)) + _rating(night, models)
-        return Judged(judged, _by_user(night, record, lists, models), seconds)
+    active = night.known_before(TEST).user_counts().persist()
+    try:
+        with _lists(night, models, popular, TEST, timed=True) as (lists, seconds):
+            judged = _ranking(night, record, lists, list(models), active.count()) + _rating(night, models)
+            return Judged(judged, _by_user(night, record, lists, models, active), seconds)
+    finally:
+        active.unpersist()
 
 
 def relevant(night: Night, part: str) -> DataFrame:
@@ -129,26 +133,26 @@ def _lists(
         yield keep(with_lists(lists, held, filling)), seconds
 
 
-def _ranking(night: Night, record: StepRecord, lists: DataFrame, names: list[str]) -> list[MetricValue]:
+def _ranking(
+    night: Night, record: StepRecord, lists: DataFrame, names: list[str], n_users: int
+) -> list[MetricValue]:
     """All metrics on the test part."""
     settings, lake, items = night.config.evaluate, night.lake, None
     if lake.exists("items"):
         version = record.versions_read.setdefault("items", lake.version("items"))
         items = lake.read("items", version)
         items = items if "genres" in items.columns else None
-    known = night.known_before(TEST)
-    catalogue = known.item_counts().toDF(ITEM, "users")
-    n_users = known.user_counts().count()
+    catalogue = night.known_before(TEST).item_counts().toDF(ITEM, "users")
     further = items, settings.cutoffs, settings.bootstrap, night.config.seed
     return list_metrics(lists, names, catalogue, n_users, *further)
 
 
 def _by_user(
-    night: Night, record: StepRecord, lists: DataFrame, models: Mapping[str, ListMaker]
+    night: Night, record: StepRecord, lists: DataFrame, models: Mapping[str, ListMaker], active: DataFrame
 ) -> list[MetricRow]:
     """Write each user's metrics, and return their means by segment."""
     k = night.config.evaluate.cutoff
-    users = with_activity(lists.select(F.col("id").alias(USER)), night.known_before(TEST).user_counts())
+    users = with_activity(lists.select(F.col("id").alias(USER)), active)
     ages = _ages(night, record)
     users = (
         users.withColumn(AGE, F.lit(None).cast("string")) if ages is None else users.join(ages, USER, "left")
