@@ -163,7 +163,7 @@ class PackedHistories:
 
         def find(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             tables = unpacked(batches)
-            asked = pa.concat_tables(tables.get("pairs", []) or [_no_pairs(id_types)])
+            asked = pa.concat_tables([arrow.empty_table(), *tables.get("pairs", [])])
             users, items = (one_array(asked[name]).dictionary_encode() for name in (USER, ITEM))
             width = len(items.dictionary)
             wanted = users.indices.to_numpy().astype(np.int64) * width + items.indices.to_numpy()
@@ -176,33 +176,15 @@ class PackedHistories:
             yield from asked.filter(pa.array(found)).to_batches()
 
         schema = T.StructType([T.StructField(n, k) for n, k in zip((USER, ITEM), self.id_types, strict=True)])
-        id_types = to_arrow_schema(schema)
+        arrow = to_arrow_schema(schema)
         return packed.repartitionById(buckets, F.col("bucket")).mapInArrow(find, schema)
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Part → number of its ratings and of their users; parts that have none are not in it. One job."""
-        every = replace(self, parts=None).map(_counted, f"{PART} byte, ratings bigint, users bigint")
+        every = self.packed.mapInArrow(_counted_parts, f"{PART} byte, ratings bigint, users bigint")
         totals = every.groupBy(PART).agg(F.sum("ratings").alias("ratings"), F.sum("users").alias("users"))
         found = {row[PART]: (row["ratings"], row["users"]) for row in totals.collect()}
         return {part: found[place] for place, part in enumerate(PARTS) if place in found}
-
-    def map(self, change: Callable[[pa.Table], pa.Table], schema: T.StructType | str) -> DataFrame:
-        """A table of each payload's ratings that are meant. No shuffle.
-
-        Parameters
-        ----------
-        change : callable
-            From a payload's table, perhaps without rows, to one with the columns of ``schema``.
-        schema : StructType or str
-            Of the result.
-        """
-        parts = self.parts
-
-        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for table in _payloads(batches, parts):
-                yield from change(table).to_batches()
-
-        return self.packed.mapInArrow(run, schema)
 
     def _counted_ids(self, name: str) -> DataFrame:
         """Ids with the number of their ratings, once for each task."""
@@ -361,10 +343,6 @@ def _payloads(
             yield chosen(table if columns is None else table.select([*columns, PART]), parts)
 
 
-def _no_pairs(id_types: pa.Schema) -> pa.Table:
-    return id_types.empty_table()
-
-
 def _divided(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """A task's pieces into a payload for each of its buckets."""
     pieces = unpacked(batches).get(HISTORY)
@@ -445,11 +423,16 @@ def _plain(name: str, column: pa.Array) -> pa.Array:
     return column.cast(column.type.value_type)
 
 
-def _counted(table: pa.Table) -> pa.Table:
-    """Ratings and users of each part of a payload."""
-    users, parts = one_array(table[USER]).indices.to_numpy(), table[PART].to_numpy()
-    places = np.unique(parts)
-    ratings = [np.count_nonzero(parts == place) for place in places]
-    different = [len(np.unique(users[parts == place])) for place in places]
-    columns = [pa.array(places, pa.int8()), pa.array(ratings, pa.int64()), pa.array(different, pa.int64())]
-    return pa.table(columns, names=[PART, "ratings", "users"])
+def _counted_parts(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Ratings and users of each part, payload by payload."""
+    for table in _payloads(batches, None, [USER]):
+        users, parts = one_array(table[USER]).indices.to_numpy(), table[PART].to_numpy()
+        places = np.unique(parts)
+        ratings = [np.count_nonzero(parts == place) for place in places]
+        different = [len(np.unique(users[parts == place])) for place in places]
+        columns = [
+            pa.array(places, pa.int8()),
+            pa.array(ratings, pa.int64()),
+            pa.array(different, pa.int64()),
+        ]
+        yield pa.RecordBatch.from_arrays(columns, names=[PART, "ratings", "users"])

@@ -139,6 +139,15 @@ def test_second_night_touches_what_changed_only(story):
     assert [row[:3] for row in untouched] == [("ann", "tea", 6.0)]
 
 
+def test_pairs_that_are_worth_nothing_are_packed_beside_what_is_rated(story):
+    night = current(story.shop, NEXT)
+    rated = {(row["user"], row["item"]): row["rating"] for row in rows_of(night.rated()).collect()}
+    pairs = {tuple(row) for row in night.pairs().rows("user", "item").collect()}
+    night.pairs().unpersist()
+    assert rated == story.ratings[-1]
+    assert pairs - set(rated) == {("fay", "tea"), ("dan", "milk")}  # returned, and out of the window
+
+
 def test_pairs_that_are_worth_nothing_are_kept_as_seen(story):
     worth = {row[:2]: row[2] for row in story.kept[2]}
     assert (worth["fay", "tea"], worth["dan", "milk"]) == (0.0, 0.0)

@@ -309,6 +309,19 @@ def test_user_with_few_items_left_is_filled_from_popular_ones(shop):
     assert {(row["model"], row["reason"]) for row in rows} == {("popularity", "fallback")}
 
 
+def test_what_the_split_leaves_out_is_rated_and_in_no_part(shop):
+    shop.tree["split"] = {"min_user_ratings": 3}
+    shop.receive(*CHECKERBOARD, "newcomer,item 00,5,1600000000")
+    for name in ("ingest", "split"):
+        STEPS[name](shop.night())
+    night = shop.night()
+    rated = sorted(map(tuple, night.rated().rows("user", "item", "rating").collect()))
+    assert rated == sorted(shop.rows("ratings", "user", "item", "rating"))
+    of_parts = {row["user"] for row in night.known_before("test").rows("user").collect()}
+    assert of_parts == {row[0] for row in rated} - {"newcomer"}
+    night.pairs().unpersist()
+
+
 def test_holdout_users_needs_models_that_score_new_users(shop):
     with pytest.raises(ConfigError, match=r"split\.method: given 'holdout_users'.*als cannot"):
         shop.night(split={"method": "holdout_users"})
