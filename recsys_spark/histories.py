@@ -258,6 +258,11 @@ def pack_histories(ratings: DataFrame, rows: int) -> PackedHistories:
     PackedHistories
         Of all ratings, persisted in memory, and on disk where that is short.
 
+    Raises
+    ------
+    ModelError
+        Ids are of another type. When the ratings are read, Spark raises for a null id and an unknown part.
+
     Examples
     --------
     >>> from recsys_spark import PopularityRecommender
@@ -273,16 +278,24 @@ def pack_histories(ratings: DataFrame, rows: int) -> PackedHistories:
     +---+-----+
     <BLANKLINE>
     """
+    user, item = id_types = ratings.schema[USER].dataType, ratings.schema[ITEM].dataType
+    for name, kind in ((USER, user), (ITEM, item)):
+        if kind not in (T.IntegerType(), T.LongType(), T.StringType()):
+            raise ModelError(f"column {name!r} is {kind.simpleString()}: cast ids to int, bigint or string")
     buckets = power_of_two(rows / BUCKET_ROWS)
     tasks = min(buckets, power_of_two(rows / TASK_ROWS))
     place = F.coalesce(F.array_position(F.array(*map(F.lit, PARTS)), F.col(PART)), F.lit(0)) - 1
     at = F.unix_micros(TIMESTAMP).alias(TIMESTAMP)
     columns = F.col(RATING).cast("double").alias(RATING), at, place.cast("byte").alias(PART)
-    home = bucket_of(F.col(USER), buckets).alias(_HOME)
+    sound = F.col(USER).isNotNull() & F.col(ITEM).isNotNull() & (F.col(PART).isNull() | (place >= 0))
+    fault = F.concat(
+        F.lit("a rating with a null id or an unknown part cannot be packed: "),
+        F.to_json(F.struct(USER, ITEM, PART)),
+    )
+    home = F.when(sound, bucket_of(F.col(USER), buckets)).otherwise(F.raise_error(fault)).alias(_HOME)
     keyed = ratings.select(bucket_of(F.col(USER), tasks), home, USER, ITEM, *columns)
     pieces = keyed.mapInArrow(packing(HISTORY, PACK_ROWS), PACKED).repartitionById(tasks, F.col("bucket"))
     whole = pieces.mapInArrow(_divided, PACKED).persist(StorageLevel.MEMORY_AND_DISK)
-    id_types = ratings.schema[USER].dataType, ratings.schema[ITEM].dataType
     return PackedHistories(whole, buckets, id_types, rows)
 
 

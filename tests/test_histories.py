@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from itertools import chain
 
 import pytest
+from pyspark.errors import PySparkException
 from pyspark.sql import types as T
 
 from recsys_spark import histories
@@ -109,6 +110,22 @@ def test_nothing_is_nothing(spark):
     made = pack_histories(spark.createDataFrame([], SCHEMA), 0)
     assert (made.rows("user").collect(), made.counts()) == ([], {})
     made.unpersist()
+
+
+@pytest.mark.parametrize("row", [(None, 1, "train"), (1, None, "train"), (1, 1, "training")])
+def test_rows_that_belong_nowhere_are_named(spark, row):
+    rows = [(1, 2, 1.0, None, "train"), (*row[:2], 1.0, None, row[2])]
+    made = pack_histories(spark.createDataFrame(rows, SCHEMA), 2)
+    with pytest.raises(
+        PySparkException, match=r"null id or an unknown part cannot be packed: .*\"part\":\"train"
+    ):
+        made.counts()
+    made.unpersist()
+
+
+def test_ids_are_whole_numbers_or_texts(spark):
+    with pytest.raises(ModelError, match="column 'item' is double: cast ids to int, bigint or string"):
+        pack_histories(spark.createDataFrame([], SCHEMA.replace("item int", "item double")), 0)
 
 
 def test_ids_of_another_type_are_refused(packed):
