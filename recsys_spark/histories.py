@@ -3,7 +3,7 @@
     rows (user, item, …) ─pack─▶ pieces ─one shuffle─▶ a payload for each bucket of users, kept
 
 A night reads its ratings some ten times. As rows that costs a pass through Spark's bridge to Python each
-time, and mostly a shuffle; packed they are few binary rows, about 14 bytes a rating, with users together.
+time, and mostly a shuffle; packed they are few binary rows, with each user's ratings together.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ def pack_histories(ratings: DataFrame, rows: int) -> PackedHistories:
         ``user``, ``item`` (of one of the types of ids, not null), ``rating``, ``timestamp``, and ``part``,
         one of :data:`PARTS`; the last three may be null. One row per (user, item).
     rows : int
-        Their number, or more: a task holds about ``2**21`` ratings, at 30 bytes, whatever their number.
+        Their number, or more: a task packs about ``2**21`` of them, whatever their number.
 
     Returns
     -------
@@ -347,13 +347,12 @@ def rows_of(ratings: DataFrame | PackedHistories) -> DataFrame:
 
 
 def _payloads(
-    batches: Iterator[pa.RecordBatch], parts: tuple[str, ...] | None, columns: Sequence[str] | None = None
+    batches: Iterator[pa.RecordBatch], parts: tuple[str, ...] | None, columns: Sequence[str]
 ) -> Iterator[pa.Table]:
     """Some columns of the ratings of some parts, payload by payload."""
     for batch in batches:
         for payload in batch["payload"]:
-            table = read_table(payload.as_buffer())
-            yield chosen(table if columns is None else table.select([*columns, PART]), parts)
+            yield chosen(read_table(payload.as_buffer()).select([*columns, PART]), parts)
 
 
 def _divided(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -415,13 +414,9 @@ def _narrow_ratings(ratings: pa.Array) -> pa.Array:
 def _narrow_times(micros: pa.Array) -> pa.Array:
     """As seconds, int32, where all of them are whole and in range."""
     seconds = pc.divide(micros, MICROS)
-    whole = pc.all(pc.equal(pc.multiply(seconds, MICROS), micros)).as_py() is not False
-    ends = pc.min_max(seconds)
-    if not whole or (
-        ends["min"].is_valid and (ends["min"].as_py() < -(2**31) or ends["max"].as_py() >= 2**31)
-    ):
-        return micros
-    return seconds.cast(pa.int32())
+    fits = pc.and_(pc.greater_equal(seconds, -(2**31)), pc.less(seconds, 2**31))
+    exact = pc.and_(fits, pc.equal(pc.multiply(seconds, MICROS), micros))
+    return micros if pc.all(exact).as_py() is False else seconds.cast(pa.int32())
 
 
 def _plain(name: str, column: pa.Array) -> pa.Array:
