@@ -54,7 +54,7 @@ _HOME = "home"
 class PackedHistories:
     """Ratings by user, as :func:`pack_histories` makes them.
 
-    Attributes
+    Parameters
     ----------
     packed : DataFrame
         Of :data:`~recsys_spark.packing.PACKED`, one row for each bucket that has users: an Arrow table of
