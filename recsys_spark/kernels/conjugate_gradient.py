@@ -1,7 +1,8 @@
-"""Conjugate gradients for the rows of alternating least squares, in float32, a block of rows at a time.
+"""Conjugate gradients for the rows of alternating least squares, in float32, preconditioned by the diagonal.
 
-The conjugate gradients of a block of rows advance together, so that ``P G`` is one matrix product, and the
-factors that the block needs are gathered in a buffer that stays in the processor's cache.
+``G`` is diagonal (:func:`recsys_spark.kernels.least_squares.eigenbasis`), so that a step costs what the row's
+events cost, and the preconditioner nothing. The factors that a row needs are gathered once, in a buffer that
+stays in the processor's cache.
 """
 
 from __future__ import annotations
@@ -14,12 +15,8 @@ import numpy as np
 from recsys_spark.kernels.arrays import jit
 from recsys_spark.kernels.normal_equations import event_terms
 
-BLOCK_ROWS = 128
-"""Rows whose conjugate gradients advance together, at most."""
 BUFFER_BYTES = 2**21
-"""Size of the buffer of factors of a block of rows."""
-BUFFER_EVENTS = 4096
-"""Events that the buffer has room for at least."""
+"""Size of the buffer of a row's factors."""
 CONSTANT = 64
 """Smallest rank for which the loops are compiled for that rank."""
 
@@ -32,8 +29,7 @@ def compiled_conjugate_gradient(rank: int) -> Any:
 
     It takes what :func:`recsys_spark.kernels.least_squares.solve` takes, and returns Σ f.
     """
-    # at high ranks the cache would hold the events of too few rows for P G to be a fast matrix product
-    capacity = max(BUFFER_EVENTS, BUFFER_BYTES // (4 * rank))
+    capacity = max(1, BUFFER_BYTES // (4 * rank))
 
     @jit
     def width(row):  # type: ignore[no-untyped-def]
@@ -44,10 +40,10 @@ def compiled_conjugate_gradient(rank: int) -> Any:
 
     @jit
     def residual(  # type: ignore[no-untyped-def]
-        columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, keep, first, buffer, a, x, r
+        columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, keep, buffer, a, x, r, diagonal
     ):
-        """Add Σ (b − a x·y) y of events j0 to j1 to r and, with ``keep``, copy their factors to the buffer;
-        returns their part of f.
+        """Add Σ (b − a x·y) y of events j0 to j1 to r, and Σ a y² to the diagonal; with ``keep``, copy their
+        factors to the buffer. Returns their part of f.
         """
         d = width(x)
         value = _ZERO
@@ -61,22 +57,25 @@ def compiled_conjugate_gradient(rank: int) -> Any:
             value += (weight * t - 2 * b) * t + c
             g = b - weight * t
             if keep:
-                a[j - first] = weight
+                a[j - j0] = weight
                 for i in range(d):
                     yi = y[i]
-                    buffer[j - first, i] = yi
+                    buffer[j - j0, i] = yi
                     r[i] += g * yi
+                    diagonal[i] += weight * yi * yi
             else:
                 for i in range(d):
-                    r[i] += g * y[i]
+                    yi = y[i]
+                    r[i] += g * yi
+                    diagonal[i] += weight * yi * yi
         return value
 
     @jit
-    def apply(buffer, a, k0, k1, p, out):  # type: ignore[no-untyped-def]
-        """Add Σ a (p·y) y over the buffer's rows k0 to k1 to out, four rows at a time."""
+    def apply(buffer, a, n, p, out):  # type: ignore[no-untyped-def]
+        """Add Σ a (p·y) y over the first n rows of the buffer to out, four rows at a time."""
         d = width(p)
-        fours = k1 - (k1 - k0) % 4
-        for k in range(k0, fours, 4):
+        fours = n - n % 4
+        for k in range(0, fours, 4):
             t0, t1, t2, t3 = _ZERO, _ZERO, _ZERO, _ZERO
             for i in range(d):
                 pi = p[i]
@@ -92,7 +91,7 @@ def compiled_conjugate_gradient(rank: int) -> Any:
                 out[i] += (
                     t0 * buffer[k, i] + t1 * buffer[k + 1, i] + t2 * buffer[k + 2, i] + t3 * buffer[k + 3, i]
                 )
-        for k in range(fours, k1):
+        for k in range(fours, n):
             t = _ZERO
             for i in range(d):
                 t += buffer[k, i] * p[i]
@@ -138,86 +137,68 @@ def compiled_conjugate_gradient(rank: int) -> Any:
     def conjugate_gradient(  # type: ignore[no-untyped-def]
         indptr, columns, ratings, offsets, factors, gram, row_reg, implicit, alpha, mean, steps, X
     ):
-        n_rows, d = len(indptr) - 1, width(gram[0])
+        n_rows, d = len(indptr) - 1, width(gram)
         buffer, a = np.empty((capacity, d), np.float32), np.empty(capacity, np.float32)
-        R, P = np.empty((BLOCK_ROWS, d), np.float32), np.empty((BLOCK_ROWS, d), np.float32)
-        AP, rr = np.empty((BLOCK_ROWS, d), np.float32), np.empty(BLOCK_ROWS, np.float32)
-        # of one row: the compiler knows that they do not overlap
-        r, p = np.empty(d, np.float32), np.empty(d, np.float32)
+        r, p, Ap = np.empty(d, np.float32), np.empty(d, np.float32), np.empty(d, np.float32)
+        own, diagonal = np.empty(d, np.float32), np.empty(d, np.float32)
         value: Any = 0.0
-        low = 0
-        while low < n_rows:
-            high = low + 1
-            while high < n_rows and high - low < BLOCK_ROWS and indptr[high + 1] - indptr[low] <= capacity:
-                high += 1
-            first, size = indptr[low], high - low
-            fits = indptr[high] - first <= capacity
-            np.dot(X[low:high], gram, R[:size])
-            for u in range(size):
-                x, s = X[low + u], row_reg[low + u]
-                quadratic = _ZERO
-                for i in range(d):
-                    g = R[u, i] + s * x[i]
-                    quadratic += x[i] * g
-                    r[i] = -g
-                value += quadratic
-                j0, j1 = indptr[low + u], indptr[low + u + 1]
-                value += residual(
-                    columns,
-                    ratings,
-                    offsets,
-                    factors,
-                    implicit,
-                    alpha,
-                    mean,
-                    j0,
-                    j1,
-                    fits,
-                    first,
-                    buffer,
-                    a,
-                    x,
-                    r,
-                )
-                square = _ZERO
-                for i in range(d):
-                    P[u, i] = r[i]
-                    R[u, i] = r[i]
-                    square += r[i] * r[i]
-                rr[u] = square
+        for u in range(n_rows):
+            j0, j1, x = indptr[u], indptr[u + 1], X[u]
+            fits = j1 - j0 <= capacity
+            quadratic = _ZERO
+            for i in range(d):
+                own[i] = gram[i] + row_reg[u]
+                diagonal[i] = own[i]
+                g = own[i] * x[i]
+                quadratic += x[i] * g
+                r[i] = -g
+            value += quadratic
+            value += residual(
+                columns,
+                ratings,
+                offsets,
+                factors,
+                implicit,
+                alpha,
+                mean,
+                j0,
+                j1,
+                fits,
+                buffer,
+                a,
+                x,
+                r,
+                diagonal,
+            )
+            rz = _ZERO
+            for i in range(d):
+                p[i] = r[i] / diagonal[i] if diagonal[i] > _ZERO else _ZERO
+                rz += r[i] * p[i]
             for _ in range(steps):
-                np.dot(P[:size], gram, AP[:size])
-                for u in range(size):
-                    if rr[u] <= _ZERO:
-                        continue
-                    s = row_reg[low + u]
-                    for i in range(d):
-                        p[i] = P[u, i]
-                        r[i] = AP[u, i] + s * p[i]
-                    j0, j1 = indptr[low + u], indptr[low + u + 1]
-                    if fits:
-                        apply(buffer, a, j0 - first, j1 - first, p, r)
-                    else:
-                        apply_unbuffered(columns, ratings, factors, implicit, alpha, mean, j0, j1, p, r)
-                    curvature = _ZERO
-                    for i in range(d):
-                        curvature += p[i] * r[i]
-                    if curvature <= _ZERO:
-                        rr[u] = _ZERO
-                        continue
-                    length = rr[u] / curvature
-                    x = X[low + u]
-                    square = _ZERO
-                    for i in range(d):
-                        x[i] += length * p[i]
-                        R[u, i] -= length * r[i]
-                        square += R[u, i] * R[u, i]
-                    value -= length * rr[u]
-                    momentum = square / rr[u]
-                    rr[u] = square
-                    for i in range(d):
-                        P[u, i] = R[u, i] + momentum * p[i]
-            low = high
+                if rz <= _ZERO:
+                    break
+                for i in range(d):
+                    Ap[i] = own[i] * p[i]
+                if fits:
+                    apply(buffer, a, j1 - j0, p, Ap)
+                else:
+                    apply_unbuffered(columns, ratings, factors, implicit, alpha, mean, j0, j1, p, Ap)
+                curvature = _ZERO
+                for i in range(d):
+                    curvature += p[i] * Ap[i]
+                if curvature <= _ZERO:
+                    break
+                length, before = rz / curvature, rz
+                rz = _ZERO
+                for i in range(d):
+                    x[i] += length * p[i]
+                    r[i] -= length * Ap[i]
+                    Ap[i] = r[i] / diagonal[i] if diagonal[i] > _ZERO else _ZERO
+                    rz += r[i] * Ap[i]
+                value -= length * before
+                momentum = rz / before
+                for i in range(d):
+                    p[i] = Ap[i] + momentum * p[i]
         return value
 
     return conjugate_gradient

@@ -17,10 +17,13 @@ implicit   alpha·abs(r)   1 + a where r > 0     b
 where ``G`` is the weight of all pairs times YᵀY, and ``s`` the row's regularisation (Hu, Koren & Volinsky
 2008; Rendle et al. 2022).
 
-``cg`` takes a few conjugate-gradient steps from the current ``x`` (Takács, Pilászy & Tikk 2011), in float32:
-:mod:`~recsys_spark.kernels.conjugate_gradient`. ``cholesky`` solves exactly by Cholesky factorisation,
-``nonnegative`` by an active-set method (Lawson & Hanson 1974), each in float32 where that gives about four
-digits and in float64 elsewhere: :mod:`~recsys_spark.kernels.normal_equations`. A kernel is compiled once for
+No score changes when both sides are turned by one orthogonal matrix, and in the :func:`eigenbasis` of ``G``
+it is a row of numbers: with it goes a product of every row with a matrix (Pilászy, Zibriczky & Tikk 2010 turn
+for another solver). There, ``cg`` takes a few conjugate-gradient steps from the current ``x`` (Takács,
+Pilászy & Tikk 2011), in float32: :mod:`~recsys_spark.kernels.conjugate_gradient`. ``cholesky`` solves exactly
+by Cholesky factorisation, of the events' equation where they are fewer than the rank; ``nonnegative``, which
+cannot turn, by an active-set method (Lawson & Hanson 1974): each in float32 where that gives about four
+digits and in float64 elsewhere, :mod:`~recsys_spark.kernels.normal_equations`. A kernel is compiled once for
 each rank, which is a constant to the compiler.
 """
 
@@ -67,7 +70,8 @@ def solve(
     ratings : float32 array, as long as ``columns``
     offsets : float32 array, shape (n_columns,), subtracted from the explicit ratings of a column, or empty
     factors : float32 array, shape (n_columns, rank)
-    gram : float64 array, shape (rank, rank), symmetric: ``G``
+    gram : float64 array: ``G``, symmetric, of shape (rank, rank) with ``nonnegative``; with the others its
+        diagonal, shape (rank,), in its :func:`eigenbasis`
     row_reg : float32 array, shape (n_rows,): ``s``
     weights : numbers of the mode
     steps : conjugate-gradient steps; unused by the others
@@ -79,8 +83,8 @@ def solve(
         Σ f over the rows, at the solution.
 
     Rows are independent, and the sums of a row run over its events in their order: the bits of a row depend
-    only on its events, ``factors``, and with ``cg`` its neighbours in these arrays. Memory, in bytes: about
-    ``max(2**21, 2**14 * rank) + 1536 * rank`` with ``cg``, else ``max(2**17, 512 * rank) + 24 * rank**2``.
+    only on its events and ``factors``. Memory, in bytes: about ``2**21 + 24 * rank`` with ``cg``, else
+    ``max(2**17, 512 * rank) + 24 * rank**2``.
     """
     rank, events = factors.shape[1], (indptr, columns, ratings, offsets, factors)
     single = gram.astype(np.float32)
@@ -92,6 +96,22 @@ def solve(
     if pending.any():
         value += _exact(solver, rank, np.float64)(*events, gram, row_reg, *weights, pending, solution)
     return float(value)
+
+
+def eigenbasis(gram: Doubles) -> tuple[Doubles, Floats]:
+    """The basis in which ``G`` is diagonal: factors of both sides, as rows, are multiplied by it.
+
+    Parameters
+    ----------
+    gram : float64 array, shape (rank, rank), symmetric and positive semidefinite
+
+    Returns
+    -------
+    diagonal : float64 array, shape (rank,), descending and not below 0
+    basis : float32 array, shape (rank, rank), orthogonal
+    """
+    eigenvalues, vectors = np.linalg.eigh(gram)
+    return eigenvalues[::-1].clip(min=0), np.ascontiguousarray(vectors[:, ::-1].astype(np.float32))
 
 
 def equation(columns: Ints, ratings: Floats, offsets: Floats, factors: Floats, weights: Weights) -> Doubles:
@@ -148,7 +168,7 @@ def solve_equation(solver: str, matrix: Doubles, right: Doubles, solution: Float
         kernels.minimise_nonnegative(matrix, right, x, np.empty(rank, np.bool_), square, line, line.copy())
     else:
         x = matrix.diagonal().copy()
-        kernels.factorise_and_solve(matrix.copy(), right.copy(), x)
+        kernels.factorise_and_solve(matrix.copy(), right.copy(), x, rank)
     solution[:] = x
     return float(x @ matrix @ x - 2 * right @ x)
 

@@ -1,5 +1,8 @@
 """The whole normal equation of a row of alternating least squares, and its exact solution.
 
+A row with fewer events than the rank has a smaller equation, of its events: with D = G + s I, which is
+diagonal, and Z the rows √a y D^(-1/2), x = D^(-1/2) Zᵀ (I + Z Zᵀ)⁻¹ b/√a (Woodbury's identity).
+
 Each kernel is compiled for a rank and a precision. In float32, which is faster, a row is solved where
 its equation allows it: the pivots of the factorisation, as fractions of the diagonal, say how many digits
 were lost. What is left is solved in float64, in which products of float32 factors are exact.
@@ -18,6 +21,8 @@ CHUNK_BYTES = 2**17
 """Factors that are added to a normal equation at a time."""
 ENOUGH = 2e-2
 """Smallest pivot, as a fraction of its diagonal entry, of a row that float32 solves to four digits."""
+ENOUGH_OF_EVENTS = {np.float32: ENOUGH, np.float64: 1e-6}
+"""Smallest pivot, likewise, of a row whose events' equation is solved; elsewhere the whole one is."""
 NEGLIGIBLE = {np.float32: 1e-7, np.float64: 1e-13}
 """A pivot below this fraction of its diagonal entry counts as zero, and so does that component of the
 solution.
@@ -75,6 +80,7 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
     zero, one = real(0), real(1)
     negligible = real(NEGLIGIBLE[real])
     enough = real(ENOUGH if real is np.float32 else 0)
+    enough_of_events = real(ENOUGH_OF_EVENTS[real])
     rounding = real(np.finfo(real).eps)
 
     @jit
@@ -130,8 +136,9 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
         return constant
 
     @jit
-    def factorise_and_solve(A, g, x):  # type: ignore[no-untyped-def]
-        """Solve ``A x = g`` by ``A = UᵀU``; returns the smallest pivot as a fraction of its diagonal entry.
+    def factorise_and_solve(A, g, x, d):  # type: ignore[no-untyped-def]
+        """Solve ``A x = g``, of length d, by ``A = UᵀU``; returns the smallest pivot as a fraction of its
+        diagonal entry.
 
         The upper half of ``A``, and ``g``, are overwritten. The caller leaves the diagonal of A in x.
         """
@@ -201,7 +208,7 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
                 if not free[i]:
                     part[i, i] = one
                 s[i] = part[i, i]
-            smallest = factorise_and_solve(part, right, s)
+            smallest = factorise_and_solve(part, right, s, d)
             step, bound = one, -1
             for k in range(d):
                 if free[k] and s[k] <= zero:
@@ -232,23 +239,105 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
         return smallest
 
     @jit
+    def solve_events(  # type: ignore[no-untyped-def]
+        columns, ratings, offsets, factors, gram, s, implicit, alpha, mean, j0, j1, Z, K, right, w, root, x
+    ):
+        """Solve a row with fewer events than the rank into x; returns the smallest pivot, as a fraction of
+        its diagonal entry, and its part of f.
+
+        ``Z`` (d, d), ``K`` (d²,) and ``right``, ``w``, ``root`` (d,) are workspace.
+        """
+        n, value = 0, 0.0
+        for i in range(d):
+            own = gram[i] + s
+            if own <= zero:
+                return zero, value
+            root[i] = one / np.sqrt(own)
+        for j in range(j0, j1):
+            y = factors[columns[j]]
+            offset = offsets[columns[j]] if len(offsets) else _ZERO
+            weight, b, _ = event_terms(ratings[j], offset, implicit, real(alpha), real(mean))
+            if weight <= zero:
+                if b != zero:
+                    return zero, value
+                continue
+            size = np.sqrt(weight)
+            for i in range(d):
+                Z[n, i] = size * root[i] * y[i]
+            right[n] = b / size
+            n += 1
+        square = K[: n * n].reshape(n, n)
+        np.dot(Z[:n], Z[:n].T, square)
+        for i in range(n):
+            square[i, i] += one
+            w[i] = square[i, i]
+        smallest = factorise_and_solve(square, right, w, n)
+        turned = right
+        for i in range(d):
+            turned[i] = zero
+        for k in range(n):
+            for i in range(d):
+                turned[i] += w[k] * Z[k, i]
+        for i in range(d):
+            x[i] = root[i] * turned[i]
+            value += turned[i] * turned[i]
+        k = 0
+        for j in range(j0, j1):
+            offset = offsets[columns[j]] if len(offsets) else _ZERO
+            weight, b, _ = event_terms(ratings[j], offset, implicit, np.float64(alpha), np.float64(mean))
+            if weight <= zero:
+                continue
+            score = zero
+            for i in range(d):
+                score += turned[i] * Z[k, i]
+            t = score / np.sqrt(weight)
+            # squares: with large weights, little of a difference of sums would be left
+            value += b * (1 - t) ** 2 + (weight - b) * t**2 if implicit else (b - t) ** 2
+            k += 1
+        return smallest, value
+
+    @jit
     def cholesky(  # type: ignore[no-untyped-def]
         indptr, columns, ratings, offsets, factors, gram, row_reg, implicit, alpha, mean, pending, X
     ):
         buffer, a, b = np.empty((chunk, d), real), np.empty(chunk, real), np.empty(chunk, real)
-        product, A = np.empty((d, d), real), np.empty((d, d), real)
-        g, right, x = np.empty(d, real), np.empty(d, real), np.empty(d, real)
+        product, A, diagonal = np.empty((d, d), real), np.empty((d, d), real), np.diag(gram)
+        g, right, x, root = np.empty(d, real), np.empty(d, real), np.empty(d, real), np.empty(d, real)
         value = 0.0
         for u in range(len(indptr) - 1):
             if not pending[u]:
                 continue
+            if indptr[u + 1] - indptr[u] < d:
+                pivot, part = solve_events(
+                    columns,
+                    ratings,
+                    offsets,
+                    factors,
+                    gram,
+                    row_reg[u],
+                    implicit,
+                    alpha,
+                    mean,
+                    indptr[u],
+                    indptr[u + 1],
+                    A,
+                    product.reshape(d * d),
+                    g,
+                    x,
+                    root,
+                    X[u],
+                )
+                if pivot >= enough_of_events:
+                    pending[u] = False
+                    value += part
+                    continue
             constant = assemble(
                 indptr,
                 columns,
                 ratings,
                 offsets,
                 factors,
-                gram,
+                diagonal,
                 row_reg,
                 implicit,
                 alpha,
@@ -264,7 +353,7 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
             for i in range(d):
                 right[i] = g[i]
                 x[i] = A[i, i]
-            pending[u] = factorise_and_solve(A, g, x) < enough
+            pending[u] = factorise_and_solve(A, g, x, d) < enough
             if pending[u]:
                 continue
             gain = zero

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import nnls
 
 from recsys_spark.kernels import conjugate_gradient, normal_equations
-from recsys_spark.kernels.least_squares import Weights, equation, solve, solve_equation
+from recsys_spark.kernels.least_squares import Weights, eigenbasis, equation, solve, solve_equation
 
 NONE = np.zeros(0, np.float32)
 EXPLICIT = Weights(False, np.float32(1), np.float32(0.25))
@@ -17,8 +17,8 @@ IMPLICIT = Weights(True, np.float32(3), np.float32(0))
 
 
 def case(rank, lengths=(3, 0, 17, 1, 60), n_columns=40, seed=0):
-    """Events of a few rows, factors of the other side, and a regularisation that keeps every row
-    well-posed.
+    """Events of a few rows, factors of the other side, the diagonal of G, and a regularisation that keeps
+    every row well-posed.
     """
     rng = np.random.default_rng(seed)
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -26,16 +26,26 @@ def case(rank, lengths=(3, 0, 17, 1, 60), n_columns=40, seed=0):
     ratings = rng.choice([-1.0, 0.0, 0.5, 2.0, 5.0], len(columns)).astype(np.float32)
     offsets = rng.normal(size=n_columns).astype(np.float32)
     factors = rng.normal(size=(n_columns, rank)).astype(np.float32)
-    spread = rng.normal(size=(rank, rank)).astype(np.float32)
+    diagonal = np.sort(rng.chisquare(3, rank))[::-1].copy()
     row_reg = (0.5 + np.array(lengths)).astype(np.float32)
-    return indptr, columns, ratings, offsets, factors, (spread @ spread.T / rank).astype(float), row_reg
+    return indptr, columns, ratings, offsets, factors, diagonal, row_reg
+
+
+def full(rank, seed=0):
+    """A full matrix G."""
+    spread = np.random.default_rng(seed).normal(size=(rank, rank))
+    return spread @ spread.T / rank
 
 
 def twin(indptr, columns, ratings, offsets, factors, gram, row_reg, weights):
     """(A, b, c) of every row: minimise xᵀAx − 2 bᵀx + c."""
     equations = []
     for row, s in enumerate(row_reg):
-        A, b, c = gram.astype(float) + float(s) * np.eye(factors.shape[1]), np.zeros(factors.shape[1]), 0.0
+        A, b, c = (
+            (np.diag(gram) if gram.ndim == 1 else gram) + float(s) * np.eye(factors.shape[1]),
+            np.zeros(factors.shape[1]),
+            0.0,
+        )
         for j in range(indptr[row], indptr[row + 1]):
             y, r = factors[columns[j]].astype(float), float(ratings[j])
             if weights.implicit:
@@ -91,6 +101,7 @@ def test_rows_solve_their_normal_equations(solver, rank, weights):
 )
 def test_exact_rows_solve_their_normal_equations_whatever_the_weights(solver, usual, largest):
     indptr, columns, ratings, _, factors, gram, _ = case(7, (20, 20, 20, 3, 60))
+    gram = full(7) if solver == "nonnegative" else gram
     ratings = (np.abs(ratings) * usual).astype(np.float32)
     ratings[indptr[:-1]] = largest
     row_reg = np.full(5, 0.1, np.float32)
@@ -103,7 +114,7 @@ def test_exact_rows_solve_their_normal_equations_whatever_the_weights(solver, us
     for row, (A, b, _) in enumerate(equations):
         part = slice(indptr[row], indptr[row + 1])
         summed = equation(columns[part], ratings[part], NONE, factors, weights)
-        whole = summed[:49].reshape(7, 7) + gram + 0.1 * np.eye(7)
+        whole = summed[:49].reshape(7, 7) + (np.diag(gram) if gram.ndim == 1 else gram) + 0.1 * np.eye(7)
         solve_equation(solver, whole, summed[49:-1], shared[row])
         root = np.linalg.cholesky(A).T
         expected[row] = (
@@ -126,7 +137,8 @@ def test_a_few_steps_lower_the_objective_from_where_the_solution_is():
 
 
 def test_nonnegative_rows_agree_with_lawson_and_hanson():
-    indptr, columns, ratings, offsets, factors, gram, row_reg = case(7)
+    indptr, columns, ratings, offsets, factors, _, row_reg = case(7)
+    gram = full(7)
     equations = twin(indptr, columns, ratings, offsets, factors, gram, row_reg, EXPLICIT)
     solution = np.zeros((len(row_reg), 7), np.float32)
     loss = solve(
@@ -142,19 +154,57 @@ def test_singular_equation_gives_a_finite_solution():
     factors = np.ones((2, 7), np.float32)  # every row of A is the same
     solution = np.zeros((1, 7), np.float32)
     events = (np.array([0, 2]), np.array([0, 1], np.int32), np.array([3.0, 3.0], np.float32))
-    nothing = np.zeros((7, 7))
+    nothing = np.zeros(7)
     weights = Weights(False, np.float32(1), np.float32(0))
     solve("cholesky", *events, NONE, factors, nothing, np.zeros(1, np.float32), weights, 0, solution)
     assert np.isfinite(solution).all()
     np.testing.assert_allclose(factors @ solution[0], [3.0, 3.0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("confidence", [1e-6, 1.0, 1e6, 1e12])
+def test_row_of_one_item_again_and_again_solves_its_normal_equation(confidence):
+    factors = np.random.default_rng(0).normal(size=(2, 7)).astype(np.float32)
+    events = (np.array([0, 4]), np.array([0, 0, 0, 1], np.int32), np.full(4, confidence, np.float32))
+    weights, row_reg = Weights(True, np.float32(1), np.float32(0)), np.full(1, 0.1, np.float32)
+    solution = np.zeros((1, 7), np.float32)
+    solve("cholesky", *events, NONE, factors, np.zeros(7), row_reg, weights, 0, solution)
+    ((A, b, _),) = twin(*events, NONE, factors, np.zeros(7), row_reg, weights)
+    size = np.linalg.norm(A, 2) * np.linalg.norm(solution)
+    assert np.linalg.norm(A @ solution[0] - b) <= 1e-4 * size
+    assert solution.any()
+
+
+def test_rows_without_weight_solve_their_normal_equations():
+    _, _, _, _, factors, gram, _ = case(7)
+    events = (
+        np.array([0, 3, 5]),
+        np.array([0, 1, 2, 3, 4], np.int32),
+        np.array([0, 2, -1, 2, 0], np.float32),
+    )
+    for alpha in (0.0, 3.0):
+        weights, row_reg = Weights(True, np.float32(alpha), np.float32(0)), np.full(2, 0.5, np.float32)
+        solution = np.zeros((2, 7), np.float32)
+        loss = solve("cholesky", *events, NONE, factors, gram, row_reg, weights, 0, solution)
+        equations = twin(*events, NONE, factors, gram, row_reg, weights)
+        expected = [np.linalg.solve(A, b) for A, b, _ in equations]
+        np.testing.assert_allclose(solution, expected, rtol=1e-4, atol=1e-5)
+        assert loss == pytest.approx(value(equations, solution), rel=1e-4)
+
+
+def test_gram_matrix_is_diagonal_in_its_eigenbasis():
+    gram = full(5) * 10
+    gram[:, 3] = gram[3] = 0.0  # one component that nothing has
+    diagonal, basis = eigenbasis(gram)
+    np.testing.assert_allclose(basis.T @ gram @ basis, np.diag(diagonal), atol=1e-4)
+    np.testing.assert_allclose(basis @ basis.T, np.eye(5), atol=1e-6)
+    assert diagonal.min() >= 0
+    assert (np.diff(diagonal) <= 0).all()
+
+
 @pytest.mark.parametrize(("solver", "rank"), [("cholesky", 7), ("cg", 64)])
 def test_rows_larger_than_the_buffers_solve_their_normal_equations(solver, rank):
     n = 9_000
-    assert n > max(
-        conjugate_gradient.BUFFER_BYTES // (4 * 64), conjugate_gradient.BUFFER_EVENTS
-    )  # of cg at rank 64
+    assert n > conjugate_gradient.BUFFER_BYTES // (4 * 64)  # of cg at rank 64
     assert n > normal_equations.CHUNK_BYTES // (4 * 7)  # of cholesky at rank 7
     indptr, columns, ratings, offsets, factors, gram, row_reg = case(rank, (n, 2, n // 2, 5, n + 1), 2 * n)
     equations = twin(indptr, columns, ratings, offsets, factors, gram, row_reg, EXPLICIT)

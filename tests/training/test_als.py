@@ -240,6 +240,15 @@ def test_items_and_users_are_scaled_so_that_the_regularisation_is_least(mode):
     assert cost(1.0) < min(cost(0.97), cost(1.03))
 
 
+@pytest.mark.parametrize("mode", ["implicit", "implicit by conjugate gradients", "iALS"])
+def test_factors_are_in_the_basis_in_which_the_items_gram_matrix_is_diagonal(mode):
+    items = np.array(list(fit(events(), 2, MODES[mode])[1].values()), float)
+    gram = items.T @ items
+    strength = gram.diagonal()
+    np.testing.assert_allclose(gram, np.diag(strength), atol=1e-5 * strength.max())
+    assert (np.diff(strength) <= 1e-5 * strength.max()).all()
+
+
 def test_mean_is_that_of_the_ratings():
     table = events()
     assert fit(table, 3, MODES["explicit with biases"])[2].global_mean == pytest.approx(

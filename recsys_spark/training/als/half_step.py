@@ -1,9 +1,11 @@
 """One half of an ALS iteration: every row of one side solved from the vectors of the other.
 
-Only factor rows travel, each to the tasks that need it. Gram matrices and the objective are summed over a
-fixed number of logical buckets, and a row's own sums run over its events in order, so that the result is the
-same to the last bit on any number of tasks. Rows with very many events are solved by all tasks together: the
-normal equation of each is summed, bucket by bucket, where its columns' vectors are.
+Only factor rows travel, each to the tasks that need it. Where all pairs count, both sides are first turned
+into the basis in which the fixed side's Gram matrix is diagonal, which changes no score. Gram matrices and
+the objective are summed over a fixed number of logical buckets, and a row's own sums run over its events in
+order, so that the result is the same to the last bit on any number of tasks. Rows with very many events are
+solved by all tasks together: the normal equation of each is summed, bucket by bucket, where its columns'
+vectors are.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from recsys_spark.kernels.arrays import Doubles, Floats, Integers, Reals
-from recsys_spark.kernels.least_squares import Weights, equation, solve, solve_equation
+from recsys_spark.kernels.least_squares import Weights, eigenbasis, equation, solve, solve_equation
 from recsys_spark.training.als.config import ALSConfig
 from recsys_spark.training.group import Group
 from recsys_spark.training.interactions import Side
@@ -72,7 +74,8 @@ class HalfStep:
 
         Parameters
         ----------
-        other_vectors : float32 array, shape (own rows of the other side, width)
+        other_vectors : float32 array, shape (own rows of the other side, width); turned, where all pairs
+            count, unless the solver is ``nonnegative``
         vectors : float32 array, shape (own rows, width); overwritten
 
         Returns
@@ -82,6 +85,8 @@ class HalfStep:
         """
         side, config = self.side, self.config
         gram = self._gram(other_vectors)
+        if config.solver != "nonnegative":
+            gram = self._turn(gram, other_vectors, vectors)
         heavy = self._solve_heavy(other_vectors, gram)
         received = self.group.all_to_all([other_vectors[rows] for rows in self.other.rows_to_send])
         factors, offsets = self._with_offsets(np.concatenate(received))
@@ -126,6 +131,23 @@ class HalfStep:
             gram[:rank, :rank] = self.all_pairs_weight * self.group.ordered_sum(parts).reshape(rank, rank)
         return gram
 
+    def _turn(self, gram: Doubles, other_vectors: Floats, vectors: Floats) -> Doubles:
+        """Turn both sides into the basis in which ``gram`` is diagonal; returns the diagonal, shape (width,).
+
+        One task decomposes: another's basis need not have the same signs. Rows are turned bucket by bucket,
+        so that their bits do not depend on how many a task has.
+        """
+        rank, width = self.config.rank, self.config.width
+        diagonal = np.zeros(width)
+        if self.all_pairs_weight:
+            nothing = np.zeros(0), np.zeros((0, 0), np.float32)
+            own = eigenbasis(gram[:rank, :rank]) if self.group.rank == 0 else nothing
+            diagonal[:rank], basis = (self.group.all_gather(part)[0] for part in own)
+            for side, rows in ((self.other, other_vectors), (self.side, vectors)):
+                for begin, end in pairwise(side.bucket_rows):
+                    rows[begin:end, :rank] = rows[begin:end, :rank] @ basis
+        return diagonal
+
     def _solve_heavy(self, other_vectors: Floats, gram: Doubles) -> dict[int, tuple[Floats, float]]:
         """Vector and part of the objective of each own row that all tasks share: exact, whatever the
         solver.
@@ -140,7 +162,8 @@ class HalfStep:
             row = position - side.start
             if 0 <= row < len(side.ids):
                 matrix = total[: width * width].reshape(width, width)
-                matrix += gram + self.row_reg[row] * np.eye(width)
+                matrix += np.diag(gram) if gram.ndim == 1 else gram
+                matrix += self.row_reg[row] * np.eye(width)
                 vector = np.zeros(width, np.float32)
                 value = solve_equation(self.config.solver, matrix, total[width * width : -1], vector)
                 solved[row] = vector, total[-1] + value
