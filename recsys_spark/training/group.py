@@ -8,7 +8,7 @@ program that takes a :class:`Group` reads like a single-machine one (SPMD: singl
     group.all_to_all([...])     what each task sent to this one, in rank order
     group.all_gather(array)     every task's array, in rank order
     group.all_reduce(array)     their sum
-    group.ordered_sum(parts)    the sum of a sequence of parts that is spread over the group, to the last bit
+    group.ordered_sum(parts, …) the sum of a sequence of parts that is spread over the group, to the last bit
                                 the same whatever the number of tasks
 
 Only arrays and their shapes travel, over :mod:`recsys_spark.training.connections`, which authenticates both
@@ -23,7 +23,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -32,6 +32,7 @@ import numpy as np
 
 from recsys_spark.errors import GroupError
 from recsys_spark.training.connections import HANDSHAKE_SECONDS, Array, Connection, Endpoint, GroupKey, dial
+from recsys_spark.training.tree_sum import TreeSum, branch_sizes, branches_of
 
 Report = Callable[[Array], None] | None
 """Function that sends a task's progress to the driver, or None in tasks that do not report."""
@@ -139,26 +140,36 @@ class Group:
             own += part
         return np.concatenate(self.all_gather(own)).reshape(array.shape)
 
-    def ordered_sum(self, parts: Array) -> Array:
-        """Sum, float64, of all rows of all tasks' ``parts``, added one after the other in rank order.
+    def ordered_sum(self, parts: Iterable[Array], count: int, length: int) -> Array:
+        """Sum, float64, of all tasks' ``parts``, which are one sequence in rank order.
 
         Parameters
         ----------
-        parts : shape (own parts, length); the number of parts may differ between tasks
+        parts : own parts, arrays of ``length`` floats; taken one after the other
+        count : how many they are, which may differ between tasks
+        length : how long each is
 
         Returns
         -------
         float64 array, shape (length,)
             The same bits however the same sequence of parts is spread over tasks.
+
+        Notes
+        -----
+        Memory, in bytes: ``16 * length * log2(all parts)``, and as much for what is received.
         """
-        bounds = _even_bounds(parts.shape[1], self.size)
+        counts = [int(other[0]) for other in self.all_gather(np.array([count], np.int64))]
+        own = branches_of(sum(counts[: self.rank]), parts, length)
+        bounds = _even_bounds(length, self.size)
         slices = self.all_to_all(
-            [np.ascontiguousarray(parts[:, bounds[r] : bounds[r + 1]]) for r in range(self.size)]
+            [np.ascontiguousarray(own[:, bounds[r] : bounds[r + 1]]) for r in range(self.size)]
         )
-        total = np.zeros(bounds[self.rank + 1] - bounds[self.rank])
-        for part in (row for rows in slices for row in rows):
-            total += part
-        return np.concatenate(self.all_gather(total))
+        tree = TreeSum(0)
+        for rank, branches in enumerate(slices):
+            sizes = branch_sizes(sum(counts[:rank]), counts[rank])
+            for branch, size in zip(branches, sizes, strict=True):
+                tree.add(branch, size)
+        return np.concatenate(self.all_gather(tree.total(bounds[self.rank + 1] - bounds[self.rank])))
 
     def barrier(self) -> None:
         """Wait until every task is here."""

@@ -200,9 +200,10 @@ def prepare(group: Group, events: pa.Table, heavy_events: int = HEAVY_EVENTS) ->
 
 def _size_and_mean(group: Group, users: _Axis, indptr: Longs, ratings: Floats) -> tuple[int, float]:
     """Number of events of all tasks, and their mean rating, summed bucket by bucket."""
-    sums = [[ratings[indptr[a] : indptr[b]].sum(dtype=np.float64)] for a, b in pairwise(users.bucket_rows)]
+    rows = [slice(indptr[a], indptr[b]) for a, b in pairwise(users.bucket_rows)]
+    sums = np.array([[ratings[part].sum(dtype=np.float64)] for part in rows]).reshape(-1, 1)
     n_events = int(group.all_reduce(indptr[-1:])[0])
-    return n_events, float(group.ordered_sum(np.array(sums).reshape(-1, 1))[0] / n_events)
+    return n_events, float(group.ordered_sum(sums, *sums.shape)[0] / n_events)
 
 
 def _exchange(group: Group, by_user: _Events, item_positions: Longs, users: _Axis, items: _Axis) -> _Events:

@@ -130,7 +130,7 @@ def stated_memory(events: int, users: int, items: int, rank: int, tasks: int) ->
     """What the docstrings of ``prepare`` and ``train`` allow all tasks together, in GiB, beside the
     interpreters.
     """
-    training = 16 * events + 4 * rank * (tasks + 1) * (users + items) + 512 * rank**2
+    training = 16 * events + 4 * rank * (tasks + 1) * (users + items) + 200 * tasks * rank**2
     return max(80 * events, training) / 2**30
 
 

@@ -54,21 +54,31 @@ def test_reduce_is_the_sum(size):
         np.testing.assert_array_equal(result, expected)
 
 
-def test_ordered_sum_has_the_same_bits_on_any_number_of_tasks():
-    parts = (np.random.default_rng(0).normal(size=(16, 5)) * 10.0 ** np.arange(16)[:, None]).astype(
-        np.float32
-    )
+@pytest.mark.parametrize("n", [1, 16, 23])
+def test_ordered_sum_has_the_same_bits_on_any_number_of_tasks(n):
+    rng = np.random.default_rng(0)
+    parts = (rng.normal(size=(n, 5)) * 10.0 ** rng.integers(0, 8, (n, 1))).astype(np.float32)
     results = set()
     for size in (1, 2, 3, 7):
-        bounds = np.arange(size + 1) * 16 // size
-        for total in run_group(
-            size,
-            lambda group, bounds=bounds: group.ordered_sum(
-                parts[bounds[group.rank] : bounds[group.rank + 1]]
-            ),
-        ):
+        bounds = [0, *np.sort(rng.integers(0, n + 1, size - 1)), n]
+
+        def program(group, bounds=bounds):
+            own = parts[bounds[group.rank] : bounds[group.rank + 1]]
+            return group.ordered_sum(iter(own), *own.shape)
+
+        for total in run_group(size, program):
+            np.testing.assert_allclose(total, parts.sum(axis=0, dtype=np.float64), rtol=1e-9, atol=1e-3)
             results.add(total.tobytes())
     assert len(results) == 1
+
+
+def test_ordered_sum_adds_pairs_of_neighbours():
+    parts = np.array([[1.0], [1e16], [-1e16], [1.0]])  # one after the other they would be 1
+
+    def program(group):
+        return group.ordered_sum(parts[2 * group.rank : 2 * group.rank + 2], 2, 1)[0]
+
+    assert run_group(2, program) == [0.0, 0.0]
 
 
 def test_peer_that_dies_ends_the_others_at_once():

@@ -10,6 +10,7 @@ vectors are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -116,7 +117,7 @@ class HalfStep:
         """λ Σ s |v|² over all rows of the side, of all tasks."""
         weighted = self.row_reg.astype(np.float64) * np.einsum("ij,ij->i", vectors, vectors)
         sums = np.array([[weighted[a:b].sum()] for a, b in pairwise(self.side.bucket_rows)]).reshape(-1, 1)
-        return float(self.group.ordered_sum(sums)[0])
+        return float(self.group.ordered_sum(sums, *sums.shape)[0])
 
     def _gram(self, vectors: Floats) -> Doubles:
         """w₀ · VᵀV over all rows of the other side, without biases, shape (width, width)."""
@@ -125,10 +126,10 @@ class HalfStep:
         if self.all_pairs_weight:
             precision = np.float32 if self.config.solver == "cg" else np.float64
             factors: Reals = vectors[:, :rank].astype(precision)
-            parts = np.empty((len(self.other.bucket_rows) - 1, rank * rank), precision)
-            for part, (begin, end) in zip(parts, pairwise(self.other.bucket_rows), strict=True):
-                part[:] = (factors[begin:end].T @ factors[begin:end]).ravel()
-            gram[:rank, :rank] = self.all_pairs_weight * self.group.ordered_sum(parts).reshape(rank, rank)
+            buckets = list(pairwise(self.other.bucket_rows))
+            parts = ((factors[begin:end].T @ factors[begin:end]).ravel() for begin, end in buckets)
+            total = self.group.ordered_sum(parts, len(buckets), rank * rank)
+            gram[:rank, :rank] = self.all_pairs_weight * total.reshape(rank, rank)
         return gram
 
     def _turn(self, gram: Doubles, other_vectors: Floats, vectors: Floats) -> Doubles:
@@ -158,7 +159,8 @@ class HalfStep:
             return solved
         factors, offsets = self._with_offsets(other_vectors.copy())
         for heavy_row, position in enumerate(side.heavy.positions.tolist()):
-            total = self.group.ordered_sum(self._equations(heavy_row, factors, offsets))
+            parts = self._equations(heavy_row, factors, offsets)
+            total = self.group.ordered_sum(parts, len(self.other.bucket_rows) - 1, width * width + width + 1)
             row = position - side.start
             if 0 <= row < len(side.ids):
                 matrix = total[: width * width].reshape(width, width)
@@ -169,16 +171,14 @@ class HalfStep:
                 solved[row] = vector, total[-1] + value
         return solved
 
-    def _equations(self, heavy_row: int, factors: Floats, offsets: Floats) -> Doubles:
-        """Own part of a heavy row's normal equation, one row for each own bucket of the other side."""
-        heavy, width, bucket_rows = self.side.heavy, self.config.width, self.other.bucket_rows
+    def _equations(self, heavy_row: int, factors: Floats, offsets: Floats) -> Iterator[Doubles]:
+        """Own part of a heavy row's normal equation, for each own bucket of the other side."""
+        heavy = self.side.heavy
         begin, end = heavy.indptr[heavy_row : heavy_row + 2]
-        cuts = begin + np.searchsorted(heavy.columns[begin:end], bucket_rows)
-        parts = np.empty((len(bucket_rows) - 1, width * width + width + 1))
-        for part, (low, high) in zip(parts, pairwise(cuts), strict=True):
+        cuts = begin + np.searchsorted(heavy.columns[begin:end], self.other.bucket_rows)
+        for low, high in pairwise(cuts):
             events = heavy.columns[low:high], heavy.ratings[low:high]
-            part[:] = equation(*events, offsets, factors, self.weights)
-        return parts
+            yield equation(*events, offsets, factors, self.weights)
 
     def _with_offsets(self, vectors: Floats) -> tuple[Floats, Floats]:
         """Vectors as an equation takes them, and the columns' biases, which are 1 in ``vectors`` then;

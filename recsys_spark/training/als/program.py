@@ -186,8 +186,8 @@ def train(
     Notes
     -----
     Memory of a task, in bytes: ``16 * own events + 4 * width * (own users + own items + users its items need
-    + items its users need)``, and ``4 * width² * 128 / tasks`` for Gram matrices; while a half is exchanged
-    once more what it sends.
+    + items its users need)``, and at most ``200 * width²`` for Gram matrices; while a half is exchanged once
+    more what it sends.
     """
     users, items = interactions.users, interactions.items
     if config.binary:
@@ -205,7 +205,7 @@ def train(
         solve_items(x, y)
         _balance(solve_users, x[:, : config.rank], solve_items, y[:, : config.rank])
         losses = solve_users(y, x)
-        objective = float(group.ordered_sum(losses)[0]) + solve_items.penalty(y)
+        objective = float(group.ordered_sum(losses, *losses.shape)[0]) + solve_items.penalty(y)
         bounds.require(objective, iterations, config)
         iterations.append(Iteration(objective, time.perf_counter() - started))
         if report is not None:
