@@ -27,6 +27,11 @@ def jit(function: Any) -> Any:
     return njit(nogil=True, fastmath=True, error_model="numpy")(function)
 
 
+def jit_with_infinities(function: Any) -> Any:
+    """Compile floating-point loops that vectorise likewise, and meet infinities."""
+    return njit(nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")(function)
+
+
 def exact_jit(function: Any) -> Any:
     """Compile loops whose floats must keep their order, and loops over integers."""
     return njit(nogil=True, error_model="numpy")(function)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys_spark.kernels.arrays import Doubles, Floats, Integers, Ints, Longs
+from recsys_spark.kernels.log_sums import log_sums_of
 
 GROUP = 32
 """Items whose maximum is taken together."""
@@ -97,7 +98,7 @@ def top_n(
     scores : float32 array, shape (n_users, n); -inf there
 
     Ties go to the smaller position. Memory: ``user_block * (block items) * 4`` bytes of scores for the
-    largest block, twice that with ``log_sums``, plus the result. Cost: one matrix product and one pass over
+    largest block, plus the result. Cost: one matrix product and one pass over
     the scores; with ``log_sums`` an exponential of each.
 
     Raises
@@ -187,9 +188,7 @@ def score_block(users: Floats, block: ItemBlock, buffer: Floats) -> Floats:
 
 def add_log_sums(before: Doubles | None, scores: Floats) -> Doubles:
     """Log Σ e^score of each row, added to the sums ``before``; scores of -inf add nothing."""
-    largest = scores.max(axis=1, keepdims=True)
-    shifted = scores - largest
-    sums = np.log(np.exp(shifted, out=shifted).sum(axis=1, dtype=np.float64)) + largest[:, 0]
+    sums = log_sums_of(scores)
     return sums if before is None else np.logaddexp(before, sums)
 
 
