@@ -25,6 +25,7 @@ from recsys_spark.kernels.arrays import Ints, Longs
 from recsys_spark.packing import (
     PACKED,
     bucket_of,
+    encoded_ids,
     one_array,
     packed_batch,
     packing,
@@ -361,8 +362,8 @@ def _divided(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     if pieces is None:
         return
     rows = pa.concat_tables(pieces)
-    users, user_codes = _encoded(rows[USER])
-    items, item_codes = _encoded(rows[ITEM])
+    users, user_codes = encoded_ids(rows[USER])
+    items, item_codes = encoded_ids(rows[ITEM])
     homes = np.zeros(len(users), np.int32)
     homes[user_codes] = rows[_HOME].to_numpy()
     # users by bucket, in which they ascend
@@ -387,15 +388,6 @@ def _divided(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield packed_batch(
             [(bucket, HISTORY, pa.table(columns, names=[USER, ITEM, RATING, TIMESTAMP, PART]))]
         )
-
-
-def _encoded(column: pa.ChunkedArray) -> tuple[pa.Array, Longs]:
-    """Distinct ids in ascending order, and the place of each id among them."""
-    encoded = one_array(column).dictionary_encode()
-    order = pc.sort_indices(encoded.dictionary).to_numpy()
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    return encoded.dictionary.take(pa.array(order)), place[encoded.indices.to_numpy()]
 
 
 def _dictionary(codes: Longs, ids: pa.Array) -> pa.DictionaryArray:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
@@ -58,9 +59,24 @@ def packing(kind: str, pack_rows: int, change: Callable[[pa.Table], pa.Table] | 
 
     def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for table in in_chunks(batches, pack_rows):
-            yield packed_batch(_by_bucket(change(table) if change is not None else table, kind))
+            yield packed_batch(by_bucket(change(table) if change is not None else table, kind))
 
     return pack
+
+
+def by_bucket(rows: pa.Table, kind: str) -> Iterator[tuple[int, str, pa.Table]]:
+    """Rows with a column ``bucket``, divided by it: bucket, kind and rows, as :func:`packed_batch` takes
+    them.
+    """
+    buckets = rows["bucket"].to_numpy()
+    order = np.argsort(
+        buckets.astype(np.uint16) if buckets.max(initial=0) < 2**16 else buckets, kind="stable"
+    )
+    ordered = rows.drop_columns("bucket").take(pa.array(order)).combine_chunks()
+    found, starts = np.unique(buckets[order], return_index=True)
+    ends = np.append(starts[1:], len(buckets))[: len(starts)]  # none, where no row is left
+    for bucket, start, end in zip(found.tolist(), starts, ends, strict=True):
+        yield bucket, kind, ordered.slice(start, end - start)
 
 
 def packed_batch(parts: Iterable[tuple[int, str, pa.Table]]) -> pa.RecordBatch:
@@ -109,6 +125,15 @@ def one_array(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
+def encoded_ids(column: pa.ChunkedArray) -> tuple[pa.Array, npt.NDArray[np.int64]]:
+    """Distinct ids in ascending order, and the place of each id among them."""
+    encoded = one_array(column).dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return encoded.dictionary.take(pa.array(order)), place[encoded.indices.to_numpy()]
+
+
 def lists_of(matrix: npt.NDArray[np.float32]) -> pa.Array:
     """A matrix of fewer than 2^31 numbers as a column of lists, one for each row."""
     offsets = np.arange(len(matrix) + 1, dtype=np.int32) * np.int32(matrix.shape[1])
@@ -149,16 +174,3 @@ def ids_to_bytes(ids: pa.Array) -> npt.NDArray[np.uint8]:
 def ids_from_bytes(data: npt.NDArray[np.uint8]) -> pa.Array:
     """The array that :func:`ids_to_bytes` wrote."""
     return one_array(read_table(data)["ids"])
-
-
-def _by_bucket(rows: pa.Table, kind: str) -> Iterator[tuple[int, str, pa.Table]]:
-    """Rows with a column ``bucket``, divided by it."""
-    buckets = rows["bucket"].to_numpy()
-    order = np.argsort(
-        buckets.astype(np.uint16) if buckets.max(initial=0) < 2**16 else buckets, kind="stable"
-    )
-    ordered = rows.drop_columns("bucket").take(pa.array(order)).combine_chunks()
-    found, starts = np.unique(buckets[order], return_index=True)
-    ends = np.append(starts[1:], len(buckets))[: len(starts)]  # none, where no row is left
-    for bucket, start, end in zip(found.tolist(), starts, ends, strict=True):
-        yield bucket, kind, ordered.slice(start, end - start)

@@ -31,6 +31,9 @@ from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.schema import ID_SQL_TYPES, IdType
 from recsys_spark.session import require_delta
 
+FEW_ROWS = 1_000_000
+"""Rows of an upsert that every task may hold, so that the table is not shuffled to meet them."""
+
 RECENT = 20
 """Commits of a table's history that are looked at first."""
 
@@ -51,6 +54,7 @@ class _Conditions:
     updates: dict[str, str | Column]
     gone: Column
     within: Column | None
+    few: bool
 
 
 @dataclass(frozen=True)
@@ -452,6 +456,7 @@ class Lakehouse:
         updates: Mapping[str, str] | None = None,
         gone: Column | None = None,
         within: Column | None = None,
+        count: int | None = None,
     ) -> Upserted:
         """Insert the rows with new keys, update existing rows by those that are ``newer``, leave the others.
 
@@ -477,6 +482,8 @@ class Lakehouse:
         within : Column, optional
             Condition over ``old.*`` that holds for all existing rows with a key of ``rows``, so that the
             others are not read.
+        count : int, optional
+            How many ``rows`` are, if that is known.
 
         Returns
         -------
@@ -494,8 +501,11 @@ class Lakehouse:
             dict(updates or {}),
             F.lit(False) if gone is None else gone,
             within,
+            count is not None and count <= FEW_ROWS,
         )
-        first = retried(lambda: self._first_load(name, rows.alias("new").where(~conditions.gone)), name)
+        first = retried(
+            lambda: self._first_load(name, rows.alias("new").where(~conditions.gone), count), name
+        )
         if first is not None:
             return first
         done = Upserted(0, 0, 0, -1)
@@ -527,14 +537,19 @@ class Lakehouse:
             .when(newer, F.lit("update"))
             .otherwise(F.lit("same"))
         )
-        joined = rows.alias("new").join(old if within is None else old.where(within), same, "left")
+        old = old if within is None else old.where(within)
+        if conditions.few:
+            met = old.join(F.broadcast(rows.select(*keys).alias("new")), same, "left_semi")
+            old = met.alias("old")
+        joined = rows.alias("new").join(old, same, "left")
         marked = joined.select("new.*", action.alias("_action")).persist()
         try:
             counts = {row["_action"]: row["count"] for row in marked.groupBy("_action").count().collect()}
             wanted = [counts.get(what, 0) for what in ("insert", "update", "remove")]
             if not any(wanted):
                 return True, Upserted(0, 0, counts.get("same", 0), before)
-            changed = marked.where(~F.col("_action").isin("same", "nothing")).drop("_action").alias("new")
+            changed = marked.where(~F.col("_action").isin("same", "nothing")).drop("_action")
+            changed = (F.broadcast(changed) if conditions.few else changed).alias("new")
             merge = self._delta(name).alias("old").merge(changed, same if within is None else within & same)
             merge = merge.whenMatchedDelete(gone).whenMatchedUpdate(newer, conditions.updates)
             inserted: dict[str, str | Column] = {
@@ -556,12 +571,12 @@ class Lakehouse:
             )
         return alone, Upserted(reported[0], reported[1], counts.get("same", 0), version, reported[2])
 
-    def _first_load(self, name: str, rows: DataFrame) -> Upserted | None:
+    def _first_load(self, name: str, rows: DataFrame, count: int | None) -> Upserted | None:
         """Write all rows, which needs neither join nor MERGE; None where the table is not new any more."""
         before = self.version(name)
         if before > 0 or not self.read(name, before).isEmpty():
             return None
-        if rows.isEmpty():
+        if rows.isEmpty() if count is None else count == 0:
             return Upserted(0, 0, 0, before)
         if TABLES[name].partition:  # or every task would write a file of every partition
             rows = rows.hint("rebalance", *TABLES[name].partition)

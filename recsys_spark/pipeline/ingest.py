@@ -41,7 +41,7 @@ from recsys_spark.data.cleaning import (
     rejected_rows,
     without_forgotten,
 )
-from recsys_spark.data.deduplication import latest_per_pair, settle
+from recsys_spark.data.deduplication import latest_per_pair
 from recsys_spark.data.events import distinct_events, month_of
 from recsys_spark.data.files import line_number
 from recsys_spark.data.movielens import movielens_inputs
@@ -140,7 +140,7 @@ def ingest(night: Night) -> None:
                 if unnamed:
                     progress_line(f"  {name}: {', '.join(unnamed)} not in the source, left as in the table")
                 before = night.lake.version(name) if name == "events" else 0
-                _account(record, name, table, _upsert(night, name, table.latest))
+                _account(record, name, table, _upsert(night, name, table))
                 if name == "events":
                     derive_ratings(night, record, before)
         finally:
@@ -240,21 +240,21 @@ def _forgotten(night: Night) -> list[int]:
 def _clean(raw: DataFrame, rules: Rules, has_events: bool, forgotten: Collection[int]) -> _Cleaned:
     rows = clean_ratings(raw, rules)
     rows = without_forgotten(rows, forgotten) if forgotten else rows
-    keyed = (distinct_events(rows) if has_events else latest_per_pair(rows)).persist(
-        StorageLevel.MEMORY_AND_DISK
-    )
-    disputed = F.lit(0) if has_events else F.count_if(F.col("disputed"))
-    sums = F.sum("rows").alias("rows"), F.count("*").alias("keys"), disputed.alias("disputed")
-    counted = {row[REASON]: row for row in keyed.groupBy(REASON).agg(*sums).collect()}
-    headers = counted.pop(HEADER_LINE, None)
-    read, good = sum(row["rows"] for row in counted.values()), counted.pop(None, None)
-    later = counted.pop(LATER, None)
-    rejected = {reason: row["rows"] for reason, row in counted.items()}
-    settled = settle(keyed, rows) if good is not None and good["disputed"] else keyed
-    latest = settled.where(F.col(REASON).isNull()).drop(REASON, "rows", "disputed")
-    distinct = good["keys"] if good is not None else 0
-    left, lines = (row["rows"] if row is not None else 0 for row in (later, headers))
-    return _Cleaned(rows, read, rejected, left, lines, latest, distinct, keyed)
+    if has_events:
+        persisted = distinct_events(rows).persist(StorageLevel.MEMORY_AND_DISK)
+        sums = (
+            persisted.groupBy(REASON).agg(F.sum("rows").alias("rows"), F.count("*").alias("keys")).collect()
+        )
+        counts = {row[REASON]: row["rows"] for row in sums}
+        distinct = sum(row["keys"] for row in sums if row[REASON] is None)
+        latest = persisted.where(F.col(REASON).isNull()).drop(REASON, "rows")
+    else:
+        found = latest_per_pair(rows)
+        latest, distinct, counts, persisted = found.rows, found.pairs, {**found.counts}, found.persisted
+    headers = counts.pop(HEADER_LINE, 0)
+    read, _ = sum(counts.values()), counts.pop(None, 0)
+    later = counts.pop(LATER, 0)
+    return _Cleaned(rows, read, counts, later, headers, latest, distinct, persisted)
 
 
 def _side(
@@ -351,8 +351,8 @@ def _examples(night: Night, name: str, cleaned: _Cleaned, count: int) -> str:
     return "; ".join(shown)
 
 
-def _upsert(night: Night, name: str, latest: DataFrame) -> Upserted:
-    today = F.lit(night.run_date)
+def _upsert(night: Night, name: str, cleaned: _Cleaned) -> Upserted:
+    latest, count, today = cleaned.latest, cleaned.distinct, F.lit(night.run_date)
     if name == "ratings":
         rows = latest.withColumns({"first_run": today, "last_run": today})
         updates = {
@@ -360,17 +360,17 @@ def _upsert(night: Night, name: str, latest: DataFrame) -> Upserted:
             "timestamp": "new.timestamp",
             "last_run": "greatest(new.last_run, old.last_run)",
         }
-        return night.lake.upsert(name, rows, (USER, ITEM), newer=F.expr(NEWER), updates=updates)
+        return night.lake.upsert(name, rows, (USER, ITEM), newer=F.expr(NEWER), updates=updates, count=count)
     if name == "events":
         rows = latest.withColumns({"month": month_of(F.col(TIMESTAMP)), "first_run": today})
         months = [row["month"] for row in rows.select("month").distinct().collect()]
         within = reduce(or_, (F.col("old.month").eqNullSafe(F.lit(month)) for month in months))
-        return night.lake.upsert(name, rows, (USER, ITEM, EVENT, TIMESTAMP), within=within)
+        return night.lake.upsert(name, rows, (USER, ITEM, EVENT, TIMESTAMP), within=within, count=count)
     key = name.removesuffix("s")
     features = [quoted(column) for column in latest.columns if column != key]
     differs = F.expr(" OR ".join(["false", *(f"NOT (new.{f} <=> old.{f})" for f in features)]))
     updates = {feature: f"new.{feature}" for feature in features}
-    return night.lake.upsert(name, latest, (key,), newer=differs, updates=updates)
+    return night.lake.upsert(name, latest, (key,), newer=differs, updates=updates, count=count)
 
 
 def _account(record: StepRecord, name: str, cleaned: _Cleaned, upserted: Upserted) -> None:

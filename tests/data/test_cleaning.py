@@ -16,7 +16,7 @@ from recsys_spark.data.cleaning import (
     clean_side_table,
     rejected_rows,
 )
-from recsys_spark.data.deduplication import latest_per_pair, settle
+from recsys_spark.data.deduplication import latest_per_pair
 from recsys_spark.data.sources import read_source
 from recsys_spark.errors import SourceError
 
@@ -378,12 +378,11 @@ def pairs(spark, *rows):
     frame = spark.createDataFrame(
         [(*row[:3], row[3] and datetime.fromtimestamp(row[3], UTC), row[4]) for row in rows], schema
     )
-    grouped = latest_per_pair(frame)
-    found = settle(grouped, frame)
-    return {
-        (r["user"], r["item"], r["reason"]): (r["rating"], r["s"], r["rows"])
-        for r in found.withColumn("s", F.unix_seconds("timestamp")).collect()
-    }
+    found = latest_per_pair(frame)
+    winners = found.rows.withColumn("s", F.unix_seconds("timestamp")).collect()
+    assert found.pairs == len(winners)
+    found.persisted.unpersist()
+    return {(r["user"], r["item"]): (r["rating"], r["s"]) for r in winners}, found.counts
 
 
 @pytest.mark.parametrize(
@@ -399,20 +398,21 @@ def pairs(spark, *rows):
     ],
 )
 def test_one_row_per_pair_latest_then_largest(spark, rows, winner):
-    found = pairs(spark, *[("u", "i", rating, second, None) for rating, second in rows])
-    assert found == {("u", "i", None): (*winner, len(rows))}
+    found, counts = pairs(spark, *[("u", "i", rating, second, None) for rating, second in rows])
+    assert found == {("u", "i"): winner}
+    assert counts == {None: len(rows)}
 
 
 def test_rejected_are_counted_by_reason_and_never_win(spark):
-    found = pairs(
+    found, counts = pairs(
         spark,
         ("u", "i", 3.0, 5, None),
         ("u", "i", 9.0, 99, "rating_out_of_scale"),
         (None, "i", 1.0, 5, "missing_user"),
+        ("v", "i", 1.0, 5, "missing_user"),
     )
-    assert found["u", "i", None] == (3.0, 5, 1)
-    assert found[None, None, "rating_out_of_scale"][2] == 1
-    assert found[None, None, "missing_user"][2] == 1
+    assert found == {("u", "i"): (3.0, 5)}
+    assert counts == {None: 1, "rating_out_of_scale": 1, "missing_user": 2}
 
 
 @pytest.mark.parametrize("sql", ["array(1)", "true", "date'2020-01-01'", "map(1, 2)"])
