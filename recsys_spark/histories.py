@@ -35,8 +35,8 @@ from recsys_spark.packing import (
 )
 from recsys_spark.schema import FOLD_IN, ITEM, PART, RATING, TEST, TIMESTAMP, TRAIN, USER, VALIDATION
 
-HISTORY = "history"
-"""Kind of these payloads."""
+HISTORY, VALUES = "history", "values"
+"""Kinds of these payloads: pairs with their part, which is what most readers need, and ratings and times."""
 
 LEFT_OUT = "left_out"
 PARTS = (TRAIN, FOLD_IN, VALIDATION, TEST, LEFT_OUT)
@@ -58,10 +58,11 @@ class PackedHistories:
     Parameters
     ----------
     packed : DataFrame
-        Of :data:`~recsys_spark.packing.PACKED`, one row for each bucket that has users: an Arrow table of
-        their ratings, by user and item: ``user``, ``item`` (dictionary-encoded, ids ascending), ``rating``
-        and ``timestamp``, as narrow as they are exact (float32 or float64; int32 seconds or int64
-        microseconds), and ``part`` int8, the place in :data:`PARTS` or -1. Persisted.
+        Of :data:`~recsys_spark.packing.PACKED`, two rows for each bucket that has users, one after the other:
+        Arrow tables of their ratings, by user and item. Of kind :data:`HISTORY` ``user``, ``item``
+        (dictionary-encoded, ids ascending) and ``part`` int8, the place in :data:`PARTS` or -1; of kind
+        :data:`VALUES` ``rating`` and ``timestamp``, as narrow as they are exact (float32 or float64; int32
+        seconds or int64 microseconds). Persisted.
     buckets : int
         A power of two: a user's bucket is :func:`~recsys_spark.packing.bucket_of` its id.
     id_types : pair of DataType
@@ -133,7 +134,13 @@ class PackedHistories:
             )
             return change(batch for table in tables for batch in table.to_batches())
 
-        return self.packed.mapInArrow(run, schema)
+        valued = not {RATING, TIMESTAMP}.isdisjoint(columns)
+        return (self.packed if valued else self.pairs).mapInArrow(run, schema)
+
+    @property
+    def pairs(self) -> DataFrame:
+        """The payloads of kind :data:`HISTORY`: less than half of what there is to carry."""
+        return self.packed.where(F.col("kind") == HISTORY)
 
     def user_counts(self) -> DataFrame:
         """``user``, ``ratings``: how many of those that are meant each user has; users without are not in it.
@@ -182,7 +189,7 @@ class PackedHistories:
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Part → number of its ratings and of their users; parts that have none are not in it. One job."""
-        every = self.packed.mapInArrow(_counted_parts, f"{PART} byte, ratings bigint, users bigint")
+        every = self.pairs.mapInArrow(_counted_parts, f"{PART} byte, ratings bigint, users bigint")
         totals = every.groupBy(PART).agg(F.sum("ratings").alias("ratings"), F.sum("users").alias("users"))
         found = {row[PART]: (row["ratings"], row["users"]) for row in totals.collect()}
         return {part: found[place] for place, part in enumerate(PARTS) if place in found}
@@ -206,17 +213,17 @@ class PackedHistories:
 
         kind = self.id_types[(USER, ITEM).index(name)]
         fields = [T.StructField(name, kind), T.StructField("ratings", T.LongType())]
-        return self.packed.mapInArrow(run, T.StructType(fields))
+        return self.pairs.mapInArrow(run, T.StructType(fields))
 
     def in_buckets(self, buckets: int) -> DataFrame:
-        """The payloads in fewer buckets.
+        """The payloads of pairs, in fewer buckets.
 
         Parameters
         ----------
         buckets : int
             A power of two, at most the histories' own.
         """
-        return self.packed.withColumn("bucket", F.pmod("bucket", F.lit(buckets)).cast("int"))
+        return self.pairs.withColumn("bucket", F.pmod("bucket", F.lit(buckets)).cast("int"))
 
     def require_id_types(self, user: T.DataType, item: T.DataType) -> None:
         """Check that ids can be compared with those of a model.
@@ -350,10 +357,18 @@ def rows_of(ratings: DataFrame | PackedHistories) -> DataFrame:
 def _payloads(
     batches: Iterator[pa.RecordBatch], parts: tuple[str, ...] | None, columns: Sequence[str]
 ) -> Iterator[pa.Table]:
-    """Some columns of the ratings of some parts, payload by payload."""
+    """Some columns of the ratings of some parts, bucket by bucket."""
+    valued = not {RATING, TIMESTAMP}.isdisjoint(columns)
+    pairs: pa.Table = None
     for batch in batches:
-        for payload in batch["payload"]:
-            yield chosen(read_table(payload.as_buffer()).select([*columns, PART]), parts)
+        for kind, payload in zip(batch["kind"].to_pylist(), batch["payload"], strict=True):
+            table = read_table(payload.as_buffer())
+            if valued and kind == HISTORY:
+                pairs = table
+                continue
+            if kind == VALUES:
+                table = pa.table([*pairs.columns, *table.columns], [*pairs.column_names, *table.column_names])
+            yield chosen(table.select([*columns, PART]), parts)
 
 
 def _divided(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -384,9 +399,9 @@ def _divided(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         item = _dictionary(codes, items.take(pa.array(listed)))
         of_bucket = values.slice(own.start, own.stop - own.start)
         narrow = _narrow_ratings(one_array(of_bucket[RATING])), _narrow_times(one_array(of_bucket[TIMESTAMP]))
-        columns = [user, item, *narrow, of_bucket[PART]]
+        pairs = pa.table([user, item, of_bucket[PART]], names=[USER, ITEM, PART])
         yield packed_batch(
-            [(bucket, HISTORY, pa.table(columns, names=[USER, ITEM, RATING, TIMESTAMP, PART]))]
+            [(bucket, HISTORY, pairs), (bucket, VALUES, pa.table([*narrow], names=[RATING, TIMESTAMP]))]
         )
 
 
