@@ -91,7 +91,7 @@ def judge_on_test(
 
 
 def relevant(night: Night, part: str) -> DataFrame:
-    """The held-out rows that a list should have.
+    """``user``, ``item`` of the held-out rows that a list should have.
 
     Parameters
     ----------
@@ -100,8 +100,10 @@ def relevant(night: Night, part: str) -> DataFrame:
     part : str
         ``validation`` or ``test``.
     """
-    least, rows = night.config.evaluate.min_rating, night.part(part).rows(USER, ITEM, RATING)
-    return rows if least is None else rows.where(F.col(RATING) >= least)
+    least, held_out = night.config.evaluate.min_rating, night.part(part)
+    if least is None:
+        return held_out.rows(USER, ITEM)
+    return held_out.rows(USER, ITEM, RATING).where(F.col(RATING) >= least).select(USER, ITEM)
 
 
 @contextmanager
@@ -118,7 +120,7 @@ def _lists(
                 kept.callback(frame.persist().unpersist)
             return frame
 
-        held = keep(relevant(night, part).select(USER, ITEM))
+        held = keep(relevant(night, part))
         users = keep(held.select(USER).distinct())
         seen, sizes = night.seen(night.known_before(part)), night.config.recommend.block_sizes
         request = ListRequest(max(night.config.evaluate.cutoffs), seen, block_sizes=sizes)

@@ -191,7 +191,7 @@ def _probabilities(night: Night, fits: Iterable[Mapping[str, Any]]) -> list[Part
     for fit in fits:
         if fit["purpose"] != COMPARISON or not issubclass(REGISTRY[fit["model"]].model, SoftmaxModel):
             continue
-        held = relevant(night, TEST).select(USER, ITEM)
+        held = relevant(night, TEST)
         users = held.select(USER).distinct().orderBy(F.xxhash64(USER)).limit(JUDGED)
         held, seen = (
             rows.join(users, USER, "left_semi") for rows in (held, night.known_before(TEST).rows(USER, ITEM))
