@@ -172,15 +172,18 @@ class PackedHistories:
         def find(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             tables = unpacked(batches)
             asked = pa.concat_tables([arrow.empty_table(), *tables.get("pairs", [])])
-            users, items = (one_array(asked[name]).dictionary_encode() for name in (USER, ITEM))
-            width = len(items.dictionary)
-            wanted = users.indices.to_numpy().astype(np.int64) * width + items.indices.to_numpy()
-            found = np.zeros(len(wanted), bool)
+            asked_users, asked_items = (one_array(asked[name]).dictionary_encode() for name in (USER, ITEM))
+            found = np.zeros(len(asked), bool)
             for table in tables.get(HISTORY, []):
-                rated = chosen(table.select([USER, ITEM, PART]), parts)
-                user, item = places(rated[USER], users.dictionary), places(rated[ITEM], items.dictionary)
-                both = (user >= 0) & (item >= 0)
-                found |= np.isin(wanted, user[both].astype(np.int64) * width + item[both])
+                rated = chosen(table, parts)
+                users, items = (one_array(rated[name]) for name in (USER, ITEM))
+                width = len(items.dictionary)
+                rows = users.indices.to_numpy().astype(np.int64) * width + items.indices.to_numpy()
+                user, item = places(asked_users, users.dictionary), places(asked_items, items.dictionary)
+                both = np.flatnonzero((user >= 0) & (item >= 0))
+                wanted = user[both].astype(np.int64) * width + item[both]
+                place = np.searchsorted(rows, wanted)  # a payload's rows ascend
+                found[both] = np.append(rows, -1)[place] == wanted
             yield from asked.filter(pa.array(found)).to_batches()
 
         schema = T.StructType([T.StructField(n, k) for n, k in zip((USER, ITEM), self.id_types, strict=True)])
@@ -325,17 +328,16 @@ def chosen(table: pa.Table, parts: tuple[str, ...] | None) -> pa.Table:
     return table if mask.all() else table.filter(pa.array(mask))
 
 
-def places(column: pa.ChunkedArray, among: pa.Array) -> Ints:
-    """Place of each id of a payload's column among other ids, or -1.
+def places(ids: pa.DictionaryArray, among: pa.Array) -> Ints:
+    """Place of each id among other ids, or -1.
 
     Parameters
     ----------
-    column : ChunkedArray
-        Dictionary-encoded.
+    ids : DictionaryArray
+        Such as a payload's.
     among : Array
         Distinct ids.
     """
-    ids = one_array(column)
     found = pc.index_in(ids.dictionary.cast(among.type), value_set=among)
     of_ids: Ints = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
     return of_ids[ids.indices.to_numpy()]

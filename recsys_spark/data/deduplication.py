@@ -83,7 +83,7 @@ def latest_per_pair(rows: DataFrame) -> LatestRatings:
     -------
     LatestRatings
         Counted already: one pass over ``rows``, one shuffle of about 30 bytes for each valid row. A task
-        holds what is a few MiB of the input, three times.
+        holds its share of them, one or two million, three times.
     """
     estimated = int(rows._jdf.queryExecution().optimizedPlan().stats().sizeInBytes())
     slots = rows.sparkSession.sparkContext.defaultParallelism

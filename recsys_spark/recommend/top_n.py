@@ -363,7 +363,8 @@ def _rows_of_pairs(ids: pa.Array, pairs: pa.Table) -> tuple[Ints, Ints]:
 
 def _rows_of_history(ids: pa.Array, catalogue: pa.Array, ratings: pa.Table) -> tuple[Ints, Ints]:
     """The same of a payload's ratings; rows are -1 for items that are not in the catalogue too."""
-    rows, positions = places(ratings[USER], ids), places(ratings[ITEM], catalogue)
+    users, items = (one_array(ratings[name]) for name in (USER, ITEM))
+    rows, positions = places(users, ids), places(items, catalogue)
     return np.where(positions < 0, np.int32(-1), rows), positions
 
 

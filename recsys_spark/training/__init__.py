@@ -23,7 +23,8 @@ The way down::
 What they share:
 
 * :mod:`~recsys_spark.training.group`: the group of tasks and its exchanges (``all_to_all``, ``all_reduce``,
-  …); the only module that opens connections.
+  …); the only module that opens connections. :mod:`~recsys_spark.training.tree_sum` makes its sums the same
+  to the last bit on any number of tasks.
 * :mod:`~recsys_spark.training.barrier`: :class:`~recsys_spark.training.barrier.Program` is what a model gives
   to a barrier job, :func:`~recsys_spark.training.barrier.run_jobs` what every job does.
 * :mod:`~recsys_spark.training.ownership`: which task owns which ids, and how ids are numbered.
