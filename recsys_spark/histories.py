@@ -125,14 +125,36 @@ class PackedHistories:
         schema : StructType or str
             Of the result.
         """
-        parts = self.parts
+
+        def run(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
+            plain = (
+                pa.table({name: _plain(name, one_array(table[name])) for name in columns}) for table in tables
+            )
+            return change(batch for table in plain for batch in table.to_batches())
+
+        return self.map_tables(columns, run, schema)
+
+    def map_tables(
+        self,
+        columns: Sequence[str],
+        change: Callable[[Iterator[pa.Table]], Iterator[pa.RecordBatch]],
+        schema: T.StructType | str,
+    ) -> DataFrame:
+        """The same of the payloads' tables, as :attr:`packed` describes their columns.
+
+        Parameters
+        ----------
+        columns : sequence of str
+            As :meth:`rows` takes them; ``part`` comes in any case.
+        change : callable
+            From tables, one for each bucket, to batches.
+        schema : StructType or str
+            Of the result.
+        """
+        parts, wanted = self.parts, [name for name in columns if name != PART]
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            tables = (
-                pa.table({name: _plain(name, one_array(table[name])) for name in columns})
-                for table in _payloads(batches, parts, [name for name in columns if name != PART])
-            )
-            return change(batch for table in tables for batch in table.to_batches())
+            return change(_payloads(batches, parts, wanted))
 
         valued = not {RATING, TIMESTAMP}.isdisjoint(columns)
         return (self.packed if valued else self.pairs).mapInArrow(run, schema)

@@ -125,6 +125,18 @@ def one_array(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
+def coded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """A column of ids with a dictionary of those that occur, and codes of 32 bits."""
+    ids = one_array(column)
+    if not isinstance(ids, pa.DictionaryArray):
+        return ids.dictionary_encode()
+    codes = ids.indices.to_numpy()
+    occurs = np.zeros(len(ids.dictionary), bool)
+    occurs[codes] = True
+    code_of = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+    return pa.DictionaryArray.from_arrays(pa.array(code_of[codes]), ids.dictionary.filter(pa.array(occurs)))
+
+
 def encoded_ids(column: pa.ChunkedArray) -> tuple[pa.Array, npt.NDArray[np.int64]]:
     """Distinct ids in ascending order, and the place of each id among them."""
     encoded = one_array(column).dictionary_encode()

@@ -198,14 +198,15 @@ def packed_ratings(ratings: DataFrame | PackedHistories, tasks: int) -> DataFram
     raises.
     """
 
-    def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for table in in_chunks(batches, PACK_ROWS):
+    def pack(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
+        for table in tables:
             single = table[RATING].cast(pa.float32(), safe=False)
-            yield packed_batch(_rating_parts(table.set_column(2, RATING, single), tasks))
+            rows = pa.table([table[USER], table[ITEM], single], names=[USER, ITEM, RATING])
+            yield packed_batch(_rating_parts(rows, tasks))
 
     if isinstance(ratings, PackedHistories):
-        return ratings.map_rows((USER, ITEM, RATING), pack, PACKED)
-    return ratings.mapInArrow(pack, PACKED)
+        return ratings.map_tables((USER, ITEM, RATING), pack, PACKED)
+    return ratings.mapInArrow(lambda batches: pack(in_chunks(batches, PACK_ROWS)), PACKED)
 
 
 def packed_frame(frame: DataFrame, kind: str, tasks: int) -> DataFrame:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from recsys_spark.ids import hash_ids
 from recsys_spark.kernels.arrays import Hashes, Integers, Ints, Longs
-from recsys_spark.packing import ids_from_bytes, ids_to_bytes, one_array, tables_to_bytes
+from recsys_spark.packing import coded, ids_from_bytes, ids_to_bytes, one_array, tables_to_bytes
 from recsys_spark.schema import ITEM, RATING, USER
 from recsys_spark.training.group import Group
 
@@ -43,10 +43,10 @@ def owner_of_ids(ids: pa.Array, owners: Longs) -> Longs:
 
 
 def split_by_task(events: pa.Table, size: int) -> Iterator[tuple[int, pa.Table]]:
-    """Divide rows ``user, item, rating`` among the tasks that own their users; ids come
-    dictionary-encoded.
+    """Divide rows ``user, item, rating``, whose ids are dictionary-encoded or not, among the tasks that own
+    their users; ids come dictionary-encoded.
     """
-    users = events[USER].combine_chunks().dictionary_encode()
+    users = coded(events[USER])
     task_of_user = owner_of_ids(users.dictionary, user_owners(size))
     tasks = task_of_user[users.indices.to_numpy()]
     order = np.argsort(tasks.astype(np.uint8), kind="stable")
@@ -55,7 +55,7 @@ def split_by_task(events: pa.Table, size: int) -> Iterator[tuple[int, pa.Table]]
     for task in range(size):
         part = ordered.slice(bounds[task], bounds[task + 1] - bounds[task])
         if part.num_rows:
-            columns = [part[name].combine_chunks().dictionary_encode() for name in (USER, ITEM)]
+            columns = [coded(part[name]) for name in (USER, ITEM)]
             yield task, pa.table([*columns, part[RATING]], names=[USER, ITEM, RATING])
 
 
