@@ -32,9 +32,10 @@ _LARGE_TO_PLAIN = {
 _LARGE = set(_LARGE_TO_PLAIN)
 
 
-def bucket_of(ids: Column, buckets: int) -> Column:
-    """Column ``bucket``, int from 0: which of ``buckets`` an id belongs to."""
-    return F.pmod(F.xxhash64(ids), F.lit(buckets)).cast("int").alias("bucket")
+def bucket_of(ids: Column | Sequence[Column], buckets: int) -> Column:
+    """Column ``bucket``, int from 0: which of ``buckets`` an id belongs to, or several together."""
+    hashed = F.xxhash64(*ids) if isinstance(ids, Sequence) else F.xxhash64(ids)
+    return F.pmod(hashed, F.lit(buckets)).cast("int").alias("bucket")
 
 
 def power_of_two(least: float) -> int:

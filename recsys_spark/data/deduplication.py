@@ -1,6 +1,6 @@
 """One rating per (user, item): of several valid rows the latest wins, and every input row is counted.
 
-    rows ─mapInArrow─▶ pieces by user ─one shuffle─▶ a task's rows, sorted: a payload of winners, and counts
+    rows ─mapInArrow─▶ pieces by pair ─one shuffle─▶ a task's rows, sorted: a payload of winners, and counts
 
 Spark's own aggregation would build a hash table of pairs that are hardly ever the same, twice.
 """
@@ -32,11 +32,11 @@ from recsys_spark.packing import (
 from recsys_spark.schema import ITEM, RATING, REASON, TIMESTAMP, USER
 
 PACK_ROWS = 1_000_000
-TASK_BYTES, MAX_TASKS = 2**27, 2**10
-"""What a task sorts, by Spark's estimate of the cleaned rows, which is about ten times what they take packed;
-and into how many tasks at most.
+TASK_BYTES, MAX_TASKS = 2**26, 2**10
+"""What a task sorts, by Spark's estimate of the cleaned rows, and into how many tasks at most. The estimate
+follows the size of the input, and is some 30 to 100 bytes a row.
 """
-UNKNOWN_BYTES = 2**60
+UNKNOWN_BYTES = 2**50
 """Spark's estimate where it has none is as large."""
 FILE_ROWS = 2**21
 """Rows of a partition of the result, about: what Delta writes as a file."""
@@ -83,7 +83,7 @@ def latest_per_pair(rows: DataFrame) -> LatestRatings:
     -------
     LatestRatings
         Counted already: one pass over ``rows``, one shuffle of about 30 bytes for each valid row. A task
-        holds its share of them, one or two million, three times.
+        holds its share of them, one or two million, three times; rows of one pair are always together.
     """
     estimated = int(rows._jdf.queryExecution().optimizedPlan().stats().sizeInBytes())
     slots = rows.sparkSession.sparkContext.defaultParallelism
@@ -91,7 +91,7 @@ def latest_per_pair(rows: DataFrame) -> LatestRatings:
     valid = F.col(REASON).isNull()
     ids = (F.when(valid, F.col(name)).alias(name) for name in (USER, ITEM))
     cells = rows.select(*ids, RATING, F.unix_micros(TIMESTAMP).alias(TIMESTAMP), REASON)
-    pieces = cells.select(bucket_of(F.col(USER), tasks), "*").mapInArrow(_pieces, PACKED)
+    pieces = cells.select(bucket_of((F.col(USER), F.col(ITEM)), tasks), "*").mapInArrow(_pieces, PACKED)
     packed = pieces.repartitionById(tasks, F.col("bucket")).mapInArrow(_winners, PACKED)
     packed = packed.persist(StorageLevel.MEMORY_AND_DISK)
     counted = packed.where(F.col("kind") == _COUNTS).mapInArrow(
@@ -150,7 +150,7 @@ def _unpacked_counts(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBat
 
 def _unpacked_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
-        for table in unpacked([batch])[_ROWS]:
+        for table in unpacked([batch]).get(_ROWS, []):
             times = one_array(table[TIMESTAMP]).cast(pa.timestamp("us", "UTC"))
             place = table.schema.get_field_index(TIMESTAMP)
             yield from table.set_column(place, TIMESTAMP, times).to_batches(max_chunksize=BATCH_ROWS)

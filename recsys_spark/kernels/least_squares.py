@@ -33,9 +33,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs
+from recsys_spark.kernels.arrays import Booleans, Doubles, Floats, Ints, Longs
 from recsys_spark.kernels.conjugate_gradient import compiled_conjugate_gradient
 from recsys_spark.kernels.normal_equations import chunk_rows, compiled_exact
+
+TURNED_ROWS = 256
+"""Rows that are turned at a time."""
+ROUNDING_SQUARED = 1e-12
+"""Square of a rounding error of float32 factors that have been turned, as a fraction, and more."""
 
 
 class Weights(NamedTuple):
@@ -83,7 +88,7 @@ def solve(
         Σ f over the rows, at the solution.
 
     Rows are independent, and the sums of a row run over its events in their order: the bits of a row depend
-    only on its events and ``factors``. Memory, in bytes: about ``2**21 + 24 * rank`` with ``cg``, else
+    only on its events and ``factors``. Memory, in bytes: at most ``2**22`` with ``cg``, else about
     ``max(2**17, 512 * rank) + 24 * rank**2``.
     """
     rank, events = factors.shape[1], (indptr, columns, ratings, offsets, factors)
@@ -98,8 +103,8 @@ def solve(
     return float(value)
 
 
-def eigenbasis(gram: Doubles) -> tuple[Doubles, Floats]:
-    """The basis in which ``G`` is diagonal: factors of both sides, as rows, are multiplied by it.
+def eigenbasis(gram: Doubles) -> Floats:
+    """The basis in which ``G`` is diagonal, descending: factors of both sides, as rows, are multiplied by it.
 
     Parameters
     ----------
@@ -107,11 +112,40 @@ def eigenbasis(gram: Doubles) -> tuple[Doubles, Floats]:
 
     Returns
     -------
-    diagonal : float64 array, shape (rank,), descending and not below 0
-    basis : float32 array, shape (rank, rank), orthogonal
+    float32 array, shape (rank, rank)
+        Orthogonal; the identity where ``gram`` is not finite, as the objective is not either then.
     """
-    eigenvalues, vectors = np.linalg.eigh(gram)
-    return eigenvalues[::-1].clip(min=0), np.ascontiguousarray(vectors[:, ::-1].astype(np.float32))
+    if not np.isfinite(gram).all():
+        return np.eye(len(gram), dtype=np.float32)
+    return np.ascontiguousarray(np.linalg.eigh(gram)[1][:, ::-1].astype(np.float32))
+
+
+def turned(vectors: Floats, basis: Floats) -> Floats:
+    """``vectors @ basis``, in which the bits of a row do not depend on how many others there are.
+
+    Parameters
+    ----------
+    vectors : float32 array, shape (n_rows, rank)
+    basis : float32 array, shape (rank, rank)
+    """
+    result = np.empty(vectors.shape, np.float32)
+    block = np.zeros((TURNED_ROWS, len(basis)), np.float32)
+    for begin in range(0, len(vectors), TURNED_ROWS):
+        rows = vectors[begin : begin + TURNED_ROWS]
+        block[: len(rows)] = rows
+        result[begin : begin + len(rows)] = (block @ basis)[: len(rows)]
+    return result
+
+
+def is_rounding(squares: Doubles) -> Booleans:
+    """Which components of turned factors are rounding errors of the others, and count as zero.
+
+    Parameters
+    ----------
+    squares : float64 array, shape (rank,)
+        Sum of the squares of each component.
+    """
+    return np.asarray(squares <= ROUNDING_SQUARED * squares.max(initial=0))
 
 
 def equation(columns: Ints, ratings: Floats, offsets: Floats, factors: Floats, weights: Weights) -> Doubles:

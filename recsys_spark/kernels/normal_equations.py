@@ -23,6 +23,8 @@ ENOUGH = 2e-2
 """Smallest pivot, as a fraction of its diagonal entry, of a row that float32 solves to four digits."""
 ENOUGH_OF_EVENTS = {np.float32: ENOUGH, np.float64: 1e-6}
 """Smallest pivot, likewise, of a row whose events' equation is solved; elsewhere the whole one is."""
+FAINT = 1e-30
+"""Weight of an event that is too small to divide by its root."""
 NEGLIGIBLE = {np.float32: 1e-7, np.float64: 1e-13}
 """A pivot below this fraction of its diagonal entry counts as zero, and so does that component of the
 solution.
@@ -79,9 +81,9 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
     d, chunk = rank, chunk_rows(rank, real)
     zero, one = real(0), real(1)
     negligible = real(NEGLIGIBLE[real])
-    enough = real(ENOUGH if real is np.float32 else 0)
+    enough = real(ENOUGH if real is np.float32 else -1)  # float64 is the last to try
     enough_of_events = real(ENOUGH_OF_EVENTS[real])
-    rounding = real(np.finfo(real).eps)
+    rounding, faint = real(np.finfo(real).eps), real(FAINT)
 
     @jit
     def assemble(  # type: ignore[no-untyped-def]
@@ -257,8 +259,8 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
             y = factors[columns[j]]
             offset = offsets[columns[j]] if len(offsets) else _ZERO
             weight, b, _ = event_terms(ratings[j], offset, implicit, real(alpha), real(mean))
-            if weight <= zero:
-                if b != zero:
+            if weight < faint:
+                if weight > zero or b != zero:
                     return zero, value
                 continue
             size = np.sqrt(weight)
@@ -284,9 +286,9 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
         k = 0
         for j in range(j0, j1):
             offset = offsets[columns[j]] if len(offsets) else _ZERO
-            weight, b, _ = event_terms(ratings[j], offset, implicit, np.float64(alpha), np.float64(mean))
-            if weight <= zero:
+            if event_terms(ratings[j], offset, implicit, real(alpha), real(mean))[0] < faint:
                 continue
+            weight, b, _ = event_terms(ratings[j], offset, implicit, np.float64(alpha), np.float64(mean))
             score = zero
             for i in range(d):
                 score += turned[i] * Z[k, i]

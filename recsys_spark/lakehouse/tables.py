@@ -31,8 +31,10 @@ from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.schema import ID_SQL_TYPES, IdType
 from recsys_spark.session import require_delta
 
-FEW_ROWS = 1_000_000
-"""Rows of an upsert that every task may hold, so that the table is not shuffled to meet them."""
+FEW_ROWS = 500_000
+"""Rows of an upsert, without features, that every task may hold, so that the table is not shuffled to meet
+them.
+"""
 
 RECENT = 20
 """Commits of a table's history that are looked at first."""
@@ -501,7 +503,7 @@ class Lakehouse:
             dict(updates or {}),
             F.lit(False) if gone is None else gone,
             within,
-            count is not None and count <= FEW_ROWS,
+            count is not None and count <= FEW_ROWS and TABLES[name].columns.keys() >= {*rows.columns},
         )
         first = retried(
             lambda: self._first_load(name, rows.alias("new").where(~conditions.gone), count), name

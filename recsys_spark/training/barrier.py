@@ -191,8 +191,8 @@ def run_jobs(
 
 
 def packed_ratings(ratings: DataFrame | PackedHistories, tasks: int) -> DataFrame:
-    """``user, item, rating`` (float) as payloads of kind ``EVENTS`` for the tasks of their users, about 12
-    bytes a row.
+    """``user, item, rating`` (float) as payloads of kind ``EVENTS`` for the tasks of their users, 12 to
+    20 bytes a row.
 
     Rows that cannot be trained on (null ids, null or non-finite ratings) are counted; the job that reads them
     raises.

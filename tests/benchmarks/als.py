@@ -132,7 +132,7 @@ def stated_memory(events: int, users: int, items: int, rank: int, tasks: int) ->
     """What the docstrings of ``prepare`` and ``train`` allow all tasks together, in GiB, beside the
     interpreters.
     """
-    training = 16 * events + 4 * rank * (tasks + 1) * (users + items) + 200 * tasks * rank**2
+    training = 16 * events + 4 * rank * (tasks + 1) * (users + items) + 300 * tasks * rank**2
     return max(80 * events, training) / 2**30
 
 
@@ -264,8 +264,8 @@ def peers(matrix: csr_matrix, rank: int, solvers: list[str]) -> tuple[list[dict[
 
 
 def bare_products(users: int, items: int, rank: int) -> dict[str, object]:
-    """What three conjugate-gradient steps multiply with Gram matrices (four products, and making them),
-    and nothing else.
+    """Five products of all rows with a square matrix of the rank. An iteration has three: one makes the Gram
+    matrices, and two turn.
     """
     rng = np.random.default_rng(0)
     gram = rng.random((rank, rank), np.float32)

@@ -8,6 +8,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Columns, Delimited, FileSource, SideTable
+from recsys_spark.data import deduplication
 from recsys_spark.data.cleaning import (
     HEADER_LINE,
     REASONS,
@@ -401,6 +402,26 @@ def test_one_row_per_pair_latest_then_largest(spark, rows, winner):
     found, counts = pairs(spark, *[("u", "i", rating, second, None) for rating, second in rows])
     assert found == {("u", "i"): winner}
     assert counts == {None: len(rows)}
+
+
+def test_pairs_are_the_same_in_one_task_and_in_many(spark, monkeypatch):
+    rows = spark.sql(
+        "select id * id % 37 as user, id % 11 as item, id % 5 / 2D as rating, "
+        "timestamp_seconds(id * 7 % 13) as timestamp, if(id % 9 = 0, 'late', null) as reason from range(999)"
+    )
+    good = [row for row in rows.collect() if row["reason"] is None]
+    latest = {}
+    for row in sorted(good, key=lambda row: (row["timestamp"], row["rating"])):
+        latest[row["user"], row["item"]] = (row["rating"], row["timestamp"])
+    for of_task in (deduplication.TASK_BYTES, 2_000):
+        monkeypatch.setattr(deduplication, "TASK_BYTES", of_task)
+        found = latest_per_pair(rows)
+        winners = found.rows.collect()
+        assert {(r["user"], r["item"]): (r["rating"], r["timestamp"]) for r in winners} == latest
+        assert len(winners) == found.pairs == len(latest)
+        assert found.counts == {None: len(good), "late": 111}
+        assert (found.persisted.rdd.getNumPartitions() > 1) == (of_task == 2_000)
+        found.persisted.unpersist()
 
 
 def test_rejected_are_counted_by_reason_and_never_win(spark):

@@ -199,6 +199,24 @@ def test_reported_objective_is_the_one_written_down(mode):
     assert values == sorted(values, reverse=True)
 
 
+@pytest.mark.parametrize(
+    "mode", ["implicit", "implicit by conjugate gradients", "explicit", "gravity", "iALS"]
+)
+@pytest.mark.parametrize("regularization", [1e-12, 0.0])
+def test_components_that_no_item_has_are_left_at_zero(mode, regularization):
+    """With fewer items than the rank, and next to no regularisation, they would be rounding errors divided by
+    each other.
+    """
+    table = events(n=40, users=12, items=4)
+    config = replace(MODES[mode], regularization=regularization)
+    users, items, trained = fit(table, 2, config)
+    assert len(items) < config.rank
+    expected = objective(table, users, items, config, trained.global_mean)
+    assert trained.iterations[-1].objective == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    values = [one.objective for one in trained.iterations]
+    assert all(after <= before + 1e-4 * abs(before) + 1e-4 for before, after in pairwise(values))
+
+
 @pytest.mark.parametrize("mode", ["implicit", "explicit", "explicit with biases", "gravity", "iALS"])
 def test_every_user_solves_its_normal_equation_after_a_fit(mode):
     config, table = MODES[mode], events()
@@ -308,3 +326,5 @@ def test_ratings_beyond_the_solver_stop_the_fit():
         ModelError, match=r'^the objective .* in iteration 1: .* use solver="cholesky", or scale'
     ):
         fit(table, 2, MODES["implicit by conjugate gradients"])
+    with pytest.raises(ModelError, match=r"^the objective .* in iteration 1: .* raise regParam, or scale"):
+        fit(table, 2, MODES["gravity"])

@@ -17,7 +17,15 @@ from itertools import pairwise
 import numpy as np
 
 from recsys_spark.kernels.arrays import Doubles, Floats, Integers, Reals
-from recsys_spark.kernels.least_squares import Weights, eigenbasis, equation, solve, solve_equation
+from recsys_spark.kernels.least_squares import (
+    Weights,
+    eigenbasis,
+    equation,
+    is_rounding,
+    solve,
+    solve_equation,
+    turned,
+)
 from recsys_spark.training.als.config import ALSConfig
 from recsys_spark.training.group import Group
 from recsys_spark.training.interactions import Side
@@ -135,18 +143,25 @@ class HalfStep:
     def _turn(self, gram: Doubles, other_vectors: Floats, vectors: Floats) -> Doubles:
         """Turn both sides into the basis in which ``gram`` is diagonal; returns the diagonal, shape (width,).
 
-        One task decomposes: another's basis need not have the same signs. Rows are turned bucket by bucket,
-        so that their bits do not depend on how many a task has.
+        One task decomposes: another's basis need not have the same signs.
         """
         rank, width = self.config.rank, self.config.width
         diagonal = np.zeros(width)
-        if self.all_pairs_weight:
-            nothing = np.zeros(0), np.zeros((0, 0), np.float32)
-            own = eigenbasis(gram[:rank, :rank]) if self.group.rank == 0 else nothing
-            diagonal[:rank], basis = (self.group.all_gather(part)[0] for part in own)
-            for side, rows in ((self.other, other_vectors), (self.side, vectors)):
-                for begin, end in pairwise(side.bucket_rows):
-                    rows[begin:end, :rank] = rows[begin:end, :rank] @ basis
+        if not self.all_pairs_weight:
+            return diagonal
+        own = eigenbasis(gram[:rank, :rank]) if self.group.rank == 0 else np.zeros((0, 0), np.float32)
+        basis = self.group.all_gather(own)[0]
+        for rows in (other_vectors, vectors):
+            rows[:, :rank] = turned(rows[:, :rank], basis)
+        buckets = list(pairwise(self.other.bucket_rows))
+        parts = (np.square(other_vectors[a:b, :rank], dtype=np.float64).sum(axis=0) for a, b in buckets)
+        squares = self.group.ordered_sum(parts, len(buckets), rank)
+        # or a solver would divide one rounding error by another
+        nothing = np.flatnonzero(is_rounding(squares))
+        squares[nothing] = 0.0
+        for rows in (other_vectors, vectors):
+            rows[:, nothing] = 0.0
+        diagonal[:rank] = self.all_pairs_weight * squares
         return diagonal
 
     def _solve_heavy(self, other_vectors: Floats, gram: Doubles) -> dict[int, tuple[Floats, float]]:

@@ -18,7 +18,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from recsys_spark.histories import PackedHistories
 from recsys_spark.kernels.arrays import Doubles
 from recsys_spark.kernels.events import sort_events
-from recsys_spark.kernels.least_squares import Weights, eigenbasis, solve
+from recsys_spark.kernels.least_squares import Weights, eigenbasis, is_rounding, solve, turned
 from recsys_spark.recommend.top_n import collect_factors
 from recsys_spark.schema import ITEM, RATING, USER
 from recsys_spark.training.als.config import ALSConfig
@@ -106,7 +106,7 @@ def fit_als(
 
     Notes
     -----
-    Two shuffles for each job. The packed ratings take about 12 bytes a row.
+    Two shuffles for each job. The packed ratings take 12 to 20 bytes a row.
     """
     tasks = group_size(ratings.sparkSession)
     program = ALSProgram(config, id_types_of(ratings))
@@ -153,14 +153,17 @@ def fold_in(
     gram: Doubles = all_pairs_weight * (factors.T.astype(np.float64) @ factors)
     basis = np.eye(config.rank, dtype=np.float32)
     if config.solver != "nonnegative":
-        gram, basis = eigenbasis(gram)
-        factors = factors @ basis
+        basis = eigenbasis(gram)
+        factors = turned(factors, basis)
+        squares = np.square(factors, dtype=np.float64).sum(axis=0)
+        factors[:, is_rounding(squares)] = 0.0
+        gram = all_pairs_weight * np.where(is_rounding(squares), 0.0, squares)
     gram = np.pad(gram, (0, int(config.biases)))
     columns, offsets = factors, np.zeros(0, np.float32)
     if config.biases:
         columns, offsets = np.column_stack([factors, np.ones(len(factors), np.float32)]), biases
     weights = Weights(config.implicit, np.float32(config.alpha), np.float32(mean))
-    broadcast = ratings.sparkSession.sparkContext.broadcast((ids, columns, offsets, gram, basis))
+    broadcast = ratings.sparkSession.sparkContext.broadcast((ids, columns, offsets, gram, basis.T))
     id_types = id_types_of(ratings)
 
     def fold(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -168,7 +171,7 @@ def fold_in(
         if EVENTS not in payloads:
             return
         events = events_of(payloads, id_types)
-        catalogue, vectors, shifts, all_pairs, turned = broadcast.value
+        catalogue, vectors, shifts, all_pairs, back = broadcast.value
         users, rows = number_ids(events[USER])
         names, codes = number_ids(events[ITEM])
         index = pc.fill_null(pc.index_in(names.cast(catalogue.type), value_set=catalogue), -1).to_numpy()[
@@ -183,7 +186,7 @@ def fold_in(
         counts = np.bincount(rows[counted], minlength=len(users))
         row_reg = row_regularization(counts, len(catalogue), config, all_pairs_weight)
         solve(config.solver, *csr, shifts, vectors, all_pairs, row_reg, weights, 0, solution)
-        solution[:, : config.rank] = solution[:, : config.rank] @ turned.T
+        solution[:, : config.rank] = turned(solution[:, : config.rank], back)
         served = np.flatnonzero(np.diff(csr[0]))
         yield from factor_rows(USER, (users.take(pa.array(served)), solution[served]), config, id_types)
 

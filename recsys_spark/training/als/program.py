@@ -186,8 +186,8 @@ def train(
     Notes
     -----
     Memory of a task, in bytes: ``16 * own events + 4 * width * (own users + own items + users its items need
-    + items its users need)``, and at most ``200 * width²`` for Gram matrices; while a half is exchanged once
-    more what it sends.
+    + items its users need)``, and at most ``300 * width²`` for Gram matrices and their decomposition; while a
+    half is exchanged once more what it sends.
     """
     users, items = interactions.users, interactions.items
     if config.binary:
@@ -275,7 +275,7 @@ class _Bounds:
                 at_zero += len(confidence) + confidence.sum(dtype=np.float64)
                 largest = max(largest, float(weights.alpha) * float(np.abs(ratings).max(initial=0)))
             else:
-                at_zero += np.square(ratings - weights.mean).sum(dtype=np.float64)
+                at_zero += np.square(ratings - weights.mean, dtype=np.float64).sum()
         every = np.array(group.all_gather(np.array([at_zero, lowest, largest])))
         at_zero, lowest = every[:, :2].sum(axis=0).tolist()
         return cls(at_zero, lowest, 1 + float(every[:, 2].max()))
