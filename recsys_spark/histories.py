@@ -106,33 +106,13 @@ class PackedHistories:
         kinds = {USER: user, ITEM: item, RATING: T.DoubleType(), TIMESTAMP: T.TimestampType()}
         kinds[PART] = T.StringType()
         schema = T.StructType([T.StructField(name, kinds[name]) for name in columns])
-        return self.map_rows(columns, lambda batches: batches, schema)
 
-    def map_rows(
-        self,
-        columns: Sequence[str],
-        change: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]],
-        schema: T.StructType | str,
-    ) -> DataFrame:
-        """``rows(*columns).mapInArrow(change, schema)``, without the rows going to Java and back.
+        def plain(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
+            for table in tables:
+                values = {name: _plain(name, one_array(table[name])) for name in columns}
+                yield from pa.table(values).to_batches()
 
-        Parameters
-        ----------
-        columns : sequence of str
-            As :meth:`rows` takes them.
-        change : callable
-            From batches to batches.
-        schema : StructType or str
-            Of the result.
-        """
-
-        def run(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
-            plain = (
-                pa.table({name: _plain(name, one_array(table[name])) for name in columns}) for table in tables
-            )
-            return change(batch for table in plain for batch in table.to_batches())
-
-        return self.map_tables(columns, run, schema)
+        return self.map_tables(columns, plain, schema)
 
     def map_tables(
         self,
@@ -140,7 +120,7 @@ class PackedHistories:
         change: Callable[[Iterator[pa.Table]], Iterator[pa.RecordBatch]],
         schema: T.StructType | str,
     ) -> DataFrame:
-        """The same of the payloads' tables, as :attr:`packed` describes their columns.
+        """What a function makes of the ratings that are meant; :attr:`packed` describes their columns.
 
         Parameters
         ----------

@@ -111,9 +111,9 @@ def _pieces(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Valid rows by bucket, and the number of rows of each reason."""
     for table in in_chunks(batches, PACK_ROWS):
         reasons = table[REASON].value_counts()
-        counts = reasons.field("values"), reasons.field("counts"), pa.array(np.zeros(len(reasons), np.int64))
+        no_pairs = np.zeros(len(reasons), np.int64)
+        counted = pa.table([*reasons.flatten(), no_pairs], names=[REASON, "rows", "pairs"])
         valid = table.filter(pc.is_null(table[REASON])).drop_columns(REASON)
-        counted = pa.table([*counts], names=[REASON, "rows", "pairs"])
         yield packed_batch([*by_bucket(valid, _ROWS), (0, _COUNTS, counted)])
 
 

@@ -156,8 +156,9 @@ def fold_in(
         basis = eigenbasis(gram)
         factors = turned(factors, basis)
         squares = np.square(factors, dtype=np.float64).sum(axis=0)
-        factors[:, is_rounding(squares)] = 0.0
-        gram = all_pairs_weight * np.where(is_rounding(squares), 0.0, squares)
+        nothing = is_rounding(squares)
+        factors[:, nothing] = squares[nothing] = 0.0
+        gram = all_pairs_weight * squares
     gram = np.pad(gram, (0, int(config.biases)))
     columns, offsets = factors, np.zeros(0, np.float32)
     if config.biases:
