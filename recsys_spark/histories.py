@@ -18,10 +18,9 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
-from pyspark.sql.pandas.types import to_arrow_schema
 
 from recsys_spark.errors import ModelError
-from recsys_spark.kernels.arrays import Ints, Longs
+from recsys_spark.kernels.arrays import Booleans, Ints, Longs
 from recsys_spark.packing import (
     PACKED,
     bucket_of,
@@ -43,7 +42,7 @@ PARTS = (TRAIN, FOLD_IN, VALIDATION, TEST, LEFT_OUT)
 """Parts of a split, and what it leaves out; a pair of no part is known, and has no rating."""
 BUCKET_ROWS = 2**15
 """Ratings of a payload, about: smaller ones would cost more than they hold."""
-TASK_ROWS = 2**21
+TASK_ROWS = 2**22
 """Ratings that a task packs, about."""
 PACK_ROWS = 1_000_000
 MICROS = 1_000_000
@@ -154,44 +153,6 @@ class PackedHistories:
         """``item``, ``ratings``: the same of the items. A shuffle of one row for each item of each task."""
         return self._counted_ids(ITEM).groupBy(ITEM).agg(F.sum("ratings").alias("ratings"))
 
-    def among(self, pairs: DataFrame) -> DataFrame:
-        """The pairs that have a rating that is meant. One shuffle of the pairs, and of the payloads.
-
-        Parameters
-        ----------
-        pairs : DataFrame
-            ``user``, ``item``, of the types of the histories' ids, not null.
-
-        Returns
-        -------
-        DataFrame
-            ``user``, ``item``: as often as they are among ``pairs``.
-        """
-        parts, buckets = self.parts, min(self.buckets, power_of_two(self.size / TASK_ROWS))
-        keyed = pairs.select(bucket_of(F.col(USER), buckets), USER, ITEM)
-        packed = keyed.mapInArrow(packing("pairs", PACK_ROWS), PACKED).unionAll(self.in_buckets(buckets))
-
-        def find(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            tables = unpacked(batches)
-            asked = pa.concat_tables([arrow.empty_table(), *tables.get("pairs", [])])
-            asked_users, asked_items = (one_array(asked[name]).dictionary_encode() for name in (USER, ITEM))
-            found = np.zeros(len(asked), bool)
-            for table in tables.get(HISTORY, []):
-                rated = chosen(table, parts)
-                users, items = (one_array(rated[name]) for name in (USER, ITEM))
-                width = len(items.dictionary)
-                rows = users.indices.to_numpy().astype(np.int64) * width + items.indices.to_numpy()
-                user, item = places(asked_users, users.dictionary), places(asked_items, items.dictionary)
-                both = np.flatnonzero((user >= 0) & (item >= 0))
-                wanted = user[both].astype(np.int64) * width + item[both]
-                place = np.searchsorted(rows, wanted)  # a payload's rows ascend
-                found[both] = np.append(rows, -1)[place] == wanted
-            yield from asked.filter(pa.array(found)).to_batches()
-
-        schema = T.StructType([T.StructField(n, k) for n, k in zip((USER, ITEM), self.id_types, strict=True)])
-        arrow = to_arrow_schema(schema)
-        return packed.repartitionById(buckets, F.col("bucket")).mapInArrow(find, schema)
-
     def counts(self) -> dict[str, tuple[int, int]]:
         """Part → number of its ratings and of their users; parts that have none are not in it. One job."""
         every = self.pairs.mapInArrow(_counted_parts, f"{PART} byte, ratings bigint, users bigint")
@@ -264,7 +225,7 @@ def pack_histories(ratings: DataFrame, rows: int) -> PackedHistories:
         ``user``, ``item`` (of one of the types of ids, not null), ``rating``, ``timestamp``, and ``part``,
         one of :data:`PARTS`; the last three may be null. One row per (user, item).
     rows : int
-        Their number, or more: a task packs about ``2**21`` of them, whatever their number.
+        Their number, or more: a task packs about ``2**22`` of them, whatever their number.
 
     Returns
     -------
@@ -343,6 +304,33 @@ def places(ids: pa.DictionaryArray, among: pa.Array) -> Ints:
     found = pc.index_in(ids.dictionary.cast(among.type), value_set=among)
     of_ids: Ints = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
     return of_ids[ids.indices.to_numpy()]
+
+
+def among(ratings: pa.Table, users: pa.DictionaryArray, items: pa.DictionaryArray) -> Booleans:
+    """Which (user, item) pairs have a rating.
+
+    Parameters
+    ----------
+    ratings : pyarrow.Table
+        ``user``, ``item``, dictionary-encoded, as a payload has them; sorting is cheap where they ascend.
+    users, items : DictionaryArray, of one length
+        The pairs, in any order, repeated or not.
+
+    Returns
+    -------
+    bool array, shape (n_pairs,)
+    """
+    own_users, own_items = (one_array(ratings[name]) for name in (USER, ITEM))
+    width = len(own_items.dictionary)
+    rated = np.sort(
+        own_users.indices.to_numpy().astype(np.int64) * width + own_items.indices.to_numpy(), kind="stable"
+    )
+    user, item = places(users, own_users.dictionary), places(items, own_items.dictionary)
+    both = np.flatnonzero((user >= 0) & (item >= 0))
+    asked = user[both].astype(np.int64) * width + item[both]
+    found = np.zeros(len(users), bool)
+    found[both] = np.append(rated, -1)[np.searchsorted(rated, asked)] == asked
+    return found
 
 
 def rows_of(ratings: DataFrame | PackedHistories) -> DataFrame:

@@ -6,13 +6,14 @@ from collections import Counter
 from datetime import UTC, datetime
 from itertools import chain
 
+import pyarrow as pa
 import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import types as T
 
 from recsys_spark import histories
 from recsys_spark.errors import ModelError
-from recsys_spark.histories import pack_histories
+from recsys_spark.histories import among, pack_histories
 from recsys_spark.packing import read_table
 
 COLUMNS = ("user", "item", "rating", "timestamp", "part")
@@ -142,11 +143,12 @@ def test_ids_are_counted_in_what_is_meant(packed):
     assert {row["item"]: row["ratings"] for row in known.item_counts().collect()} == items
 
 
-def test_pairs_are_found_among_what_is_meant(packed, spark):
-    known = {row[:2] for row in ROWS if row[4] == "train"}
-    asked = [(user, item) for user in range(45) for item in range(8)] + [(3, 0)]
-    pairs = spark.createDataFrame(asked, "user int, item int").repartition(2)
-    expected = [pair for pair in asked if pair in known]
-    assert sorted(map(tuple, packed.of("train").among(pairs).collect())) == sorted(expected)
-    assert (3, 0) in known  # which is asked for twice
-    assert packed.among(pairs.limit(0)).collect() == []
+@pytest.mark.parametrize("known", [[(3, 1), (3, 4), (7, 1), (8, 9)], [(8, 9), (3, 4), (7, 1), (3, 1)], []])
+def test_pairs_are_found_among_ratings_in_any_order(known):
+    asked = [(user, item) for user in (9, 8, 7, 3) for item in range(11)] + [(3, 4)]
+    users, items = (pa.array([row[k] for row in known], pa.int32()).dictionary_encode() for k in (0, 1))
+    of_pairs = (pa.array([row[k] for row in asked], pa.int32()).dictionary_encode() for k in (0, 1))
+    found = among(pa.table([users, items], names=["user", "item"]), *of_pairs)
+    assert [pair for pair, is_known in zip(asked, found, strict=True) if is_known] == [
+        pair for pair in asked if pair in known
+    ]

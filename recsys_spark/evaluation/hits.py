@@ -30,7 +30,8 @@ def with_lists(
         Model name → ``id`` (user) and ``recommendations``, best first. An item counts at its first place, and
         of several lists of a user one counts.
     relevant : DataFrame
-        ``user``, ``item``: held-out pairs, with ids of the type of the training data.
+        ``id``, unique, and ``items``: held-out ones, with ids of the types of the training data; no row for a
+        user without any.
     filling : DataFrame, optional
         Lists of the same shape whose items follow each model's own, as what is served is filled up.
 
@@ -40,18 +41,16 @@ def with_lists(
         One row per user of ``relevant``: ``id``, ``relevant`` and, in the order of the models, ``list0``,
         ``list1`` and so on: arrays of items, null where a model has no list.
     """
-    kinds = id_types(relevant)
+    kinds = _id_types_of_lists(relevant)
     frames = {
         f"list{index}": (f"lists of {name}", frame) for index, (name, frame) in enumerate(lists.items())
     }
     if filling is not None:
         frames[FILLING] = "what fills the lists", filling
-    held_out = relevant.groupBy(F.col(USER).alias("id")).agg(F.collect_set(ITEM).alias("items"))
-    entries = held_out.withColumn("column", F.lit(RELEVANT))
+    entries = relevant.select("id", "items", F.lit(RELEVANT).alias("column"))
     for column, (what, frame) in frames.items():
         listed = frame.select("id", F.col(f"{RECOMMENDATIONS}.{ITEM}").alias("items"))
-        found = listed.schema["id"].dataType, listed.schema["items"].dataType.elementType  # type: ignore[attr-defined]
-        require_id_types(what, kinds, dict(zip((USER, ITEM), found, strict=True)))
+        require_id_types(what, kinds, _id_types_of_lists(listed))
         # an item counts at its first place
         items = F.array_distinct(F.col("items").try_cast(T.ArrayType(kinds[ITEM])))
         user = F.col("id").try_cast(kinds[USER]).alias("id")
@@ -66,6 +65,21 @@ def with_lists(
     if filling is None:
         return rows
     return rows.select("id", RELEVANT, *(_filled(name).alias(name) for name in frames if name != FILLING))
+
+
+def by_user(pairs: DataFrame) -> DataFrame:
+    """Pairs as lists: ``id``, ``items``, without repetitions. One shuffle.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        ``user``, ``item``.
+    """
+    return pairs.groupBy(F.col(USER).alias("id")).agg(F.collect_set(ITEM).alias("items"))
+
+
+def _id_types_of_lists(lists: DataFrame) -> dict[str, T.DataType]:
+    return {USER: lists.schema["id"].dataType, ITEM: lists.schema["items"].dataType.elementType}  # type: ignore[attr-defined]
 
 
 def _filled(column: str) -> Column:

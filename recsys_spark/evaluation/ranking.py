@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recsys_spark.evaluation.hits import hits_at_ranks, id_types, require_id_types, with_lists
+from recsys_spark.evaluation.hits import by_user, hits_at_ranks, id_types, require_id_types, with_lists
 from recsys_spark.kernels import metrics as kernels
 from recsys_spark.kernels.randomness import uniform
 from recsys_spark.schema import ITEM, USER
@@ -143,7 +143,7 @@ def ranking_metrics(
     train = train if distinct else train.select(USER, ITEM).distinct()
     catalogue = train.groupBy(ITEM).agg(F.count("*").alias("users"))
     n_users = train.select(USER).distinct().count()
-    rows = with_lists(lists, pairs)
+    rows = with_lists(lists, by_user(pairs))
     return list_metrics(rows, list(lists), catalogue, n_users, items, ks, bootstrap, seed)
 
 

@@ -34,12 +34,12 @@ def user_metrics(rows: DataFrame, names: Sequence[str], k: int) -> DataFrame:
 
     Examples
     --------
-    >>> from recsys_spark.evaluation.hits import with_lists
+    >>> from recsys_spark.evaluation.hits import by_user, with_lists
     >>> from recsys_spark.evaluation.users import user_metrics
     >>> relevant = spark.createDataFrame([("ann", "jam"), ("bob", "tea")], "user string, item string")
     >>> schema = "id string, recommendations array<struct<item:string,score:float>>"
     >>> lists = spark.createDataFrame([("ann", [("rusk", 2.0), ("jam", 1.0)])], schema)  # bob has no list
-    >>> rows = with_lists({"mine": lists}, relevant)
+    >>> rows = with_lists({"mine": lists}, by_user(relevant))
     >>> found = user_metrics(rows, ["mine"], k=2).orderBy("user").collect()
     >>> [(row.user, row.hit_rate, row.mrr) for row in found]
     [('ann', 1.0, 0.5), ('bob', 0.0, 0.0)]

@@ -7,6 +7,7 @@ from typing import Any
 
 from recsys_spark.console import progress_line
 from recsys_spark.errors import ModelError
+from recsys_spark.evaluation.held_out import held_out
 from recsys_spark.evaluation.ranking import MetricValue
 from recsys_spark.evaluation.segments import FIT
 from recsys_spark.lakehouse.ledger import StepRecord
@@ -65,11 +66,15 @@ def evaluate(night: Night) -> None:
         else:
             candidates[kept.model] = folded(night, record, kept, COMPARISON, night.known_before(TEST))
         popular: Any = candidates.get(POPULAR) or fit(night, record, POPULAR, night.part(TRAIN))
-        # a kept model is the champion already, and knows the validation part
-        chosen = [] if kept is not None else accuracy_on_validation(night, candidates, popular)
-        champion = kept.model if kept is not None else champion_of(chosen, wanted, list(candidates))
-        models = {**candidates, **_others(night, record, popular)}
-        judged, by_segment, seconds = judge_on_test(night, record, models, popular)
+        held = held_out(night.rated(), night.config.evaluate.min_rating).persist()
+        try:
+            # a kept model is the champion already, and knows the validation part
+            chosen = [] if kept is not None else accuracy_on_validation(night, held, candidates, popular)
+            champion = kept.model if kept is not None else champion_of(chosen, wanted, list(candidates))
+            models = {**candidates, **_others(night, record, popular)}
+            judged, by_segment, seconds = judge_on_test(night, record, held, models, popular)
+        finally:
+            held.unpersist()
         metrics = (
             [MetricRow(VALIDATION, m) for m in chosen] + [MetricRow(TEST, m) for m in judged] + by_segment
         )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recsys_spark.evaluation.held_out import KNOWN
 from recsys_spark.evaluation.hits import with_lists
 from recsys_spark.evaluation.ranking import MetricValue, list_metrics
 from recsys_spark.evaluation.rating import rating_metrics
@@ -41,7 +42,7 @@ class Judged(NamedTuple):
 
 
 def accuracy_on_validation(
-    night: Night, models: Mapping[str, ListMaker], popular: ListMaker
+    night: Night, held: DataFrame, models: Mapping[str, ListMaker], popular: ListMaker
 ) -> list[MetricValue]:
     """Accuracy on the validation part, which is all that the choice of a champion needs.
 
@@ -49,13 +50,15 @@ def accuracy_on_validation(
     ----------
     night : Night
         The run: session, tables, ledger and pinned data.
+    held : DataFrame
+        Of :func:`~recsys_spark.evaluation.held_out.held_out`.
     models : mapping of str to ListMaker
         What is compared, by name.
     popular : ListMaker
         What fills lists up.
     """
     k = night.config.evaluate.cutoff
-    with _lists(night, models, popular, VALIDATION) as (lists, _):
+    with _lists(night, held, models, popular, VALIDATION) as (lists, _):
         means = [F.avg(name).alias(name) for name in ACCURACY]
         rows = user_metrics(lists, list(models), k).groupBy("model").agg(F.count("*").alias("users"), *means)
         return [
@@ -66,7 +69,7 @@ def accuracy_on_validation(
 
 
 def judge_on_test(
-    night: Night, record: StepRecord, models: Mapping[str, ListMaker], popular: ListMaker
+    night: Night, record: StepRecord, held: DataFrame, models: Mapping[str, ListMaker], popular: ListMaker
 ) -> Judged:
     """All metrics on the test part, those of each user in ``user_metrics``, and those of each segment.
 
@@ -76,39 +79,27 @@ def judge_on_test(
         The run: session, tables, ledger and pinned data.
     record : StepRecord
         What the step says of itself; versions and counts are added.
+    held : DataFrame
+        Of :func:`~recsys_spark.evaluation.held_out.held_out`.
     models : mapping of str to ListMaker
         What is judged, by name.
     popular : ListMaker
         What fills lists up.
     """
-    active = night.known_before(TEST).user_counts().persist()
-    try:
-        with _lists(night, models, popular, TEST, timed=True) as (lists, seconds):
-            judged = _ranking(night, record, lists, list(models), active.count()) + _rating(night, models)
-            return Judged(judged, _by_user(night, record, lists, models, active), seconds)
-    finally:
-        active.unpersist()
-
-
-def relevant(night: Night, part: str) -> DataFrame:
-    """``user``, ``item`` of the held-out rows that a list should have.
-
-    Parameters
-    ----------
-    night : Night
-        The run: session, tables, ledger and pinned data.
-    part : str
-        ``validation`` or ``test``.
-    """
-    least, held_out = night.config.evaluate.min_rating, night.part(part)
-    if least is None:
-        return held_out.rows(USER, ITEM)
-    return held_out.rows(USER, ITEM, RATING).where(F.col(RATING) >= least).select(USER, ITEM)
+    active = held.where(F.col(KNOWN) > 0).select(USER, F.col(KNOWN).alias("ratings"))
+    with _lists(night, held, models, popular, TEST, timed=True) as (lists, seconds):
+        judged = _ranking(night, record, lists, list(models), active.count()) + _rating(night, models)
+        return Judged(judged, _by_user(night, record, lists, models, active), seconds)
 
 
 @contextmanager
 def _lists(
-    night: Night, models: Mapping[str, ListMaker], popular: ListMaker, part: str, timed: bool = False
+    night: Night,
+    held: DataFrame,
+    models: Mapping[str, ListMaker],
+    popular: ListMaker,
+    part: str,
+    timed: bool = False,
 ) -> Iterator[tuple[DataFrame, dict[str, float]]]:
     """Held-out items of a part's users beside the models' lists, filled up; kept while they are measured. And
     where it is ``timed`` the seconds of each model's lists, which are then made one after the other.
@@ -120,8 +111,10 @@ def _lists(
                 kept.callback(frame.persist().unpersist)
             return frame
 
-        held = keep(relevant(night, part))
-        users = keep(held.select(USER).distinct())
+        relevant = held.where(F.col(part).isNotNull()).select(
+            F.col(USER).alias("id"), F.col(part).alias("items")
+        )
+        users = relevant.select(F.col("id").alias(USER))
         seen, sizes = night.seen(night.known_before(part)), night.config.recommend.block_sizes
         request = ListRequest(max(night.config.evaluate.cutoffs), seen, block_sizes=sizes)
         filling = keep(popular.recommend_lists(users, request))
@@ -132,7 +125,7 @@ def _lists(
                 started = time.monotonic()
                 keep(lists[name]).count()
                 seconds[name] = time.monotonic() - started
-        yield keep(with_lists(lists, held, filling)), seconds
+        yield keep(with_lists(lists, relevant, filling)), seconds
 
 
 def _ranking(

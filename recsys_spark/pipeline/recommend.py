@@ -62,7 +62,7 @@ def recommend(night: Night) -> None:
             )
         model, fallback = _models(night, champion, record)
         made = make_lists(night, champion, model, fallback, kept)
-        record.counts |= check_lists(made.rows, made.listed_and_seen())
+        record.counts |= check_lists(made.rows, made.seen)
         filled = made.rows.where("reason = 'fallback'").count()
         record.counts |= {"users": made.users.count(), "fallback_rows": filled}
         neighbors = similar_items(night, record, champion, model, kept)
@@ -85,15 +85,6 @@ class Made(NamedTuple):
     rows: DataFrame
     users: DataFrame
     seen: PackedHistories | DataFrame | None
-
-    def listed_and_seen(self) -> DataFrame:
-        """``user``, ``item`` of the lists that should not be there, found without the code that made them."""
-        pairs = self.rows.select(USER, ITEM)
-        if self.seen is None:
-            return pairs.limit(0)
-        if isinstance(self.seen, PackedHistories):
-            return self.seen.among(pairs)
-        return pairs.join(self.seen, [USER, ITEM], "left_semi")
 
 
 def make_lists(

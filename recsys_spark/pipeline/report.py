@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Report
 from recsys_spark.console import Section, progress_line
 from recsys_spark.errors import ModelError
+from recsys_spark.evaluation.held_out import held_out
 from recsys_spark.inspection.charts import (
     counts_chart,
     map_chart,
@@ -45,7 +46,6 @@ from recsys_spark.models.softmax import SoftmaxModel
 from recsys_spark.pipeline.fitted import COMPARISON, LISTS_SECONDS, load
 from recsys_spark.pipeline.gate import CLOSED, FAILED, VERDICT
 from recsys_spark.pipeline.lookup import labels
-from recsys_spark.pipeline.measuring import relevant
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.publish import is_served
 from recsys_spark.pipeline.reports import reports_folder
@@ -191,13 +191,12 @@ def _probabilities(night: Night, fits: Iterable[Mapping[str, Any]]) -> list[Part
     for fit in fits:
         if fit["purpose"] != COMPARISON or not issubclass(REGISTRY[fit["model"]].model, SoftmaxModel):
             continue
-        held = relevant(night, TEST)
-        users = held.select(USER).distinct().orderBy(F.xxhash64(USER)).limit(JUDGED)
-        held, seen = (
-            rows.join(users, USER, "left_semi") for rows in (held, night.known_before(TEST).rows(USER, ITEM))
-        )
+        held = held_out(night.rated(), night.config.evaluate.min_rating)
+        tested = held.where(F.col(TEST).isNotNull())
+        users = tested.orderBy(F.xxhash64(USER)).limit(JUDGED)
+        seen = night.known_before(TEST).rows(USER, ITEM).join(users, USER, "left_semi")
         model: Any = load(fit)
-        groups = calibration(model, held, seen)
+        groups = calibration(model, users.select(USER, F.explode(TEST).alias(ITEM)), seen)
         if len(groups):
             error = calibration_error(groups)
             words = (

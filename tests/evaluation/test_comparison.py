@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from recsys_spark.evaluation.comparison import list_overlap, list_statistics, paired_bootstrap, score_drift
-from recsys_spark.evaluation.hits import with_lists
+from recsys_spark.evaluation.hits import by_user, with_lists
 from recsys_spark.evaluation.segments import age_band, with_activity
 from recsys_spark.evaluation.users import user_metrics
 
@@ -113,7 +113,7 @@ def test_metrics_of_each_user_worked_by_hand(spark):
         [("ann", 5), ("ann", 7), ("bob", 9), ("cid", 1)], "user string, item int"
     )
     rows = user_metrics(
-        with_lists({"mine": mine, "none": mine.limit(0)}, relevant), ["mine", "none"], 3
+        with_lists({"mine": mine, "none": mine.limit(0)}, by_user(relevant)), ["mine", "none"], 3
     ).collect()
     found = {(row["model"], row["user"]): row for row in rows}
     assert set(found) == {(m, u) for m in ("mine", "none") for u in ("ann", "bob", "cid")}

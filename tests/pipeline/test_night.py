@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from pyspark.sql import functions as F
 
+from recsys_spark import histories
 from recsys_spark.errors import (
     ConfigError,
     LakeError,
@@ -18,9 +19,11 @@ from recsys_spark.errors import (
     RejectedFractionError,
     SourceError,
 )
+from recsys_spark.histories import pack_histories
 from recsys_spark.lakehouse.reader import SparkReader
 from recsys_spark.models.pairwise import PairwiseModel
 from recsys_spark.models.popularity import PopularityModel
+from recsys_spark.pipeline import checks
 from recsys_spark.pipeline.checks import check_lists
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.night import redacted
@@ -346,6 +349,26 @@ def test_lists_that_break_an_invariant_are_not_written(spark, rows, message):
     ratings = spark.createDataFrame([("u", "seen"), ("v", "a")], "user string, item string")
     with pytest.raises(PublishError, match=message):
         check_lists(frame, ratings)
+
+
+@pytest.mark.parametrize("planted", [None, "user 7", "user 12"])
+def test_an_item_already_seen_is_found_in_packed_histories(spark, monkeypatch, planted):
+    monkeypatch.setattr(checks, "TASK_ROWS", 20)
+    monkeypatch.setattr(histories, "BUCKET_ROWS", 20)
+    known = [
+        (f"user {u}", f"item {u + k}", part) for u in range(20) for k, part in ((0, "train"), (1, "test"))
+    ]
+    ratings = spark.createDataFrame(known, "user string, item string, part string")
+    packed = pack_histories(ratings.selectExpr("*", "1.0 AS rating", "now() AS timestamp"), len(known))
+    lists = [(user, item, 1) for user, item, part in known if part == "test"]  # which counts as not seen
+    lists += [(user, item, 2) for user, item, part in known if part == "train" and user == planted]
+    lists = spark.createDataFrame(lists, "user string, item string, rank int").repartition(3)
+    if planted is None:
+        assert check_lists(lists, packed.of("train")) == {"rows": 20, "lists": 20}
+    else:
+        with pytest.raises(PublishError, match="1 of 20 users' lists hold an item already seen"):
+            check_lists(lists, packed.of("train"))
+    packed.unpersist()
 
 
 def test_bad_lists_leave_the_table_as_it_was(shop, monkeypatch):
