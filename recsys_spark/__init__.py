@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from recsys_spark.models import (
         ALS,
         ALSModel,
+        ItemItemModel,
+        ItemItemRecommender,
         MLlibALS,
         MLlibALSModel,
         PairwiseModel,
@@ -30,6 +32,8 @@ _MODELS = "recsys_spark.models"
 _HOMES = {
     "ALS": _MODELS,
     "ALSModel": _MODELS,
+    "ItemItemModel": _MODELS,
+    "ItemItemRecommender": _MODELS,
     "MLlibALS": _MODELS,
     "MLlibALSModel": _MODELS,
     "NegativeSampler": "recsys_spark.sampling",
@@ -45,6 +49,8 @@ _HOMES = {
 __all__ = [
     "ALS",
     "ALSModel",
+    "ItemItemModel",
+    "ItemItemRecommender",
     "MLlibALS",
     "MLlibALSModel",
     "NegativeSampler",

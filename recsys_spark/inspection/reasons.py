@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys_spark.inspection.saved import SavedModel
+from recsys_spark.inspection.saved import SavedModel, SavedPairs
 from recsys_spark.kernels.arrays import Doubles, Floats, Ints
 from recsys_spark.kernels.least_squares import Weights, equation
 from recsys_spark.kernels.normal_equations import event_terms
@@ -35,7 +35,7 @@ class Reason(NamedTuple):
 
 
 def reasons(
-    saved: SavedModel,
+    saved: SavedModel | SavedPairs,
     history: Sequence[object],
     ratings: Sequence[float],
     listed: Sequence[object],
@@ -43,15 +43,15 @@ def reasons(
 ) -> list[list[Reason]]:
     """The items of a user's history that add most to the score of each listed item.
 
-    ALS solves a user's vector from the history, so that a score is a sum with one term for each item of it
-    (Hu, Koren & Volinsky 2008, section 5); the terms are returned. Of a softmax model it is what the score
-    would lose if the item were left out of the history, with features of the user left out of account. Other
-    models learn a user's vector by itself: then they are the items whose vectors have the largest cosine with
-    the listed one's.
+    A model of item pairs sums weights of the history's items, and ALS solves a user's vector from it,
+    so that a score has a term for each item of it (Hu, Koren & Volinsky 2008, section 5); these are returned.
+    Of a softmax model it is what the score would lose if the item were left out of the history, with features
+    of the user left out of account. Other models learn a user's vector by itself: then they are the items
+    whose vectors have the largest cosine with the listed one's.
 
     Parameters
     ----------
-    saved : SavedModel
+    saved : SavedModel or SavedPairs
         What made the list.
     history : sequence
         Ids of the user's items, unique; those that the model does not know are left out.
@@ -77,13 +77,16 @@ def reasons(
 
 
 def contributions(
-    saved: SavedModel, history: Sequence[object], ratings: Sequence[float], listed: Sequence[object]
+    saved: SavedModel | SavedPairs,
+    history: Sequence[object],
+    ratings: Sequence[float],
+    listed: Sequence[object],
 ) -> tuple[Doubles, bool]:
     """What each item of a history adds to the score of each listed item.
 
     Parameters
     ----------
-    saved : SavedModel
+    saved : SavedModel or SavedPairs
         What made the list.
     history : sequence
         Ids of the user's items, unique.
@@ -99,6 +102,8 @@ def contributions(
     bool
         Whether these are parts of the score; else they are cosines of items.
     """
+    if isinstance(saved, SavedPairs):
+        return _by_weights(saved, history, ratings, listed), True
     mine, theirs = saved.positions(history), saved.positions(listed)
     known, wanted = np.flatnonzero(mine >= 0), np.flatnonzero(theirs >= 0)
     added = np.zeros((len(listed), len(history)))
@@ -113,6 +118,18 @@ def contributions(
         else:
             added[cells] = _by_cosine(saved, mine[known], theirs[wanted])
     return added, softmax or solved
+
+
+def _by_weights(
+    saved: SavedPairs, history: Sequence[object], ratings: Sequence[float], listed: Sequence[object]
+) -> Doubles:
+    """What the history's items count, times their weights."""
+    given = np.asarray(ratings, np.float64)
+    values = (given > 0).astype(np.float64)
+    if not saved.model.getImplicitPrefs():
+        values = given - given.mean()
+    weights = [[saved.weights.get(item, {}).get(other, 0.0) for other in history] for item in listed]
+    return np.asarray(weights).reshape(len(listed), len(history)) * values
 
 
 def _by_cosine(saved: SavedModel, mine: Ints, theirs: Ints) -> Doubles:

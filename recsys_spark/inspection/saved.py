@@ -1,25 +1,30 @@
-"""Saved models of factors, read as the files that they are: no Spark is needed to look at a few items."""
+"""Saved models of factors or of item pairs, read as the files that they are: no Spark is needed to look at a
+few items.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats, Ints
-from recsys_spark.models.factor_model import FactorModel, exponent_of
+from recsys_spark.models.factor_model import exponent_of
+from recsys_spark.models.item_item import ItemItemModel
 from recsys_spark.models.persistence import restored
 from recsys_spark.models.softmax import SoftmaxModel
 from recsys_spark.packing import one_array
 from recsys_spark.recommend.top_n import matrix_of
-from recsys_spark.schema import ITEM
+from recsys_spark.schema import ITEM, NEIGHBOR
 from recsys_spark.training.gradient.job import layers_of
 from recsys_spark.training.gradient.program import NAME, USER_FEATURES, VALUES
+from recsys_spark.training.item_item import WEIGHT
 from recsys_spark.training.softmax.batch import INPUTS
 
 Read = Callable[[str], pa.Table]
@@ -49,6 +54,8 @@ class SavedModel:
     vectors: Floats
     biases: Floats
     tables: dict[str, Floats]
+    measure: ClassVar[str] = "cosine"
+    """How items are compared where nothing else is asked for."""
 
     def positions(self, items: Sequence[object]) -> Ints:
         """Rows of ``vectors``; -1 for items that the model does not know.
@@ -62,13 +69,30 @@ class SavedModel:
         return pc.fill_null(at, -1).to_numpy().astype(np.int32)
 
 
-def open_model(kind: type[FactorModel], metadata: str, path: str, read: Read) -> SavedModel:
-    """A saved model of factors.
+@dataclass(frozen=True)
+class SavedPairs:
+    """A saved model of item pairs, read without Spark.
+
+    Parameters
+    ----------
+    model : ItemItemModel
+        Its Params; without frames.
+    weights : dict
+        Item → neighbour → weight.
+    """
+
+    model: Any
+    weights: dict[object, dict[object, float]]
+    measure: ClassVar[str] = WEIGHT
+
+
+def open_model(kind: type[Any], metadata: str, path: str, read: Read) -> SavedModel | SavedPairs:
+    """A saved model of factors, or of item pairs.
 
     Parameters
     ----------
     kind : type
-        Class of the model.
+        Class of the model: a ``FactorModel`` or ``ItemItemModel``.
     metadata : str
         The line of its folder ``metadata``.
     path : str
@@ -77,6 +101,11 @@ def open_model(kind: type[FactorModel], metadata: str, path: str, read: Read) ->
         Reads a folder of Parquet files.
     """
     model: Any = restored(kind, json.loads(metadata), dict.fromkeys(kind.frame_names()))
+    if isinstance(model, ItemItemModel):
+        weights: dict[object, dict[object, float]] = {}
+        for row in read(f"{path}/weights").to_pylist():
+            weights.setdefault(row[ITEM], {})[row[NEIGHBOR]] = row[WEIGHT]
+        return SavedPairs(model, weights)
     items = read(f"{path}/itemFactors").sort_by("id")
     vectors = matrix_of(items["features"])
     biases = np.zeros(len(vectors), np.float32)
@@ -87,20 +116,20 @@ def open_model(kind: type[FactorModel], metadata: str, path: str, read: Read) ->
 
 
 def nearest(
-    saved: SavedModel, item: object, n: int, measure: str = "cosine", temper: float = 0.5
+    saved: SavedModel | SavedPairs, item: object, n: int, measure: str = "cosine", temper: float = 0.5
 ) -> list[tuple[object, float]]:
-    """The ``n`` most similar items of an item, as :meth:`FactorModel.similarItems` has them.
+    """The ``n`` most similar items of an item, as ``similarItems`` of the model has them.
 
     Parameters
     ----------
-    saved : SavedModel
-        Whose vectors are compared.
+    saved : SavedModel or SavedPairs
+        Whose vectors are compared, or whose weights are listed.
     item : int or str
         The item's id.
     n : int
         How many.
     measure : str
-        ``dot``, ``cosine`` or ``tempered``.
+        Of vectors ``dot``, ``cosine`` or ``tempered``; of weights ``weight``.
     temper : float
         For ``tempered``: 0 is ``dot``, 1 is ``cosine``.
 
@@ -113,7 +142,14 @@ def nearest(
     ------
     ValueError
         Another measure.
+    ModelError
+        A measure of vectors, and the model has none.
     """
+    if isinstance(saved, SavedPairs):
+        if measure != WEIGHT:
+            raise ModelError(f"measure {measure!r} compares vectors, and the model has weights of pairs")
+        found = sorted(saved.weights.get(item, {}).items(), key=lambda pair: (-pair[1], pair[0]))
+        return [(other, weight) for other, weight in found[:n] if weight > 0]
     (at,) = saved.positions([item])
     exponent = exponent_of(measure, temper)
     if at < 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,17 @@ Integers = npt.NDArray[np.integer]
 Booleans = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 """64-bit hashes of ids: what random draws and logical buckets are keyed by."""
+
+
+def in_mapped_file(array: Any) -> Any:
+    """A copy that lies in an unlinked temporary file mapped into memory, which the system may page out."""
+    if not array.nbytes:
+        return array
+    with tempfile.TemporaryFile() as file:
+        file.write(array.tobytes())
+        file.flush()
+        mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), array.dtype)
+    return mapped.reshape(array.shape)
 
 
 def jit(function: Any) -> Any:

@@ -1,22 +1,24 @@
-"""Exact top-n of a dot product: the inner loop of every recommendation table.
+"""Exact top-n of all scores: the inner loop of every recommendation table.
 
-    score(u, i) = x_u · y_i + b_i
+    score(u, i) = x_u · y_i + Σ_j w_ij x_uj + b_i
 
-One float32 matrix product per (user block, item block), seen items masked in place, and an exact selection
-that touches most scores only once: the maximum of each group of ``GROUP`` neighbouring items is taken first,
-and only the ``n`` best groups of a row are searched. An item among the n best lies in one of the n groups
-with the largest maxima, so nothing is lost. The groups are laid out so that the maximum runs over a strided
-view, which numpy vectorises; neighbouring items of the catalogue share a group, which keeps the tie rule
-exact (smaller item first).
+where the sum, over the items of the user's history, is that of models of item pairs. One float32 matrix
+product per (user block, item block), to which the sums are added; seen items masked in place, and an exact
+selection that touches most scores only once: the maximum of each group of ``GROUP`` neighbouring items is
+taken first, and only the ``n`` best groups of a row are searched. An item among the n best lies in one of the
+n groups with the largest maxima, so nothing is lost. The groups are laid out so that the maximum runs over a
+strided view, which numpy vectorises; neighbouring items of the catalogue share a group, which keeps the tie
+rule exact (smaller item first).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from recsys_spark.kernels.arrays import Doubles, Floats, Integers, Ints, Longs
+from recsys_spark.kernels.item_item import Bags, PairWeights, add_scores
 from recsys_spark.kernels.log_sums import log_sums_of
 
 GROUP = 32
@@ -37,12 +39,14 @@ class ItemBlock:
     biases : float32 array, shape (n_groups * GROUP,); -inf for padding
     start : first catalogue position of the block
     size : number of items, without padding
+    weights : weights of item pairs whose targets are columns of the block, or None
     """
 
     factors: Floats
     biases: Floats
     start: int
     size: int
+    weights: PairWeights | None = None
 
     @classmethod
     def build(cls, factors: Floats, biases: Floats, start: int = 0) -> ItemBlock:
@@ -57,6 +61,13 @@ class ItemBlock:
         bias[:size] = biases
         columns = np.arange(n_groups * GROUP).reshape(n_groups, GROUP).T.ravel()
         return cls(np.ascontiguousarray(padded[columns].T), bias[columns], start, size)
+
+    def with_weights(self, weights: PairWeights) -> ItemBlock:
+        """The block with those of the ``weights``, whose targets are catalogue positions, that lie in it."""
+        inside = (weights.targets >= self.start) & (weights.targets < self.start + self.size)
+        counted = np.concatenate([[0], np.cumsum(inside)])
+        columns = self.columns(weights.targets[inside]).astype(np.int32)
+        return replace(self, weights=PairWeights(counted[weights.indptr], columns, weights.weights[inside]))
 
     @property
     def n_groups(self) -> int:
@@ -76,6 +87,7 @@ def top_n(
     n: int,
     user_block: int = 256,
     log_sums: Doubles | None = None,
+    bags: Bags | None = None,
 ) -> tuple[Ints, Floats]:
     """Best ``n`` unseen items of each user, best first.
 
@@ -91,6 +103,7 @@ def top_n(
     user_block : users scored at a time
     log_sums : float64 array, shape (n_users,), or None: filled with log Σ e^score over all items, seen ones
         included
+    bags : the users' histories, where blocks have weights of item pairs
 
     Returns
     -------
@@ -121,6 +134,8 @@ def top_n(
         block_rows = np.repeat(np.arange(rows.stop - rows.start), np.diff(indptr[rows.start : rows.stop + 1]))
         for block in blocks:
             product = score_block(users[rows], block, buffer)
+            if bags is not None and block.weights is not None:
+                add_scores(product, bags.rows(rows.start, rows.stop), block.weights)
             if log_sums is not None:
                 log_sums[rows] = add_log_sums(log_sums[rows] if block.start else None, product)
             mask_seen(product, block, block_rows, block_seen)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recsys_spark.models.als import ALS, ALSModel
+    from recsys_spark.models.item_item import ItemItemModel, ItemItemRecommender
     from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
     from recsys_spark.models.pairwise import PairwiseModel, PairwiseRecommender
     from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "ALS": "als",
     "ALSModel": "als",
+    "ItemItemModel": "item_item",
+    "ItemItemRecommender": "item_item",
     "MLlibALS": "mllib",
     "MLlibALSModel": "mllib",
     "PairwiseModel": "pairwise",
@@ -31,6 +34,8 @@ _HOMES = {
 __all__ = [
     "ALS",
     "ALSModel",
+    "ItemItemModel",
+    "ItemItemRecommender",
     "MLlibALS",
     "MLlibALSModel",
     "PairwiseModel",

@@ -43,6 +43,7 @@ REGISTRY: dict[str, ModelEntry] = {
     "als": ModelEntry("ALS", "ALSModel"),
     "softmax": ModelEntry("SoftmaxRecommender", "SoftmaxModel"),
     "pairwise": ModelEntry("PairwiseRecommender", "PairwiseModel"),
+    "item_item": ModelEntry("ItemItemRecommender", "ItemItemModel"),
     "mllib_als": ModelEntry("MLlibALS", "MLlibALSModel"),
 }
 """Name → entry. A new model joins by one line here and by a test class that inherits the contract suite."""

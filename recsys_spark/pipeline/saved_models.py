@@ -11,9 +11,10 @@ from recsys_spark.config import Config
 from recsys_spark.data.events import end_of
 from recsys_spark.errors import LakeError
 from recsys_spark.inspection.reasons import reasons
-from recsys_spark.inspection.saved import SavedModel, open_model
+from recsys_spark.inspection.saved import SavedModel, SavedPairs, open_model
 from recsys_spark.lakehouse.reader import Reader
 from recsys_spark.models.factor_model import FactorModel
+from recsys_spark.models.item_item import ItemItemModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.show import BECAUSE
@@ -34,9 +35,9 @@ class SavedModels:
 
     def __init__(self, reader: Reader, config: Config) -> None:
         self.reader, self.config = reader, config
-        self._opened: dict[tuple[date, str], SavedModel | None] = {}
+        self._opened: dict[tuple[date, str], SavedModel | SavedPairs | None] = {}
 
-    def of(self, run_date: date, name: str) -> SavedModel | None:
+    def of(self, run_date: date, name: str) -> SavedModel | SavedPairs | None:
         """A model of a date's lists, or of its neighbours.
 
         Parameters
@@ -48,8 +49,8 @@ class SavedModels:
 
         Returns
         -------
-        SavedModel or None
-            None for a model without vectors, as popularity.
+        SavedModel or SavedPairs or None
+            None for a model without vectors or weights of pairs, as popularity.
 
         Raises
         ------
@@ -97,8 +98,8 @@ class SavedModels:
         return [row for row in known if row[ITEM] in items]
 
 
-def neighbors_model(reader: Reader, run_date: date) -> tuple[str, SavedModel]:
-    """The model whose vectors a date's neighbours are found by, and its name: that of its ``similar_items``,
+def neighbors_model(reader: Reader, run_date: date) -> tuple[str, SavedModel | SavedPairs]:
+    """The model that a date's neighbours are found by, and its name: that of its ``similar_items``,
     or where there are none the champion.
 
     Parameters
@@ -124,9 +125,9 @@ def neighbors_model(reader: Reader, run_date: date) -> tuple[str, SavedModel]:
     return name, saved
 
 
-def _opened(reader: Reader, run_date: date, name: str) -> SavedModel | None:
+def _opened(reader: Reader, run_date: date, name: str) -> SavedModel | SavedPairs | None:
     kind = REGISTRY[name].model
-    if not issubclass(kind, FactorModel):
+    if not issubclass(kind, (FactorModel, ItemItemModel)):
         return None
     path = path_of(reader, run_date, name)
     return open_model(kind, reader.model_metadata(path), path, reader.model_frame)

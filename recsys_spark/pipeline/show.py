@@ -157,8 +157,8 @@ def describe_similar(
     item : str
         The item's id.
     measure : str, optional
-        ``cosine``, ``dot`` or ``tempered``; without it that of the table. What the table has not is computed
-        from the vectors of the model that made it.
+        ``cosine``, ``dot`` or ``tempered``, or ``weight`` of a model of item pairs; without it that of the
+        table. What the table has not is computed from the model that made it.
     run_date : date, optional
         The night; without it what is served.
     n : int
@@ -183,7 +183,7 @@ def describe_similar(
         from recsys_spark.pipeline.saved_models import neighbors_model
 
         name, saved = neighbors_model(reader, shown)
-        measure = measure or (rows[0][MEASURE] if rows else "cosine")
+        measure = measure or (rows[0][MEASURE] if rows else saved.measure)
         found = nearest(saved, known[0], n, measure) if known else []
         rows = [
             {RANK: rank, NEIGHBOR: other, SIMILARITY: value, MEASURE: measure, "model": name}

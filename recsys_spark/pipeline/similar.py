@@ -10,12 +10,14 @@ from pyspark.sql import functions as F
 
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.factor_model import FactorModel
+from recsys_spark.models.item_item import ItemItemModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.checks import check_neighbors
 from recsys_spark.pipeline.fitted import compared, load
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import Folded, ListMaker
 from recsys_spark.schema import ITEM, MEASURE, NEIGHBOR, RANK, SIMILARITY
+from recsys_spark.training.item_item import WEIGHT
 
 NEIGHBOR_ROWS = "similar_rows"
 """Count of the ledger's row of ``recommend``: how many there are; missing where there are none."""
@@ -24,10 +26,10 @@ NEIGHBOR_ROWS = "similar_rows"
 def similar_items(
     night: Night, record: StepRecord, champion: str, model: ListMaker, kept: ExitStack
 ) -> DataFrame | None:
-    """Neighbours of every item that a model knows, by the configured measure, checked.
+    """Neighbours of every item that a model knows, checked: by the configured measure of its vectors, or by
+    its weights of item pairs.
 
-    They are the champion's; where it has no vectors, as popularity has none, those of the first of ``models``
-    that has.
+    They are the champion's; where it has neither, as popularity, those of the first of ``models`` that has.
 
     Parameters
     ----------
@@ -46,7 +48,7 @@ def similar_items(
     -------
     DataFrame or None
         One row per (item, rank): ``run_date``, ``item``, ``rank``, ``neighbor``, ``similarity`` float,
-        ``measure``, ``model``; None where none are configured, or no model has vectors.
+        ``measure``, ``model``; None where none are configured, or no model has any.
 
     Raises
     ------
@@ -56,16 +58,21 @@ def similar_items(
     wanted = night.config.recommend.similar_items
     if wanted is None:
         return None
-    name, found = _with_vectors(night, champion, model)
+    name, found = _with_neighbors(night, champion, model)
     if found is None:
         return None
-    rows = found.similarItems(wanted.n, wanted.measure, blockSizes=night.config.recommend.block_sizes).select(
+    measure: str = wanted.measure
+    if isinstance(found, ItemItemModel):
+        measure, alike = WEIGHT, found.similarItems(wanted.n)
+    else:
+        alike = found.similarItems(wanted.n, measure, blockSizes=night.config.recommend.block_sizes)
+    rows = alike.select(
         F.lit(night.run_date).alias("run_date"),
         ITEM,
         RANK,
         NEIGHBOR,
         SIMILARITY,
-        F.lit(wanted.measure).alias(MEASURE),
+        F.lit(measure).alias(MEASURE),
         F.lit(name).alias("model"),
     )
     rows = rows.persist()
@@ -96,12 +103,14 @@ def write_similar_items(night: Night, record: StepRecord, rows: DataFrame | None
         lake.delete(name, F.col("run_date") == F.lit(night.run_date))
 
 
-def _with_vectors(night: Night, champion: str, model: ListMaker) -> tuple[str, FactorModel | None]:
-    own = model.kept if isinstance(model, Folded) else model
-    if isinstance(own, FactorModel):
+def _with_neighbors(
+    night: Night, champion: str, model: ListMaker
+) -> tuple[str, FactorModel | ItemItemModel | None]:
+    own, kinds = model.kept if isinstance(model, Folded) else model, (FactorModel, ItemItemModel)
+    if isinstance(own, kinds):
         return champion, own
     for name in night.config.models:
-        if issubclass(REGISTRY[name].model, FactorModel):
+        if issubclass(REGISTRY[name].model, kinds):
             other: Any = load(compared(night)[name])
             return name, other
     return champion, None

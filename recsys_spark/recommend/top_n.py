@@ -1,6 +1,7 @@
-"""The top-N engine: recommendation lists of every model whose score is a dot product, plus biases.
+"""The top-N engine: recommendation lists of every model whose score is a dot product, a sum over the user's
+history, or both, plus biases.
 
-    score(u, i) = x_u · y_i + b_u + b_i
+    score(u, i) = x_u · y_i + Σ_j w_ij x_uj + b_u + b_i
 
 How a call runs::
 
@@ -13,13 +14,11 @@ Packing first is what makes it fast (:mod:`recsys_spark.packing`).
 
 from __future__ import annotations
 
-import mmap
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,11 +33,12 @@ from recsys_spark.columns import matching_id
 from recsys_spark.config import BlockSizes
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import HISTORY, PackedHistories, chosen, places
-from recsys_spark.kernels.arrays import Doubles, Floats, Ints
+from recsys_spark.kernels.arrays import Doubles, Floats, Ints, in_mapped_file
+from recsys_spark.kernels.item_item import Bags, PairWeights
 from recsys_spark.kernels.topn import ItemBlock, top_n, top_n_of_biases
-from recsys_spark.packing import PACKED, bucket_of, one_array, packing, power_of_two, unpacked
+from recsys_spark.packing import PACKED, bucket_of, encoded_ids, one_array, packing, power_of_two, unpacked
 from recsys_spark.recommend.approximate import approximate_top_n, build_index, open_index
-from recsys_spark.schema import ITEM, PART, RANK, SCORE, USER
+from recsys_spark.schema import ITEM, NEIGHBOR, PART, RANK, SCORE, USER
 
 RECOMMENDATIONS = "recommendations"
 LOG_NORMALIZER = "log_normalizer"
@@ -47,10 +47,17 @@ LIST_ENTRIES = 2**21
 """Entries of lists that a task holds at a time, about 40 bytes each; more only for longer lists of one block
 of users.
 """
-_Search = Callable[[Floats, Any, Doubles | None], tuple[Ints, Floats]]
-"""From vectors of users, and their seen items as compressed rows, their lists; fills log normalisers
-where asked to.
-"""
+
+
+class _Users(NamedTuple):
+    """Vectors of users, and their histories where scores are made of them."""
+
+    vectors: Floats
+    bags: Bags | None
+
+
+_Search = Callable[[_Users, Any, Doubles | None], tuple[Ints, Floats]]
+"""From users, and their seen items as compressed rows, their lists; fills log normalisers where asked to."""
 
 DEFAULT_BLOCK_SIZES = BlockSizes()
 
@@ -104,13 +111,15 @@ def recommend_lists(
     request: ListRequest,
     normalized: bool = False,
     approximate: bool = False,
+    weights: DataFrame | None = None,
 ) -> DataFrame:
     """Best ``n`` items for each user, without items already seen.
 
     Parameters
     ----------
     users : DataFrame
-        ``id`` (any id type, unique), ``features`` array<float>, optionally ``bias`` float.
+        ``id`` (any id type, unique), ``features`` array<float>, optionally ``bias`` float; with ``weights``
+        also ``items``, an array of distinct ids, and ``values``, array<float>: the history.
     items : DataFrame
         The same; features of the same length, which may be 0 where the biases are all.
     request : ListRequest
@@ -120,6 +129,9 @@ def recommend_lists(
         seen ones included; of approximate lists over the listed ones.
     approximate : bool
         Search an index of the items instead (:mod:`recsys_spark.recommend.approximate`), which may miss some.
+    weights : DataFrame, optional
+        ``item``, ``neighbor``, ``weight`` float: what an item of a history, the neighbour, adds to the score
+        of another, times its value.
 
     Returns
     -------
@@ -136,7 +148,7 @@ def recommend_lists(
     -----
     Counts of users and seen pairs and the collection of the items run at once; the rest when the result is
     used: one shuffle. The items' factors pass through the driver and are broadcast: ``n_items * (4 * rank + 4
-    + id)`` bytes. The same users return the same bits on any partitioning.
+    + id)`` bytes; so are weights, 8 bytes each. The same users return the same bits on any partitioning.
     """
     spark, sizes, seen = users.sparkSession, request.block_sizes, request.seen
     seen_pairs = request.seen_pairs
@@ -144,16 +156,20 @@ def recommend_lists(
     catalogue, factors, biases = collect_factors(items)
     request = replace(request, n=min(request.n, max(1, len(catalogue))))
     ids = spark.sparkContext.broadcast(catalogue)
-    search = (_approximate_search if approximate else _exact_search)(
-        spark.sparkContext, factors, biases, request
-    )
+    listed, pair_weights = (None, None) if weights is None else collect_weights(weights, catalogue)
+    if approximate:
+        search = _approximate_search(spark.sparkContext, factors, biases, request)
+    else:
+        search = _exact_search(spark.sparkContext, factors, biases, request, pair_weights)
+    neighbors = None if listed is None else spark.sparkContext.broadcast(listed)
     buckets = power_of_two(max(users.count() / sizes.users_per_task, seen_pairs / sizes.pairs_per_task))
     id_type, item_type = users.schema["id"].dataType, items.schema["id"].dataType
     parts = None
     if isinstance(seen, PackedHistories):
         seen.require_id_types(id_type, item_type)
         buckets, parts = min(buckets, seen.buckets), seen.parts
-    vectors = users.select(bucket_of(F.col("id"), buckets), "id", "features", _bias(users))
+    history = [] if weights is None else ["items", "values"]
+    vectors = users.select(bucket_of(F.col("id"), buckets), "id", "features", _bias(users), *history)
     packed = vectors.mapInArrow(packing(_USERS, sizes.pack_rows), PACKED)
     if isinstance(seen, PackedHistories):
         packed = packed.unionAll(seen.in_buckets(buckets))
@@ -168,7 +184,8 @@ def recommend_lists(
     blocks = max(
         1, LIST_ENTRIES // (request.n * sizes.user_block)
     )  # whole ones: the same bits as of all users
-    fill = _filling(ids, search, parts, blocks * sizes.user_block, normalized, to_arrow_schema(result))
+    at_once = blocks * sizes.user_block
+    fill = _filling(ids, neighbors, search, parts, at_once, normalized, to_arrow_schema(result))
     return packed.repartitionById(buckets, F.col("bucket")).mapInArrow(fill, result)
 
 
@@ -218,17 +235,22 @@ def _bias(side: DataFrame) -> Column:
     return (F.col("bias") if "bias" in side.columns else F.lit(0.0)).cast("float").alias("bias")
 
 
-def _exact_search(context: SparkContext, factors: Floats, biases: Floats, request: ListRequest) -> _Search:
+def _exact_search(
+    context: SparkContext, factors: Floats, biases: Floats, request: ListRequest, pairs: PairWeights | None
+) -> _Search:
     """Exact search, by blocks of items cut at multiples of ``item_block``."""
-    if not factors.shape[1]:
+    if not factors.shape[1] and pairs is None:
         return _bias_search(context.broadcast(biases), request.n)
     size, user_block, n = request.block_sizes.item_block, request.block_sizes.user_block, request.n
     starts = range(0, max(len(factors), 1), size)
     item_blocks = (ItemBlock.build(factors[s : s + size], biases[s : s + size], s) for s in starts)
+    if pairs is not None:
+        item_blocks = (block.with_weights(pairs) for block in item_blocks)
     blocks = [context.broadcast(_Mapped(block)) for block in item_blocks]
 
-    def search(users: Floats, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:
-        return top_n(users, [block.value.block for block in blocks], seen, n, user_block, log_sums)
+    def search(users: _Users, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:
+        held = [block.value.block for block in blocks]
+        return top_n(users.vectors, held, seen, n, user_block, log_sums, users.bags)
 
     return search
 
@@ -236,7 +258,7 @@ def _exact_search(context: SparkContext, factors: Floats, biases: Floats, reques
 def _bias_search(biases: Broadcast[Any], n: int) -> _Search:
     """Exact search where the biases are all."""
 
-    def search(_: Floats, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:
+    def search(_: _Users, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:
         if log_sums is not None:
             log_sums[:] = np.logaddexp.reduce(biases.value.astype(np.float64))
         return top_n_of_biases(biases.value, seen, n)
@@ -251,8 +273,8 @@ def _approximate_search(
     n, n_items = request.n, len(factors)
     saved = context.broadcast(build_index(factors, biases) if n_items else b"")
 
-    def search(users: Floats, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:
-        items, scores = approximate_top_n(users, open_index(saved.value), seen, n, n_items)
+    def search(users: _Users, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:
+        items, scores = approximate_top_n(users.vectors, open_index(saved.value), seen, n, n_items)
         if log_sums is not None:
             log_sums[:] = np.logaddexp.reduce(scores, axis=1)
         return items, scores
@@ -276,6 +298,45 @@ def collect_factors(items: DataFrame) -> tuple[pa.Array, Floats, Floats]:
     """
     table = items.select("id", "features", _bias(items)).toArrow().combine_chunks().sort_by("id")
     return one_array(table["id"]), matrix_of(table["features"]), table["bias"].to_numpy()
+
+
+def collect_weights(weights: DataFrame, catalogue: pa.Array) -> tuple[pa.Array, PairWeights]:
+    """Weights of item pairs on the driver: the ids that histories may have, ascending, and by their place
+    the weights of items of the catalogue.
+
+    Parameters
+    ----------
+    weights : DataFrame
+        ``item``, ``neighbor``, ``weight``.
+    catalogue : pyarrow.Array
+        Ids of the items that are scored.
+    """
+    table = weights.select(ITEM, NEIGHBOR, "weight").toArrow()
+    neighbors, codes = encoded_ids(table[NEIGHBOR])
+    targets = pc.fill_null(pc.index_in(one_array(table[ITEM]), value_set=catalogue), -1).to_numpy()
+    kept = np.flatnonzero(targets >= 0)
+    order = kept[np.lexsort((targets[kept], codes[kept]))]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(codes[order], minlength=len(neighbors)))])
+    values = table["weight"].to_numpy().astype(np.float32)
+    return neighbors, PairWeights(indptr.astype(np.int64), targets[order].astype(np.int32), values[order])
+
+
+def bags_of(items: pa.ListArray, values: pa.ListArray, among: pa.Array) -> Bags:
+    """Histories as compressed rows of places; items that are not among the ids are left out.
+
+    Parameters
+    ----------
+    items, values : list arrays of one shape
+        Ids and float32.
+    among : pyarrow.Array
+        Ids, ascending.
+    """
+    places = pc.fill_null(pc.index_in(items.flatten(), value_set=among), -1).to_numpy().astype(np.int32)
+    rows = np.repeat(np.arange(len(items)), pc.fill_null(pc.list_value_length(items), 0).to_numpy())
+    kept = np.flatnonzero(places >= 0)
+    order = kept[np.lexsort((places[kept], rows[kept]))]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[order], minlength=len(items)))])
+    return Bags(indptr.astype(np.int64), places[order], np.asarray(values.flatten(), np.float32)[order])
 
 
 def matrix_of(column: pa.ChunkedArray) -> Floats:
@@ -314,6 +375,7 @@ def _positions(catalogue: Broadcast[Any]) -> Callable[[pa.Table], pa.Table]:
 
 def _filling(
     catalogue: Broadcast[Any],
+    neighbors: Broadcast[Any] | None,
     search: _Search,
     parts: tuple[str, ...] | None,
     users_at_once: int,
@@ -340,12 +402,16 @@ def _filling(
             ratings = chosen(history.select([USER, ITEM, PART]), parts)
             seen.append(_rows_of_history(ids, catalogue.value, ratings))
         indptr, positions = _csr(len(ids), seen)
+        bags = None
+        if neighbors is not None:
+            bags = bags_of(one_array(users["items"]), one_array(users["values"]), neighbors.value)
         for start in range(0, len(ids), users_at_once):
             part = slice(start, min(start + users_at_once, len(ids)))
             first, last = indptr[part.start], indptr[part.stop]
             own = indptr[part.start : part.stop + 1] - first, positions[first:last]
             log_sums = np.zeros(part.stop - part.start) if normalized else None
-            items, scores = search(vectors[part], own, log_sums)
+            asked = _Users(vectors[part], None if bags is None else bags.rows(part.start, part.stop))
+            items, scores = search(asked, own, log_sums)
             scores += biases[part, None]
             columns = [ids[part], _lists(items, scores, catalogue.value)]
             if log_sums is not None:
@@ -403,10 +469,5 @@ class _Mapped:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         block: ItemBlock = state["block"]
-        if block.factors.nbytes:
-            with tempfile.TemporaryFile() as file:
-                file.write(block.factors.tobytes())
-                file.flush()
-                mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.float32)
-            block = replace(block, factors=mapped.reshape(block.factors.shape))
-        self.block = block
+        pairs = None if block.weights is None else PairWeights(*map(in_mapped_file, block.weights))
+        self.block = replace(block, factors=in_mapped_file(block.factors), weights=pairs)

@@ -248,7 +248,7 @@ def read_payloads(batches: Iterable[pa.RecordBatch]) -> Payloads:
         Rows that cannot be trained on.
     """
     payloads = unpacked(batches)
-    _require_trainable(*_pop_rejected(payloads))
+    require_trainable(*_pop_rejected(payloads))
     return payloads
 
 
@@ -304,7 +304,7 @@ def _run_job(
         try:
             (row,) = result.where(F.col(_OUTCOME).isNotNull()).select(_OUTCOME).collect()
             report = _Report(**json.loads(row[_OUTCOME]))
-            _require_trainable(report.rejected, report.example)
+            require_trainable(report.rejected, report.example)
             if not report.events:
                 raise ModelError("the training data has no ratings")
             if report.error is not None:
@@ -385,7 +385,19 @@ def _pop_rejected(payloads: Payloads) -> tuple[int, str]:
     return sum(row["rows"] for row in rejected), rejected[-1]["example"] if rejected else ""
 
 
-def _require_trainable(rejected: int, example: str) -> None:
+def require_trainable(rejected: int, example: str) -> None:
+    """Refuse ratings of which some cannot be trained on.
+
+    Parameters
+    ----------
+    rejected : how many
+    example : one of them
+
+    Raises
+    ------
+    ModelError
+        There are any.
+    """
     if rejected:
         raise ModelError(
             f"{rejected:,} rows cannot be trained on, such as {example}: ids must not be null, and ratings "

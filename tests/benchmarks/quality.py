@@ -12,6 +12,7 @@ import itertools
 import math
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,15 @@ from recsys_spark.data.download import extract
 from recsys_spark.data.split import split_ratings
 from recsys_spark.evaluation.ranking import ranking_metrics
 from recsys_spark.evaluation.rating import rating_metrics
-from recsys_spark.models import ALS, MLlibALS, PairwiseRecommender, PopularityRecommender, SoftmaxRecommender
-from recsys_spark.models.factor_model import FactorModel
+from recsys_spark.models import (
+    ALS,
+    ItemItemRecommender,
+    MLlibALS,
+    PairwiseRecommender,
+    PopularityRecommender,
+    SoftmaxRecommender,
+)
+from recsys_spark.models.base import RecommenderEstimator, RecommenderModel
 from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.session import get_session
 from tests.benchmarks.report import publish
@@ -54,6 +62,17 @@ PAIRWISE: dict[str, dict[str, Any]] = {
     "pairwise, logistic, mlp of 64 and 32, 4 negatives, 10 epochs": {"interaction": "mlp", "maxIter": 10},
     "pairwise, logistic, dot+mlp, 4 negatives, 10 epochs": {"interaction": "dot+mlp", "maxIter": 10},
 }
+ITEM_ITEM: dict[str, dict[str, Any]] = {
+    "item pairs, exact (EASE elsewhere: .719, .449)": {
+        "weighting": "exact",
+        "neighbors": 4000,
+        "regParam": 500.0,
+    },
+    "item pairs, ridge, 500 neighbours": {"neighbors": 500, "regParam": 500.0},
+    "item pairs, ridge, 200 neighbours": {"neighbors": 200, "regParam": 200.0},
+    "item pairs, cosine, 200 neighbours": {"weighting": "cosine"},
+    "item pairs, rp3beta, 200 neighbours": {"weighting": "rp3beta"},
+}
 """Settings measured on NCF's ML-1M; what they do not name are the defaults."""
 
 
@@ -67,6 +86,7 @@ def rating_error(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
         ),
         "MLlib's ALS, the same": MLlibALS(rank=10, regParam=0.1, maxIter=15, seed=1),
         BIASED: biased(),
+        "item pairs, ridge, of deviations from the user's mean": ItemItemRecommender(implicitPrefs=False),
         "pairwise, squared loss, biases": squared(),
         "pairwise, squared loss, biases, side features": squared(side_features(spark, folder)),
     }
@@ -123,7 +143,7 @@ def side_features(spark: SparkSession, folder: Path) -> dict[str, Any]:
 
 
 def fold_error(
-    spark: SparkSession, folder: Path, estimator: ALS | MLlibALS | PairwiseRecommender, fold: int
+    spark: SparkSession, folder: Path, estimator: RecommenderEstimator, fold: int
 ) -> dict[str, float]:
     """RMSE on one fold, as predicted and clipped, and how many pairs had no prediction."""
     train, test = (
@@ -185,9 +205,9 @@ def ncf_arrays(folder: Path) -> tuple[Longs, Longs, Longs]:
     return train, positives[:, 0], candidates
 
 
-def held_out_among_negatives(model: FactorModel, users: Longs, candidates: Longs) -> dict[str, object]:
+def held_out_among_negatives(model: RecommenderModel, users: Longs, candidates: Longs) -> dict[str, object]:
     """HR@10 and NDCG@10 of the first candidate of each row; an item that the model does not know scores 0."""
-    spark = model.userFactors.sparkSession
+    spark = get_session()
     pairs = pd.DataFrame({"user": np.repeat(users, candidates.shape[1]), "item": candidates.ravel()})
     rows = model.transform(spark.createDataFrame(pairs.drop_duplicates())).toPandas()
     return hits(pairs.merge(rows, how="left")["prediction"].fillna(0).to_numpy().reshape(candidates.shape))
@@ -224,6 +244,14 @@ def ncf(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
         measured = held_out_among_negatives(model, users, candidates)
         rows.append(
             {"what": f"iALS, rank 192, {solver} (published: .731, .452)", **measured, "training, s": seconds}
+        )
+    for what, params in ITEM_ITEM.items():
+        began = time.monotonic()
+        pairs = ItemItemRecommender(**params, ratingCol="").fit(data)
+        pairs.weights.count()
+        seconds = time.monotonic() - began
+        rows.append(
+            {"what": what, **held_out_among_negatives(pairs, users, candidates), "training, s": seconds}
         )
     for what, params in SOFTMAX.items():
         softmax = SoftmaxRecommender(**params, checkpointInterval=-1, seed=1).fit(data)

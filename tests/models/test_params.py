@@ -9,6 +9,7 @@ import pytest
 
 from recsys_spark.models import (
     ALS,
+    ItemItemRecommender,
     MLlibALS,
     PairwiseRecommender,
     PopularityRecommender,
@@ -16,7 +17,15 @@ from recsys_spark.models import (
 )
 from recsys_spark.sampling import NegativeSampler
 
-CLASSES = [ALS, SoftmaxRecommender, PairwiseRecommender, PopularityRecommender, MLlibALS, NegativeSampler]
+CLASSES = [
+    ALS,
+    SoftmaxRecommender,
+    PairwiseRecommender,
+    ItemItemRecommender,
+    PopularityRecommender,
+    MLlibALS,
+    NegativeSampler,
+]
 FRAMES = {"initialModel", "userFeatures", "itemFeatures", "history", "catalogue", "model"}
 """Arguments that are no Params."""
 
@@ -78,6 +87,7 @@ def test_every_param_has_a_setter_and_a_getter(kind):
         (SoftmaxRecommender, "embedingDim", "embeddingDim"),
         (PairwiseRecommender, "numNegative", "numNegatives"),
         (PopularityRecommender, "halflife", "halfLife"),
+        (ItemItemRecommender, "neighbours", "neighbors"),
         (MLlibALS, "maxIters", "maxIter"),
         (NegativeSampler, "strateggy", "strategy"),
     ],

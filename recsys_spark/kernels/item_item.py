@@ -1,0 +1,415 @@
+"""Weights of item pairs: which items of a history speak for an item, and how much.
+
+A history's score of item i is ``Σ_j w_ij x_j`` over its items j. All weights come from the items' Gram matrix
+``G = Σ_u s_u x_u x_uᵀ`` over users' histories x_u, of which only rows that are worked on are ever held:
+
+* measures of two items: cosine ``G_ij / √(G_ii G_jj)``; Jaccard's, of which ``G`` counts users; and RP3β
+  (Paudel et al. 2017), with ``s_u = 1 / |x_u|``: ``G_ij / (n_j n_i^β)`` where n counts users;
+* ridge regressions of item i on its best neighbours N by cosine, ``(G_NN + Λ) w_i = G_Ni``: with N all other
+  items it is EASE (Steck 2019, "Embarrassingly shallow autoencoders"), which :func:`exact_weights` has in
+  closed form.
+
+Sums of a row run over users in their order, so that its bits do not depend on which rows are made together.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs, exact_jit, jit
+
+PATIENCE = 256
+"""Items that do not fit into a group before it counts as full."""
+
+
+class Histories(NamedTuple):
+    """Users' items, as compressed rows.
+
+    Attributes
+    ----------
+    indptr : int64 array, shape (n_users + 1,)
+    items : int32 array, shape (n,): positions of items, ascending in each row
+    values : float32 array, shape (n,), or empty where all are 1
+    weights : float32 array, shape (n_users,): s_u
+    """
+
+    indptr: Longs
+    items: Ints
+    values: Floats
+    weights: Floats
+
+
+class PairWeights(NamedTuple):
+    """Weights w_ij as compressed rows: of each item j of a history the items i that it speaks for.
+
+    Attributes
+    ----------
+    indptr : int64 array, shape (items of histories + 1,)
+    targets : int32 array, shape (n,): where a score is added
+    weights : float32 array, shape (n,)
+    """
+
+    indptr: Longs
+    targets: Ints
+    weights: Floats
+
+
+class Bags(NamedTuple):
+    """Items of some users, as compressed rows, with their values.
+
+    Attributes
+    ----------
+    indptr : int64 array, shape (n_users + 1,)
+    items : int32 array, shape (n,): ascending in each row
+    values : float32 array, shape (n,)
+    """
+
+    indptr: Longs
+    items: Ints
+    values: Floats
+
+    def rows(self, start: int, stop: int) -> Bags:
+        """Those of some users."""
+        first, last = self.indptr[start], self.indptr[stop]
+        return Bags(self.indptr[start : stop + 1] - first, self.items[first:last], self.values[first:last])
+
+
+class Measure(NamedTuple):
+    """How a Gram entry becomes a measure: ``scale_i[i] G_ij scale_j[j]``, or Jaccard's.
+
+    Attributes
+    ----------
+    target, neighbor : float64 arrays, shape (n_items,)
+        Scales; with ``jaccard`` the first is the number of users.
+    jaccard : bool
+        Whether it is G_ij / (n_i + n_j - G_ij).
+    """
+
+    target: Doubles
+    neighbor: Doubles
+    jaccard: bool
+
+
+def squares(histories: Histories, n_items: int) -> Doubles:
+    """The diagonal of G, shape (n_items,)."""
+    x = histories.values.astype(np.float64) if len(histories.values) else np.ones(len(histories.items))
+    of_event = np.repeat(histories.weights.astype(np.float64), np.diff(histories.indptr)) * x * x
+    return np.asarray(np.bincount(histories.items, of_event, minlength=n_items), np.float64)
+
+
+def neighbors(histories: Histories, own: Ints, measure: Measure, k: int) -> tuple[Ints, Floats]:
+    """The ``k`` best neighbours of some items, by a measure above 0.
+
+    Parameters
+    ----------
+    histories : of all users
+    own : int32 array, shape (n,): the items
+    measure : of all items
+    k : at least 1
+
+    Returns
+    -------
+    neighbors : int32 array, shape (n, k), ascending; -1 after the last one
+    measures : float32 array, shape (n, k)
+
+    Of equal measures the smaller item is nearer. Cost: for each user of each item the user's events.
+    Memory: 13 bytes for each item of the catalogue, and 12 for each event of the own ones.
+    """
+    n_items = len(measure.target)
+    place = np.full(n_items, -1, np.int32)
+    place[own] = np.arange(len(own), dtype=np.int32)
+    starts, users, values = _users_of(*histories[:3], place, len(own))
+    found = np.full((len(own), k), -1, np.int32)
+    measures = np.zeros((len(own), k), np.float32)
+    _neighbors(*histories, starts, users, values, own, *measure, found, measures)
+    return found, measures
+
+
+def gram_among(histories: Histories, chosen: Ints, n_items: int) -> Floats:
+    """G of some items, float32, shape (n, n).
+
+    Parameters
+    ----------
+    histories : of all users
+    chosen : int32 array, shape (n,), ascending
+    n_items : size of the catalogue
+
+    Cost: a look at every event, and for each user half the square of how many of the items it has.
+    """
+    place = np.full(n_items, -1, np.int32)
+    place[chosen] = np.arange(len(chosen), dtype=np.int32)
+    gram = np.zeros((len(chosen), len(chosen)), np.float32)
+    _add_gram(*histories, place, gram)
+    upper = np.triu(gram, 1)
+    return gram + upper.T
+
+
+def groups_of(neighbors: Ints, limit: int) -> Ints:
+    """Items in groups whose neighbours are mostly the same, so that one Gram matrix serves each group.
+
+    Parameters
+    ----------
+    neighbors : int32 array, shape (n_items, k); -1 for none
+    limit : items and neighbours of a group together; a single item may have more
+
+    Returns
+    -------
+    int32 array, shape (n_items,): number of each item's group, from 0
+    """
+    groups: Ints = _groups(neighbors, limit)
+    return groups
+
+
+def ridge_weights(gram: Floats, chosen: Ints, own: Ints, neighbors: Ints, penalty: Doubles) -> Floats:
+    """Ridge regression of each own item on its neighbours: ``(G_NN + Λ) w = G_Ni``.
+
+    Parameters
+    ----------
+    gram : float32 array, shape (n, n): of ``chosen``
+    chosen : int32 array, shape (n,), ascending: has all that follow
+    own : int32 array, shape (m,)
+    neighbors : int32 array, shape (m, k), -1 after the last one
+    penalty : float64 array, shape (n,): Λ of ``chosen``, above 0
+
+    Returns
+    -------
+    float32 array, shape (m, k)
+    """
+    weights = np.zeros(neighbors.shape, np.float32)
+    places, sizes = np.searchsorted(chosen, neighbors), np.count_nonzero(neighbors >= 0, axis=1)
+    for row, item in enumerate(np.searchsorted(chosen, own).tolist()):
+        place = places[row, : sizes[row]]
+        system = gram[np.ix_(place, place)].astype(np.float64)
+        system[np.diag_indices_from(system)] += penalty[place]
+        weights[row, : len(place)] = np.linalg.solve(system, gram[place, item].astype(np.float64))
+    return weights
+
+
+def exact_weights(gram: Floats, penalty: Doubles, k: int) -> tuple[Ints, Floats]:
+    """EASE: each item's regression on all others, of which the ``k`` largest weights are kept.
+
+    Parameters
+    ----------
+    gram : float32 array, shape (n_items, n_items)
+    penalty : float64 array, shape (n_items,): Λ, above 0
+    k : weights of an item that are kept, at most
+
+    Returns
+    -------
+    neighbors : int32 array, shape (n_items, min(k, n_items - 1)), ascending
+    weights : float32 array, of this shape
+    """
+    inverse = np.linalg.inv(gram.astype(np.float64) + np.diag(penalty))
+    weights = -(inverse / inverse.diagonal()).T
+    np.fill_diagonal(weights, 0.0)
+    kept = np.argsort(-np.abs(weights), axis=1, kind="stable")[:, : min(k, len(gram) - 1)]
+    kept.sort(axis=1)
+    return kept.astype(np.int32), np.take_along_axis(weights, kept, axis=1).astype(np.float32)
+
+
+def add_scores(scores: Floats, bags: Bags, weights: PairWeights) -> None:
+    """Add ``Σ_j w_ij x_j`` to the scores of each user, shape (n_users, n_targets), item by item.
+
+    Cost: an addition for each weight of each item of the bags.
+    """
+    _add_scores(scores, *bags, *weights)
+
+
+def pair_scores(bags: Bags, targets: Ints, weights: PairWeights) -> Floats:
+    """``Σ_j w_ij x_j`` of pairs of a bag and an item.
+
+    Parameters
+    ----------
+    bags : one of each pair
+    targets : int32 array, shape (n,): the pairs' items; -1 for one without weights
+    weights : here as rows of each target, with the items of histories as ``targets``, ascending
+
+    Returns
+    -------
+    float32 array, shape (n,)
+    """
+    scores = np.zeros(len(targets), np.float32)
+    _pair_scores(scores, *bags, targets, *weights)
+    return scores
+
+
+@exact_jit
+def _add_scores(
+    scores: Any, starts: Any, items: Any, values: Any, indptr: Any, targets: Any, weights: Any
+) -> None:
+    for user in range(len(starts) - 1):
+        row = scores[user]
+        for event in range(starts[user], starts[user + 1]):
+            x, item = values[event], items[event]
+            for at in range(indptr[item], indptr[item + 1]):
+                row[targets[at]] += x * weights[at]
+
+
+@exact_jit
+def _pair_scores(
+    scores: Any,
+    starts: Any,
+    items: Any,
+    values: Any,
+    targets: Any,
+    indptr: Any,
+    neighbors: Any,
+    weights: Any,
+) -> None:
+    for pair in range(len(targets)):
+        if targets[pair] < 0:
+            continue
+        at, end = indptr[targets[pair]], indptr[targets[pair] + 1]
+        for event in range(starts[pair], starts[pair + 1]):
+            item = items[event]
+            while at < end and neighbors[at] < item:
+                at += 1
+            if at < end and neighbors[at] == item:
+                scores[pair] += values[event] * weights[at]
+
+
+@exact_jit
+def _users_of(indptr: Any, items: Any, values: Any, place: Any, n_own: Any) -> Any:
+    """Users of the items that have a place, and the values there, as compressed rows."""
+    starts = np.zeros(n_own + 1, np.int64)
+    for item in items:
+        if place[item] >= 0:
+            starts[place[item] + 1] += 1
+    for own in range(n_own):
+        starts[own + 1] += starts[own]
+    users, theirs = np.empty(starts[n_own], np.int32), np.empty(starts[n_own], np.float32)
+    ends = starts[:-1].copy()
+    for user in range(len(indptr) - 1):
+        for event in range(indptr[user], indptr[user + 1]):
+            own = place[items[event]]
+            if own >= 0:
+                users[ends[own]] = user
+                theirs[ends[own]] = values[event] if len(values) else np.float32(1)
+                ends[own] += 1
+    return starts, users, theirs
+
+
+@exact_jit
+def _neighbors(
+    indptr: Any,
+    items: Any,
+    values: Any,
+    weights: Any,
+    starts: Any,
+    users: Any,
+    theirs: Any,
+    own: Any,
+    target: Any,
+    neighbor: Any,
+    jaccard: Any,
+    found: Any,
+    measures: Any,
+) -> None:
+    n_items, k = len(target), found.shape[1]
+    gram, is_touched = np.zeros(n_items, np.float64), np.zeros(n_items, np.bool_)
+    touched, measured = np.empty(n_items, np.int32), np.empty(n_items, np.float32)
+    for row in range(len(own)):
+        item, n = own[row], 0
+        for at in range(starts[row], starts[row + 1]):
+            user = users[at]
+            x = np.float64(weights[user]) * theirs[at]
+            for event in range(indptr[user], indptr[user + 1]):
+                other = items[event]
+                if not is_touched[other]:
+                    is_touched[other] = True
+                    touched[n] = other
+                    n += 1
+                gram[other] += x * values[event] if len(values) else x
+        m = 0
+        for at in range(n):
+            other = touched[at]
+            if jaccard:
+                value = gram[other] / (target[item] + target[other] - gram[other])
+            else:
+                value = target[item] * gram[other] * neighbor[other]
+            gram[other], is_touched[other] = 0.0, False
+            if other != item and value > 0:
+                touched[m], measured[m] = other, value
+                m += 1
+        _best(touched[:m], measured[:m], k, found[row], measures[row])
+
+
+@exact_jit
+def _best(items: Any, values: Any, k: Any, found: Any, measures: Any) -> None:
+    """The k largest values with their items, by item; of equal values the smaller items."""
+    n = len(items)
+    least = np.partition(values, n - k)[n - k] if n > k else np.float32(0)
+    above = 0
+    for at in range(n):
+        above += values[at] > least
+    ties = np.sort(items[values == least])[: max(0, k - above)]
+    last = ties[-1] if len(ties) else -1
+    m = 0
+    for at in range(n):
+        if values[at] > least or (values[at] == least and items[at] <= last):
+            found[m], measures[m] = items[at], values[at]
+            m += 1
+    order = np.argsort(found[:m])
+    found[:m], measures[:m] = found[:m][order], measures[:m][order]
+
+
+@jit
+def _add_gram(indptr: Any, items: Any, values: Any, weights: Any, place: Any, gram: Any) -> None:
+    """Add the upper half."""
+    longest = 0
+    for user in range(len(indptr) - 1):
+        longest = max(longest, indptr[user + 1] - indptr[user])
+    places, x = np.empty(longest, np.int32), np.empty(longest, np.float32)
+    for user in range(len(indptr) - 1):
+        n = 0
+        for event in range(indptr[user], indptr[user + 1]):
+            at = place[items[event]]
+            if at >= 0:
+                places[n] = at
+                x[n] = values[event] if len(values) else np.float32(1)
+                n += 1
+        for a in range(n):
+            row, xa = gram[places[a]], weights[user] * x[a]
+            for b in range(a, n):
+                row[places[b]] += xa * x[b]
+
+
+@exact_jit
+def _groups(neighbors: Any, limit: Any) -> Any:
+    n_items, k = neighbors.shape
+    group = np.full(n_items, -1, np.int32)
+    united, queued = group.copy(), group.copy()
+    queue = np.empty(n_items, np.int32)
+    number = 0
+    for seed in range(n_items):
+        if group[seed] >= 0:
+            continue
+        head, tail, size, refused = 0, 1, 0, 0
+        queue[0], queued[seed] = seed, number
+        while head < tail and refused < PATIENCE:
+            item = queue[head]
+            head += 1
+            further = 1 if united[item] != number else 0
+            for at in range(k):
+                other = neighbors[item, at]
+                if other >= 0 and united[other] != number:
+                    further += 1
+            if size and size + further > limit:
+                refused += 1
+                continue
+            group[item] = number
+            united[item] = number
+            size += further
+            for at in range(k):
+                other = neighbors[item, at]
+                if other < 0:
+                    break
+                united[other] = number
+                if group[other] < 0 and queued[other] != number:
+                    queued[other] = number
+                    queue[tail] = other
+                    tail += 1
+        number += 1
+    return group

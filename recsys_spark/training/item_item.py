@@ -1,0 +1,433 @@
+"""Weights of item pairs, over Spark: no barrier, and nothing of the size of all pairs anywhere.
+
+    packed histories ─one pass─▶ driver: compressed rows, broadcast, which each executor maps once
+    block of items  ─task─▶ their rows of the Gram matrix ─▶ each item's best neighbours
+    group of items  ─task─▶ the Gram matrix of its items and their neighbours ─▶ a regression for each item
+
+A user's events are read by their position in the catalogue: 4 bytes each, and 4 more for centred ratings. The
+neighbours of all items pass through the driver, 8 bytes each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark import Broadcast, StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import types as T
+
+from recsys_spark.errors import ModelError
+from recsys_spark.histories import PackedHistories, places
+from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs, in_mapped_file
+from recsys_spark.kernels.item_item import (
+    Histories,
+    Measure,
+    exact_weights,
+    gram_among,
+    groups_of,
+    neighbors,
+    ridge_weights,
+    squares,
+)
+from recsys_spark.kernels.randomness import mix
+from recsys_spark.packing import one_array
+from recsys_spark.schema import ITEM, NEIGHBOR, RATING, USER
+from recsys_spark.training.barrier import require_trainable
+
+WEIGHT = "weight"
+WEIGHTINGS = ("ridge", "cosine", "jaccard", "rp3beta", "exact")
+GROUP_ITEMS = 4_096
+"""Items and neighbours of a group, whose Gram matrix a task holds twice: 134 MB. An item with more neighbours
+is a group of its own.
+"""
+EXACT_ITEMS = 20_000
+"""Largest catalogue of ``exact``, whose Gram matrix one task inverts: 10 GB at that size."""
+TASK_EVENTS = 2**22
+"""Events of the items whose neighbours a task finds, about."""
+MAX_TASKS = 2**10
+_CAP_SEED = 1
+
+
+@dataclass(frozen=True)
+class ItemItemConfig:
+    """Hyperparameters, as :class:`~recsys_spark.models.item_item.ItemItemRecommender` has them.
+
+    Attributes
+    ----------
+    weighting, neighbors, regularization, dropout, beta : as the Params
+    user_exponent, item_exponent : powers of the numbers of events that divide
+    max_events : of a user that are counted; 0 for all
+    centred : whether values are ratings less the user's mean; else each positive rating counts 1
+    """
+
+    weighting: str
+    neighbors: int
+    regularization: float
+    dropout: float
+    beta: float
+    user_exponent: float
+    item_exponent: float
+    max_events: int
+    centred: bool
+
+
+class ItemItemFit(NamedTuple):
+    """What a fit found.
+
+    Attributes
+    ----------
+    weights : ``item``, ``neighbor``, ``weight`` float; persisted
+    items : pyarrow array of all items' ids, ascending
+    """
+
+    weights: DataFrame
+    items: pa.Array
+
+
+class _Data(NamedTuple):
+    """What every task reads.
+
+    Attributes
+    ----------
+    histories : of all users, mapped
+    ids : of the items
+    scales : of the items, which multiply both sides of G
+    """
+
+    histories: Histories
+    ids: pa.Array
+    scales: Doubles
+
+
+class _Mapped:
+    """Data whose large arrays lie in mapped files once they have reached a worker."""
+
+    def __init__(self, data: _Data) -> None:
+        self.data = data
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        data: _Data = state["data"]
+        self.data = data._replace(histories=Histories(*map(in_mapped_file, data.histories)))
+
+
+def fit_item_item(histories: PackedHistories, config: ItemItemConfig) -> ItemItemFit:
+    """Find the weights: a job that collects the histories, one that finds neighbours, and with ``ridge`` one
+    that fits regressions.
+
+    Parameters
+    ----------
+    histories : PackedHistories
+        What is learnt from.
+    config : ItemItemConfig
+        Hyperparameters.
+
+    Raises
+    ------
+    ModelError
+        There are no ratings, or too many items for ``exact``.
+    """
+    spark = histories.sparkSession
+    ids = one_array(histories.item_counts().select(ITEM).toArrow()[ITEM])
+    ids = ids.take(pc.sort_indices(ids))
+    if not len(ids):
+        raise ModelError("there are no ratings to fit on")
+    if config.weighting == "exact" and len(ids) > EXACT_ITEMS:
+        raise ModelError(
+            f"weighting 'exact' inverts a matrix of all items, and there are {len(ids):,}: at most "
+            f"{EXACT_ITEMS:,} fit; use 'ridge', which is the same on each item's neighbours"
+        )
+    rows = _collected(histories, ids, config)
+    data = spark.sparkContext.broadcast(_Mapped(_Data(rows, ids, _item_scales(rows, len(ids), config))))
+    if config.weighting == "exact":
+        found = _exact(spark, data, config)
+    else:
+        found = _neighbors(spark, data, rows, len(ids), config)
+        if config.weighting == "ridge":
+            found = _ridge(spark, data, _collected_neighbors(found, len(ids), config.neighbors), config)
+    weights = found.mapInArrow(_with_ids(data), _schema(histories.id_types[1]))
+    return ItemItemFit(weights.persist(StorageLevel.MEMORY_AND_DISK), ids)
+
+
+def histories_of_users(histories: PackedHistories, centred: bool) -> DataFrame:
+    """Each user's items as the model reads them. One pass, no shuffle.
+
+    Parameters
+    ----------
+    histories : PackedHistories
+        Ratings.
+    centred : bool
+        Whether values are ratings less their mean; else they are 1, of positive ratings only.
+
+    Returns
+    -------
+    DataFrame
+        One row per user: ``id``, ``items``, ascending, ``values`` array<float>, and ``bias`` float: the mean
+        rating, or 0.
+    """
+    user, item = histories.id_types
+
+    def listed(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
+        for table in tables:
+            bucket = _Bucket.of(table, centred)
+            ends = pa.array(bucket.indptr.astype(np.int32))
+            ids = bucket.items.cast(bucket.items.type.value_type)
+            columns = [
+                bucket.users,
+                pa.ListArray.from_arrays(ends, ids),
+                pa.ListArray.from_arrays(ends, pa.array(bucket.values)),
+                pa.array(bucket.means),
+            ]
+            yield pa.RecordBatch.from_arrays(columns, names=["id", "items", "values", "bias"])
+
+    fields = [
+        T.StructField("id", user),
+        T.StructField("items", T.ArrayType(item)),
+        T.StructField("values", T.ArrayType(T.FloatType())),
+        T.StructField("bias", T.FloatType()),
+    ]
+    return histories.map_tables([USER, ITEM, RATING], listed, T.StructType(fields))
+
+
+class _Bucket(NamedTuple):
+    """The users of a payload, of whom each has a rating that is meant.
+
+    Attributes
+    ----------
+    users : their ids
+    indptr : int64 array, shape (n_users + 1,)
+    items : dictionary-encoded ids of the items that count, by user, ascending
+    values : float32 array: what each counts
+    means : float32 array, shape (n_users,): mean rating where values are centred, else 0
+    """
+
+    users: pa.Array
+    indptr: Longs
+    items: pa.DictionaryArray
+    values: Floats
+    means: Floats
+
+    @classmethod
+    def of(cls, table: pa.Table, centred: bool) -> _Bucket:
+        users, items = one_array(table[USER]), one_array(table[ITEM])
+        ratings = table[RATING].to_numpy().astype(np.float64)
+        occurring, codes = np.unique(users.indices.to_numpy(), return_inverse=True)
+        counts = np.bincount(codes, minlength=len(occurring))
+        means = np.zeros(len(occurring))
+        if centred:
+            means = np.bincount(codes, ratings, minlength=len(occurring)) / np.maximum(counts, 1)
+            values = ratings - means[codes]
+        else:
+            kept = np.flatnonzero(ratings > 0)
+            items, codes, values = items.take(pa.array(kept)), codes[kept], np.ones(len(kept))
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(occurring)))])
+        return cls(
+            users.dictionary.take(pa.array(occurring)),
+            indptr.astype(np.int64),
+            items,
+            values.astype(np.float32),
+            means.astype(np.float32),
+        )
+
+
+def _collected(histories: PackedHistories, ids: pa.Array, config: ItemItemConfig) -> Histories:
+    """Compressed rows on the driver; of users with too many events a part that depends on the items alone."""
+    catalogue = histories.sparkSession.sparkContext.broadcast(ids)
+
+    def compress(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
+        for table in tables:
+            finite = np.isfinite(table[RATING].to_numpy())
+            if not finite.all():
+                rejected = table.filter(pa.array(~finite))
+                example = json.dumps(rejected.slice(0, 1).to_pylist()[0], default=str)
+                yield _rejected(rejected.num_rows, example)
+                continue
+            bucket = _Bucket.of(table, config.centred)
+            positions, values = places(bucket.items, catalogue.value), bucket.values
+            lengths = np.diff(bucket.indptr)
+            if config.max_events and lengths.max(initial=0) > config.max_events:
+                kept = _capped(positions, lengths, config.max_events)
+                positions, values = positions[kept], values[kept]
+                lengths = np.minimum(lengths, config.max_events)
+            parts = (lengths.astype(np.int32), positions.astype(np.int32), values)
+            columns = [pa.array([part.tobytes()], pa.binary()) for part in parts]
+            yield pa.RecordBatch.from_arrays([*columns, pa.array([0]), pa.array([""])], names=_COMPRESSED)
+
+    schema = "lengths binary, items binary, values binary, rejected bigint, example string"
+    collected = histories.map_tables([USER, ITEM, RATING], compress, schema).toArrow()
+    catalogue.unpersist()
+    require_trainable(pc.sum(collected["rejected"]).as_py(), pc.max(collected["example"]).as_py())
+    lengths, items = (_joined(collected[name], np.int32) for name in ("lengths", "items"))
+    indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    values = _joined(collected["values"], np.float32) if config.centred else np.zeros(0, np.float32)
+    exponent = 1.0 if config.weighting == "rp3beta" else config.user_exponent
+    weights = np.maximum(lengths, 1).astype(np.float64) ** -exponent
+    return Histories(indptr, items, values, weights.astype(np.float32))
+
+
+_COMPRESSED = ["lengths", "items", "values", "rejected", "example"]
+
+
+def _rejected(rows: int, example: str) -> pa.RecordBatch:
+    """Of a payload with rows that cannot be trained on: how many, and one of them."""
+    nothing = [pa.array([b""], pa.binary())] * 3
+    return pa.RecordBatch.from_arrays([*nothing, pa.array([rows]), pa.array([example])], names=_COMPRESSED)
+
+
+def _joined(parts: pa.ChunkedArray, kind: Any) -> Any:
+    """The arrays of all rows, one after the other."""
+    return np.frombuffer(b"".join(part.as_py() for part in parts), kind)
+
+
+def _capped(positions: Ints, lengths: Longs, most: int) -> Longs:
+    """Events that are kept: of a user with more than ``most`` those of the smallest hashes, in order."""
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.lexsort((mix(_CAP_SEED, positions), rows))
+    starts = np.cumsum(lengths) - lengths
+    rank = np.arange(len(order)) - starts[rows]
+    return np.sort(order[rank < most])
+
+
+def _item_scales(rows: Histories, n_items: int, config: ItemItemConfig) -> Doubles:
+    counts = np.bincount(rows.items, minlength=n_items)
+    return np.asarray(np.maximum(counts, 1.0) ** -config.item_exponent)
+
+
+def _measure(rows: Histories, n_items: int, config: ItemItemConfig) -> Measure:
+    counts = np.maximum(np.bincount(rows.items, minlength=n_items), 1).astype(np.float64)
+    if config.weighting == "jaccard":
+        return Measure(counts, counts, True)
+    if config.weighting == "rp3beta":
+        return Measure(counts**-config.beta, 1 / counts, False)
+    diagonal = squares(rows, n_items)
+    lengths = np.sqrt(np.where(diagonal > 0, diagonal, np.inf))
+    return Measure(1 / lengths, 1 / lengths, False)
+
+
+def _neighbors(
+    spark: SparkSession, data: Broadcast[Any], rows: Histories, n_items: int, config: ItemItemConfig
+) -> DataFrame:
+    """Each item's best neighbours and their measures, packed: one row for each task."""
+    measure = _measure(rows, n_items, config)
+    costs = np.bincount(rows.items, np.repeat(np.diff(rows.indptr), np.diff(rows.indptr)), minlength=n_items)
+    most_first = np.argsort(-costs, kind="stable").astype(np.int32)
+    slots = spark.sparkContext.defaultParallelism
+    tasks = int(min(n_items, MAX_TASKS, max(4 * slots, len(rows.items) // TASK_EVENTS)))
+    shared = spark.sparkContext.broadcast((most_first, measure))
+
+    def find(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        order, of_items = shared.value
+        for task in _numbers(numbers):
+            own = np.sort(order[task::tasks])
+            yield _packed(own, *neighbors(data.value.data.histories, own, of_items, config.neighbors))
+
+    return spark.range(0, tasks, 1, tasks).mapInArrow(find, _PACKED)
+
+
+def _ridge(spark: SparkSession, data: Broadcast[Any], near: Ints, config: ItemItemConfig) -> DataFrame:
+    """A regression of each item on its neighbours, packed: one row for each group."""
+    groups = groups_of(near, max(GROUP_ITEMS, config.neighbors + 1))
+    n_groups = int(groups.max()) + 1
+    shared = spark.sparkContext.broadcast((groups, near))
+
+    def fit(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        of_items, all_near = shared.value
+        rows, _, scales = data.value.data
+        for group in _numbers(numbers):
+            own = np.flatnonzero(of_items == group).astype(np.int32)
+            theirs = all_near[own]
+            chosen = np.unique(np.concatenate([own, theirs[theirs >= 0]])).astype(np.int32)
+            gram, penalty = _scaled(gram_among(rows, chosen, len(scales)), scales[chosen], config)
+            found = ridge_weights(gram, chosen, own, theirs, penalty)
+            yield _packed(own, theirs, _unscaled(found, own, theirs, scales))
+
+    return spark.range(0, n_groups, 1, n_groups).mapInArrow(fit, _PACKED)
+
+
+def _exact(spark: SparkSession, data: Broadcast[Any], config: ItemItemConfig) -> DataFrame:
+    """All regressions on all other items, in one task."""
+
+    def fit(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in _numbers(numbers):
+            rows, _, scales = data.value.data
+            own = np.arange(len(scales), dtype=np.int32)
+            gram, penalty = _scaled(gram_among(rows, own, len(own)), scales, config)
+            near, found = exact_weights(gram, penalty, config.neighbors)
+            yield _packed(own, near, _unscaled(found, own, near, scales))
+
+    return spark.range(0, 1, 1, 1).mapInArrow(fit, _PACKED)
+
+
+def _scaled(gram: Floats, scales: Doubles, config: ItemItemConfig) -> tuple[Floats, Doubles]:
+    """G of scaled items, in place, and Λ."""
+    gram *= (scales[:, None]).astype(np.float32)
+    gram *= (scales[None, :]).astype(np.float32)
+    grows = config.dropout / (1 - config.dropout)
+    return gram, config.regularization + grows * gram.diagonal().astype(np.float64)
+
+
+def _unscaled(weights: Floats, own: Ints, near: Ints, scales: Doubles) -> Floats:
+    """Weights of items as they are, from those of scaled ones."""
+    factors = scales[np.maximum(near, 0)] / scales[own][:, None]
+    return (weights * factors).astype(np.float32)
+
+
+_PACKED = "items binary, neighbors binary, weights binary"
+
+
+def _packed(own: Ints, near: Ints, weights: Floats) -> pa.RecordBatch:
+    """One row: items, and of each its neighbours and weights."""
+    parts = (own.astype(np.int32), near.astype(np.int32), weights.astype(np.float32))
+    columns = [pa.array([part.tobytes()], pa.binary()) for part in parts]
+    return pa.RecordBatch.from_arrays(columns, names=["items", "neighbors", "weights"])
+
+
+def _unpacked(row: Mapping[str, Any]) -> tuple[Ints, Ints, Floats]:
+    own = np.frombuffer(row["items"], np.int32)
+    shape = (len(own), -1) if len(own) else (0, 0)
+    near = np.frombuffer(row["neighbors"], np.int32).reshape(shape)
+    return own, near, np.frombuffer(row["weights"], np.float32).reshape(shape)
+
+
+def _collected_neighbors(packed: DataFrame, n_items: int, k: int) -> Ints:
+    near = np.full((n_items, k), -1, np.int32)
+    for row in packed.toArrow().to_pylist():
+        own, theirs, _ = _unpacked(row)
+        near[own] = theirs
+    return near
+
+
+def _numbers(batches: Iterator[pa.RecordBatch]) -> Iterator[int]:
+    for batch in batches:
+        yield from batch["id"].to_pylist()
+
+
+def _schema(item: T.DataType) -> T.StructType:
+    fields = [T.StructField(ITEM, item), T.StructField(NEIGHBOR, item), T.StructField(WEIGHT, T.FloatType())]
+    return T.StructType(fields)
+
+
+def _with_ids(data: Broadcast[Any]) -> Any:
+    """From packed rows to one row for each pair of items that has a weight."""
+
+    def name(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        ids = data.value.data.ids
+        for batch in batches:
+            for row in batch.to_pylist():
+                own, near, weights = _unpacked(row)
+                places, columns = np.nonzero((near >= 0) & (weights != 0))
+                yield pa.RecordBatch.from_arrays(
+                    [
+                        ids.take(pa.array(own[places])),
+                        ids.take(pa.array(near[places, columns])),
+                        pa.array(weights[places, columns]),
+                    ],
+                    names=[ITEM, NEIGHBOR, WEIGHT],
+                )
+
+    return name

@@ -1,0 +1,107 @@
+"""Weights of item pairs on ten million synthetic ratings: time and memory by the size of the catalogue, and
+lists of everybody from them, beside ``implicit``'s neighbours by cosine on the same data.
+
+A fit is timed from packed histories, as a night has them, to weights that are counted. ``implicit``'s reads a
+matrix that is in memory already.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+from implicit.nearest_neighbours import CosineRecommender
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
+
+from recsys_spark.data.synthetic import synthetic_inputs, world_of
+from recsys_spark.histories import PackedHistories, pack_histories
+from recsys_spark.models import ItemItemRecommender
+from recsys_spark.recommend.top_n import ListRequest
+from recsys_spark.session import get_session
+from tests.benchmarks.night import with_peaks
+from tests.benchmarks.report import best, publish, seconds
+
+USERS, NEIGHBORS, N = 70_000, 200, 10
+
+
+def packed(spark: SparkSession, ratings: int, items: int) -> PackedHistories:
+    """Histories of a synthetic data set, in memory."""
+    rows = synthetic_inputs(spark, world_of(ratings, 1, USERS, items)).ratings
+    parts = {"part": F.lit("train"), "rating": F.col("rating").cast("double")}
+    made = pack_histories(rows.withColumns(parts), ratings).of("train")
+    made.counts()
+    return made
+
+
+def matrix(rows: DataFrame, items: int) -> csr_matrix:
+    """The same as users by items."""
+    table = rows.select("user", "item").toArrow()
+    users, columns = (table[name].to_numpy() for name in ("user", "item"))
+    return csr_matrix((np.ones(len(users), np.float32), (users, columns)), (USERS + 1, items + 1))
+
+
+def measured(spark: SparkSession, ratings: int, items: int, weighting: str) -> dict[str, Any]:
+    """One fit, and the lists of everybody that it makes."""
+    histories, models = packed(spark, ratings, items), []
+
+    def fit() -> None:
+        models.append(ItemItemRecommender(weighting=weighting, neighbors=NEIGHBORS).fit(histories))
+        models[-1].weights.count()
+
+    taken, java, python = with_peaks(fit)
+    model = models[0]
+    users = model.known_users().persist()
+    users.count()
+    request = ListRequest(N, histories)
+
+    def listing() -> None:
+        model.recommend_lists(users, request).write.format("noop").mode("overwrite").save()
+
+    found: dict[str, Any] = {
+        "what": f"{weighting}, {items:,} items",
+        "weights": model.weights.count(),
+        "fit, s": taken,
+        "Java, GiB": java,
+        "Python, GiB": python,
+        "lists of everybody, s": best(listing, 2),
+    }
+    model.unpersist()
+    histories.unpersist()
+    return found
+
+
+def peer(spark: SparkSession, ratings: int, items: int) -> dict[str, Any]:
+    """``implicit``'s cosine neighbours."""
+    histories = packed(spark, ratings, items)
+    users = matrix(histories.rows("user", "item"), items)
+    histories.unpersist()
+    with threadpool_limits(1, "blas"):
+        model = CosineRecommender(K=NEIGHBORS, num_threads=2)
+        taken = seconds(lambda: model.fit(users, show_progress=False))
+        everybody = np.flatnonzero(np.diff(users.indptr))
+        lists = best(lambda: model.recommend(everybody, users[everybody], N=N), 1)
+    what = f"implicit, cosine, {items:,} items"
+    return {"what": what, "weights": model.similarity.nnz, "fit, s": taken, "lists of everybody, s": lists}
+
+
+def main() -> None:
+    """Measure and publish."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ratings", type=int, default=10_000_000)
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 30_000, 100_000])
+    options = parser.parse_args()
+    spark = get_session()
+    rows = [measured(spark, 100_000, 1_000, "ridge") | {"what": "warm up"}][1:]
+    for items in options.items:
+        rows += [measured(spark, options.ratings, items, weighting) for weighting in ("cosine", "ridge")]
+        rows.append(peer(spark, options.ratings, items))
+    notes = [f"{USERS:,} users; {NEIGHBORS} neighbours; lists of {N}, without what is in the history"]
+    publish("item_item", f"Weights of item pairs on {options.ratings:,} ratings", rows, notes)
+
+
+if __name__ == "__main__":
+    main()
