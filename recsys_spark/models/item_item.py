@@ -26,8 +26,9 @@ from recsys_spark.kernels.item_item import pair_scores
 from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, RecommenderModel
 from recsys_spark.models.persistence import FramesModel
 from recsys_spark.models.storage import Stored
+from recsys_spark.packing import one_array
 from recsys_spark.params import KeywordParams, check_ranges, keyword_constructor, param
-from recsys_spark.recommend.top_n import ListRequest, bags_of, collect_weights, distinct_ids, recommend_lists
+from recsys_spark.recommend.top_n import CollectedWeights, ListRequest, bags_of, distinct_ids, recommend_lists
 from recsys_spark.schema import ITEM, NEIGHBOR, PART, RANK, RATING, SIMILARITY, TIMESTAMP, TRAIN, USER
 from recsys_spark.training.barrier import require_trainable
 from recsys_spark.training.item_item import (
@@ -439,6 +440,7 @@ class ItemItemModel(FramesModel, RecommenderModel, ItemItemParams):
         self.items = items
         self.histories = histories
         self._stored: Stored | None = None
+        self._on_driver: CollectedWeights | None = None
 
     def known_users(self) -> DataFrame:
         """One row per user of the training data: ``user``."""
@@ -458,7 +460,7 @@ class ItemItemModel(FramesModel, RecommenderModel, ItemItemParams):
         nothing = F.array().cast("array<float>").alias("features")
         wanted = self.histories.join(distinct_ids(users, USER, self.histories), "id", "left_semi")
         wanted, items = wanted.withColumn("features", nothing), self.items.select("id", nothing)
-        return recommend_lists(wanted, items, request, weights=self.weights)
+        return recommend_lists(wanted, items, request, weights=self._collected())
 
     def similarItems(self, n: int) -> DataFrame:
         """The ``n`` items that speak most for each item.
@@ -541,21 +543,25 @@ class ItemItemModel(FramesModel, RecommenderModel, ItemItemParams):
 
     def _predicting(self) -> Callable[..., pa.Array]:
         """Scores of pairs from the users' histories and the item."""
-        catalogue = self.items.toArrow()["id"].combine_chunks().sort()
-        # rows of each item that is scored, with the items of histories as what is found there
-        turned = self.weights.select(F.col(NEIGHBOR).alias(ITEM), F.col(ITEM).alias(NEIGHBOR), WEIGHT)
-        scored, weights = collect_weights(turned, catalogue)
-        shared = self.weights.sparkSession.sparkContext.broadcast((catalogue, scored, weights))
+        catalogue, weights = one_array(self.items.toArrow()["id"]), self._collected()
+        of_all = catalogue, weights.items, weights.neighbors, weights.by_item()
+        shared = self.weights.sparkSession.sparkContext.broadcast(of_all)
 
         def predict(items: pa.Array, values: pa.Array, biases: pa.Array, asked: pa.Array) -> pa.Array:
-            ids, targets, of_targets = shared.value
+            ids, targets, neighbors, of_targets = shared.value
             known = np.asarray(items.is_valid()) & np.asarray(pc.is_in(asked, value_set=ids))
             rows = pc.fill_null(pc.index_in(asked, value_set=targets), -1).to_numpy(zero_copy_only=False)
-            scores = pair_scores(bags_of(items, values, ids), rows.astype(np.int32), of_targets)
+            scores = pair_scores(bags_of(items, values, neighbors), rows.astype(np.int32), of_targets)
             scores += biases.fill_null(0.0).to_numpy(zero_copy_only=False)
             return pa.array(np.where(known, scores, np.nan).astype(np.float32))
 
         return predict
+
+    def _collected(self) -> CollectedWeights:
+        """The weights on the driver, collected once."""
+        if self._on_driver is None:
+            self._on_driver = CollectedWeights.of(self.weights)
+        return self._on_driver
 
     def frames(self) -> dict[str, DataFrame]:
         """Weights, items and histories."""

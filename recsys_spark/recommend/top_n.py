@@ -111,7 +111,7 @@ def recommend_lists(
     request: ListRequest,
     normalized: bool = False,
     approximate: bool = False,
-    weights: DataFrame | None = None,
+    weights: CollectedWeights | None = None,
 ) -> DataFrame:
     """Best ``n`` items for each user, without items already seen.
 
@@ -129,9 +129,8 @@ def recommend_lists(
         seen ones included; of approximate lists over the listed ones.
     approximate : bool
         Search an index of the items instead (:mod:`recsys_spark.recommend.approximate`), which may miss some.
-    weights : DataFrame, optional
-        ``item``, ``neighbor``, ``weight`` float: what an item of a history, the neighbour, adds to the score
-        of another, times its value.
+    weights : CollectedWeights, optional
+        What an item of a history adds to the scores of others, times its value.
 
     Returns
     -------
@@ -156,12 +155,12 @@ def recommend_lists(
     catalogue, factors, biases = collect_factors(items)
     request = replace(request, n=min(request.n, max(1, len(catalogue))))
     ids = spark.sparkContext.broadcast(catalogue)
-    listed, pair_weights = (None, None) if weights is None else collect_weights(weights, catalogue)
     if approximate:
         search = _approximate_search(spark.sparkContext, factors, biases, request)
     else:
-        search = _exact_search(spark.sparkContext, factors, biases, request, pair_weights)
-    neighbors = None if listed is None else spark.sparkContext.broadcast(listed)
+        of_pairs = None if weights is None else weights.on(catalogue)
+        search = _exact_search(spark.sparkContext, factors, biases, request, of_pairs)
+    neighbors = None if weights is None else spark.sparkContext.broadcast(weights.neighbors)
     buckets = power_of_two(max(users.count() / sizes.users_per_task, seen_pairs / sizes.pairs_per_task))
     id_type, item_type = users.schema["id"].dataType, items.schema["id"].dataType
     parts = None
@@ -300,25 +299,62 @@ def collect_factors(items: DataFrame) -> tuple[pa.Array, Floats, Floats]:
     return one_array(table["id"]), matrix_of(table["features"]), table["bias"].to_numpy()
 
 
-def collect_weights(weights: DataFrame, catalogue: pa.Array) -> tuple[pa.Array, PairWeights]:
-    """Weights of item pairs on the driver: the ids that histories may have, ascending, and by their place
-    the weights of items of the catalogue.
+@dataclass(frozen=True)
+class CollectedWeights:
+    """Weights of item pairs on the driver.
 
     Parameters
     ----------
-    weights : DataFrame
-        ``item``, ``neighbor``, ``weight``.
-    catalogue : pyarrow.Array
-        Ids of the items that are scored.
+    items, neighbors : pyarrow.Array
+        Ids of the items that are scored, and of those of histories; ascending.
+    pairs : PairWeights
+        By place among them.
     """
-    table = weights.select(ITEM, NEIGHBOR, "weight").toArrow()
-    neighbors, codes = encoded_ids(table[NEIGHBOR])
-    targets = pc.fill_null(pc.index_in(one_array(table[ITEM]), value_set=catalogue), -1).to_numpy()
-    kept = np.flatnonzero(targets >= 0)
-    order = kept[np.lexsort((targets[kept], codes[kept]))]
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(codes[order], minlength=len(neighbors)))])
-    values = table["weight"].to_numpy().astype(np.float32)
-    return neighbors, PairWeights(indptr.astype(np.int64), targets[order].astype(np.int32), values[order])
+
+    items: pa.Array
+    neighbors: pa.Array
+    pairs: PairWeights
+
+    @classmethod
+    def of(cls, weights: DataFrame) -> CollectedWeights:
+        """Collect rows of ``item``, ``neighbor``, ``weight`` float. One job.
+
+        Parameters
+        ----------
+        weights : DataFrame
+            One row per pair.
+        """
+        table = weights.select(ITEM, NEIGHBOR, "weight").toArrow()
+        (items, targets), (neighbors, codes) = encoded_ids(table[ITEM]), encoded_ids(table[NEIGHBOR])
+        order = np.argsort(codes * len(items) + targets)
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(neighbors)))])
+        values = table["weight"].to_numpy().astype(np.float32)[order]
+        return cls(
+            items, neighbors, PairWeights(indptr.astype(np.int64), targets[order].astype(np.int32), values)
+        )
+
+    def on(self, catalogue: pa.Array) -> PairWeights:
+        """The weights of the items of a catalogue, by place in it.
+
+        Parameters
+        ----------
+        catalogue : pyarrow.Array
+            Ids, ascending.
+        """
+        place = pc.fill_null(pc.index_in(self.items, value_set=catalogue), -1).to_numpy().astype(np.int32)
+        targets = place[self.pairs.targets]
+        if (place >= 0).all():
+            return self.pairs._replace(targets=targets)
+        kept = targets >= 0
+        counted = np.concatenate([[0], np.cumsum(kept)])
+        return PairWeights(counted[self.pairs.indptr], targets[kept], self.pairs.weights[kept])
+
+    def by_item(self) -> PairWeights:
+        """As rows of each item that is scored, with the items of histories, ascending, as ``targets``."""
+        codes = np.repeat(np.arange(len(self.neighbors), dtype=np.int32), np.diff(self.pairs.indptr))
+        order = np.argsort(self.pairs.targets, kind="stable")
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(self.pairs.targets, minlength=len(self.items)))])
+        return PairWeights(indptr.astype(np.int64), codes[order], self.pairs.weights[order])
 
 
 def bags_of(items: pa.ListArray, values: pa.ListArray, among: pa.Array) -> Bags:
@@ -333,10 +369,15 @@ def bags_of(items: pa.ListArray, values: pa.ListArray, among: pa.Array) -> Bags:
     """
     places = pc.fill_null(pc.index_in(items.flatten(), value_set=among), -1).to_numpy().astype(np.int32)
     rows = np.repeat(np.arange(len(items)), pc.fill_null(pc.list_value_length(items), 0).to_numpy())
-    kept = np.flatnonzero(places >= 0)
-    order = kept[np.lexsort((places[kept], rows[kept]))]
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[order], minlength=len(items)))])
-    return Bags(indptr.astype(np.int64), places[order], np.asarray(values.flatten(), np.float32)[order])
+    keys, given = rows * len(among) + places, np.asarray(values.flatten(), np.float32)
+    if (places < 0).any():
+        kept = places >= 0
+        keys, places, rows, given = keys[kept], places[kept], rows[kept], given[kept]
+    if (keys[1:] < keys[:-1]).any():
+        order = np.argsort(keys)
+        places, given = places[order], given[order]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(items)))])
+    return Bags(indptr.astype(np.int64), places, given)
 
 
 def matrix_of(column: pa.ChunkedArray) -> Floats:

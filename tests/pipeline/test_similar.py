@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from delta.tables import DeltaTable as SparkTable
 
-from recsys_spark.errors import PublishError, UnknownIdError
+from recsys_spark.errors import ModelError, PublishError, UnknownIdError
 from recsys_spark.pipeline.checks import check_neighbors
 from recsys_spark.pipeline.fitted import load
 from recsys_spark.pipeline.publish import publish, rollback
 from recsys_spark.pipeline.saved_models import SavedModels
 from recsys_spark.pipeline.show import describe_similar, describe_user
 from recsys_spark.pipeline.steps import STEPS
-from tests.pipeline.shop import DAY, NEXT, TITLES
+from tests.pipeline.shop import DAY, NEXT, TITLES, Shop
 
 pytestmark = pytest.mark.slow
 
@@ -154,3 +154,28 @@ def test_recommendations_name_what_of_the_history_is_behind_them(shop):
 def test_a_broken_list_of_neighbours_is_not_written(spark, rows, problem):
     with pytest.raises(PublishError, match=problem):
         check_neighbors(spark.createDataFrame(rows, "item int, neighbor int, rank int"))
+
+
+def test_a_night_of_item_pairs_says_what_speaks_for_each_item(spark, tmp_path):
+    shop = Shop(spark, tmp_path)
+    shop.tree |= {"models": ["item_item"], "item_item": {"regParam": 1.0}}
+    shop.tree["recommend"] = {"n": 4, "similar_items": {"n": 8}}
+    taste = [(user, (user + place) % 8, place) for user in range(16) for place in range(4)]
+    shop.receive(*(f"user {u},item {i},4,{1_600_000_000 + 10 * u + place}" for u, i, place in taste))
+    for step in ("ingest", "split", "train", "evaluate", "recommend"):
+        STEPS[step](shop.night())
+    rows = of_date(shop.night().lake, DAY)
+    assert {(measure, model) for *_, measure, model in rows} == {("weight", "item_item")}
+    saved = SavedModels(shop.reader(), shop.night().config)
+    history, lists = describe_user(shop.reader(), "user 1", DAY, why=saved)
+    of_model = [row for row in lists.rows if row["reason"] == "model" and row["score"] > 0]
+    assert of_model
+    for row in of_model:
+        told = {reason["item"]: reason["contribution"] for reason in row["because"]}
+        assert set(told) <= {known["item"] for known in history.rows}
+        weights = {other: value for item, _, other, value, *_ in rows if item == row["item"]}
+        assert told == pytest.approx({item: weights[item] for item in told})
+    (section,) = describe_similar(shop.reader(), row["item"], run_date=DAY)
+    assert section.rows[0]["neighbor"] == max(weights, key=weights.get)
+    with pytest.raises(ModelError, match="'cosine' compares vectors, and the model has weights of pairs"):
+        describe_similar(shop.reader(), row["item"], "cosine", DAY)
