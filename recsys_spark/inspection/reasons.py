@@ -108,7 +108,8 @@ def contributions(
     known, wanted = np.flatnonzero(mine >= 0), np.flatnonzero(theirs >= 0)
     added = np.zeros((len(listed), len(history)))
     softmax = isinstance(saved.model, SoftmaxModel)
-    solved = isinstance(saved.model, ALSModel) and not saved.model.getNonnegative()
+    model = saved.model
+    solved = isinstance(model, ALSModel) and not (model.getNonnegative() or model.getBayesian())
     if len(known) and len(wanted):
         values, cells = np.asarray(ratings, np.float32)[known], np.ix_(wanted, known)
         if softmax:

@@ -103,6 +103,42 @@ def solve(
     return float(value)
 
 
+def draw(
+    indptr: Longs,
+    columns: Ints,
+    ratings: Floats,
+    offsets: Floats,
+    factors: Floats,
+    precision: Doubles,
+    shift: Doubles,
+    mean: float,
+    noise: float,
+    normals: Doubles,
+    drawn: Floats,
+) -> float:
+    """Draw every row from its posterior: of ratings ``y_j · x`` plus noise, and a normal prior of x.
+
+    Parameters
+    ----------
+    indptr, columns, ratings, offsets, factors : as of :func:`solve`; targets are ratings less mean and offset
+    precision : float64 array, shape (rank, rank): Λ of the prior
+    shift : float64 array, shape (rank,): Λ times the prior's mean
+    mean : of all ratings
+    noise : precision of a rating, above 0
+    normals : float64 array, shape (n_rows, rank): standard normals
+    drawn : float32 array, shape (n_rows, rank); overwritten
+
+    Returns
+    -------
+    float
+        Σ (target − y_j · x)² over the events, at what was drawn.
+    """
+    kernel = compiled_exact(factors.shape[1], np.float64).draw
+    prior, of_mean = precision / noise, shift / noise
+    events = (indptr, columns, ratings, offsets, factors)
+    return float(kernel(*events, prior, of_mean, mean, noise**-0.5, normals, drawn))
+
+
 def eigenbasis(gram: Doubles) -> Floats:
     """The basis in which ``G`` is diagonal, descending: factors of both sides, as rows, are multiplied by it.
 

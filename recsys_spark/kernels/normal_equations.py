@@ -43,12 +43,14 @@ class ExactKernels(NamedTuple):
     Attributes
     ----------
     cholesky, nonnegative : solve rows, as :func:`recsys_spark.kernels.least_squares.solve` does
+    draw : draw rows, as :func:`recsys_spark.kernels.least_squares.draw` does
     assemble : the equation of one row
     factorise_and_solve, minimise_nonnegative : the solution of one equation
     """
 
     cholesky: Any
     nonnegative: Any
+    draw: Any
     assemble: Any
     factorise_and_solve: Any
     minimise_nonnegative: Any
@@ -410,4 +412,54 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
             value += constant
         return value
 
-    return ExactKernels(cholesky, nonnegative, assemble, factorise_and_solve, minimise_nonnegative)
+    @jit
+    def draw(  # type: ignore[no-untyped-def]
+        indptr, columns, ratings, offsets, factors, prior, shift, mean, deviation, normals, X
+    ):
+        buffer, a, b = np.empty((chunk, d), real), np.empty(chunk, real), np.empty(chunk, real)
+        product, A, nothing = np.empty((d, d), real), np.empty((d, d), real), np.zeros(1, np.float32)
+        g, x, w = np.empty(d, real), np.empty(d, real), np.empty(d, real)
+        value = 0.0
+        for u in range(len(indptr) - 1):
+            own = indptr[u : u + 2]
+            assemble(
+                own,
+                columns,
+                ratings,
+                offsets,
+                factors,
+                prior,
+                nothing,
+                False,
+                one,
+                mean,
+                0,
+                buffer,
+                a,
+                b,
+                product,
+                A,
+                g,
+            )
+            for i in range(d):
+                g[i] += shift[i]
+                x[i] = A[i, i]
+            factorise_and_solve(A, g, x, d)
+            for k in range(d - 1, -1, -1):
+                total = normals[u, k]
+                for j in range(k + 1, d):
+                    total -= A[k, j] * w[j]
+                w[k] = total / A[k, k] if A[k, k] > zero else zero
+                x[k] += deviation * w[k]
+            for i in range(d):
+                X[u, i] = x[i]
+            for j in range(indptr[u], indptr[u + 1]):
+                column = columns[j]
+                offset = offsets[column] if len(offsets) else _ZERO
+                error = real(ratings[j]) - mean - offset
+                for i in range(d):
+                    error -= factors[column, i] * x[i]
+                value += error * error
+        return value
+
+    return ExactKernels(cholesky, nonnegative, draw, assemble, factorise_and_solve, minimise_nonnegative)

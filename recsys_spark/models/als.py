@@ -19,6 +19,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import column_of, id_column
+from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories, rows_of
 from recsys_spark.models.als_params import ALSParams, ObjectiveParams
 from recsys_spark.models.base import RecommenderEstimator
@@ -88,6 +89,15 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         conjugate-gradient steps from the last solution in float32, which is faster.
     cgSteps : int, default 3
         Steps of ``cg`` for each row in each iteration, at least 1.
+    bayesian : bool, default False
+        Draw factors and biases by Gibbs sampling (Salakhutdinov & Mnih 2008), one sweep an iteration, and
+        serve the mean of the draws. It learns the regularisation too, so that ``regParam`` has no meaning,
+        and needs some hundred iterations. Explicit feedback only.
+    burnIn : int, default 20
+        First iterations of ``bayesian``, which are thrown away, at least 0.
+    samples : int, default 20
+        Draws of ``bayesian`` that are kept, at even distances after ``burnIn``, at least 1: the model's
+        factors are ``samples * rank`` long.
     tol : float, default 0.0
         Stop when an iteration lowers the objective by less than this fraction; 0 for never.
     predictionCol : str, default "prediction"
@@ -158,6 +168,9 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         useBiases: bool = False,
         solver: str = "cholesky",
         cgSteps: int = 3,
+        bayesian: bool = False,
+        burnIn: int = 20,
+        samples: int = 20,
         tol: float = 0.0,
         predictionCol: str = "prediction",
         initialModel: ALSModel | None = None,
@@ -176,12 +189,34 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
     def check(self) -> None:
         """Raise ``ValueError`` with a sentence for Params out of range or in contradiction."""
         least = {"rank": 1, "maxIter": 0, "regParam": 0, "alpha": 0, "gravity": 0, "cgSteps": 1, "tol": 0}
-        least |= {"numUserBlocks": 1, "numItemBlocks": 1, "blockSize": 1}
+        least |= {"numUserBlocks": 1, "numItemBlocks": 1, "blockSize": 1, "burnIn": 0, "samples": 1}
         check_ranges(self, least, {"coldStartStrategy": ("nan", "drop"), "solver": SOLVERS})
         check_interval(self)
         if not 0 <= self.getRegExponent() <= 1.5:
             raise ValueError(f"regExponent must be from 0 to 1.5, got {self.getRegExponent()}")
         self._check_contradictions()
+        if self.getBayesian():
+            self._check_bayesian()
+
+    def _check_bayesian(self) -> None:
+        given = {
+            "implicitPrefs": self.getImplicitPrefs(),
+            "nonnegative": self.getNonnegative(),
+            "gravity": self.getGravity() > 0,
+            "tol": self.getTol() > 0,
+            "initialModel": self.initialModel is not None,
+        }
+        for name, is_given in given.items():
+            if is_given:
+                raise ValueError(
+                    f"bayesian draws factors of ratings, and takes no {name}: leave one of them out"
+                )
+        least = self.getBurnIn() + self.getSamples()
+        if self.getMaxIter() < least:
+            raise ValueError(
+                f"bayesian keeps {self.getSamples()} samples after {self.getBurnIn()} iterations: maxIter "
+                f"must be at least {least}, got {self.getMaxIter()}"
+            )
 
     def _check_contradictions(self) -> None:
         implicit, weight = self.getImplicitPrefs(), self.getUnobservedWeight()
@@ -207,6 +242,8 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
     def _fit(self, dataset: DataFrame | PackedHistories) -> ALSModel:
         self.check()
         initial, interval = self.initialModel, self.getCheckpointInterval()
+        if self.getBayesian():
+            interval = -1  # the chain is one job: its samples would have to pass from one to the next
         fit = fit_als(
             self._ratings(dataset),
             self.to_config(
@@ -216,6 +253,8 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
                 cg_steps=self.getCgSteps(),
                 tolerance=self.getTol(),
                 seed=self.getSeed(),
+                burn_in=self.getBurnIn(),
+                samples=self.getSamples() if self.getBayesian() else 0,
             ),
             max(1, self.getMaxIter()) if interval == -1 else interval,
             None if initial is None else (initial.userFactors, initial.itemFactors),
@@ -267,9 +306,10 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
     Attributes
     ----------
     userFactors, itemFactors : DataFrame
-        One row per id: ``id``, ``features`` array<float>, and ``bias`` float with ``useBiases``.
+        One row per id: ``id``, ``features`` array<float>, and ``bias`` float with ``useBiases`` or
+        ``bayesian``.
     globalMean : float
-        Mean of the ratings with ``useBiases``, else 0.
+        Mean of the ratings with ``useBiases`` or ``bayesian``, else 0.
     allPairsWeight : float
         Weight of all pairs that the fit worked with.
     summary : ALSSummary or None
@@ -359,7 +399,10 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
         ------
         ModelError
             Ids of another type. Null ids and null or non-finite ratings fail the job that uses the result.
+            Or the model is a Bayesian one.
         """
+        if self.getBayesian():
+            raise ModelError("a Bayesian model has no equation of a new user: fit it again")
         rating = column_of(histories, ratingCol)[0] if ratingCol else F.lit(1.0)
         user, item = (id_column(histories, self.getOrDefault(name)) for name in ("userCol", "itemCol"))
         ratings = histories.select(user.alias(USER), item.alias(ITEM), rating.cast("float").alias(RATING))

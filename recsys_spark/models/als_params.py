@@ -46,10 +46,17 @@ class ObjectiveParams(HasRegParam):
         TypeConverters.toBoolean,
     )
 
+    bayesian: Param[bool] = param(
+        "bayesian",
+        "whether the factors and biases of ratings are drawn by Gibbs sampling (Salakhutdinov & Mnih 2008), "
+        "which learns the regularisation too; the mean of the draws is served. Explicit feedback only.",
+        TypeConverters.toBoolean,
+    )
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(implicitPrefs=False, alpha=1.0, nonnegative=False, regParam=0.1)
-        self._setDefault(regExponent=1.0, gravity=0.0, useBiases=False)
+        self._setDefault(regExponent=1.0, gravity=0.0, useBiases=False, bayesian=False)
 
     def to_config(self, **fit: Any) -> ALSConfig:
         """The objective's hyperparameters as plain values, and those of the fit.
@@ -69,7 +76,7 @@ class ObjectiveParams(HasRegParam):
             all_pairs_weight=weight if weight is not None else float(implicit),
             regularize_all_pairs=weight is not None,
             gravity=self.getGravity(),
-            biases=self.getUseBiases(),
+            biases=self.getUseBiases() or self.getBayesian(),
             **fit,
         )
 
@@ -100,6 +107,10 @@ class ObjectiveParams(HasRegParam):
     def getUseBiases(self) -> bool:
         """Whether biases are fitted."""
         return self.getOrDefault(self.useBiases)
+
+    def getBayesian(self) -> bool:
+        """Whether factors are drawn by Gibbs sampling."""
+        return self.getOrDefault(self.bayesian)
 
 
 class SparkALSParams(KeywordParams, _ALSParams):
@@ -308,8 +319,19 @@ class ALSParams(SparkALSParams, ObjectiveParams, HasTol):
         "cgSteps", "conjugate-gradient steps of a row in each iteration, for solver cg", TypeConverters.toInt
     )
 
+    burnIn: Param[int] = param(
+        "burnIn", "first iterations of bayesian, which are thrown away", TypeConverters.toInt
+    )
+    samples: Param[int] = param(
+        "samples",
+        "draws of bayesian that are kept, at even distances after burnIn; they are served as factors of "
+        "samples times the rank",
+        TypeConverters.toInt,
+    )
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self._setDefault(burnIn=20, samples=20)
         self._setDefault(rank=10, maxIter=10, numUserBlocks=10, numItemBlocks=10, seed=SEEDED)
         self._setDefault(userCol="user", itemCol="item", ratingCol="rating", coldStartStrategy="nan")
         self._setDefault(checkpointInterval=10, solver="cholesky", cgSteps=3, tol=0.0)
@@ -366,6 +388,44 @@ class ALSParams(SparkALSParams, ObjectiveParams, HasTol):
             Whether to fit a global mean and a bias for each user and item. Explicit feedback only.
         """
         return self._set(useBiases=value)
+
+    def getBurnIn(self) -> int:
+        """Iterations of ``bayesian`` that are thrown away."""
+        return self.getOrDefault(self.burnIn)
+
+    def getSamples(self) -> int:
+        """Draws of ``bayesian`` that are kept."""
+        return self.getOrDefault(self.samples)
+
+    def setBayesian(self, value: bool) -> Self:
+        """Set ``bayesian``: whether factors are drawn by Gibbs sampling.
+
+        Parameters
+        ----------
+        value : bool
+            Whether factors and biases are drawn; explicit feedback only.
+        """
+        return self._set(bayesian=value)
+
+    def setBurnIn(self, value: int) -> Self:
+        """Set ``burnIn``: iterations of ``bayesian`` that are thrown away.
+
+        Parameters
+        ----------
+        value : int
+            At least 0.
+        """
+        return self._set(burnIn=value)
+
+    def setSamples(self, value: int) -> Self:
+        """Set ``samples``: draws of ``bayesian`` that are kept.
+
+        Parameters
+        ----------
+        value : int
+            At least 1.
+        """
+        return self._set(samples=value)
 
     def setSolver(self, value: str) -> Self:
         """Set ``solver``: name of the solver.

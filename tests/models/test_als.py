@@ -249,6 +249,13 @@ def test_fit_continues_from_an_initial_model(ratings):
         ({"cgSteps": 0}, "cgSteps must be at least 1"),
         ({"regParam": math.nan}, "regParam must be at least 0"),
         ({"checkpointInterval": 0}, "checkpointInterval must be at least 1, or -1"),
+        (
+            {"bayesian": True, "implicitPrefs": True},
+            "bayesian draws factors of ratings, and takes no impl",
+        ),
+        ({"bayesian": True, "gravity": 0.1}, "bayesian draws factors of ratings, and takes no gravity"),
+        ({"bayesian": True, "maxIter": 39}, r"20 samples after 20 iterations: maxIter must be at least 40"),
+        ({"samples": 0}, "samples must be at least 1"),
     ],
 )
 def test_contradictions_are_rejected_with_a_message(params, message):
@@ -455,6 +462,34 @@ def test_fitted_values_are_attributes_and_survive_saving(
     for one in (model, model.copy(), ALSModel.load(str(tmp_path / "model"))):
         assert (one.globalMean, one.allPairsWeight) == (pytest.approx(mean), pytest.approx(weight))
         assert not {"globalMean", "allPairsWeight"} & {param.name for param in one.params}
+
+
+def test_the_mean_of_many_draws_predicts_better_than_one_point(spark):
+    rng = np.random.default_rng(7)
+    x, y = rng.normal(size=(80, 3)) * 0.6, rng.normal(size=(50, 3)) * 0.6
+    scores = 3 + x @ y.T + rng.normal(size=(80, 1)) * 0.4 + rng.normal(size=50) * 0.4
+    rows = [
+        (u, i, float(scores[u, i] + rng.normal() * 0.5), bool(rng.random() < 0.3))
+        for u in range(80)
+        for i in range(50)
+        if rng.random() < 0.35
+    ]
+    data = spark.createDataFrame(rows, "user int, item int, rating double, held boolean").persist()
+    train, held = data.where("NOT held"), data.where("held")
+    evaluator = RegressionEvaluator(metricName="rmse", labelCol="rating")
+    bayesian = ALS(rank=6, bayesian=True, maxIter=120, samples=10, seed=1).fit(train)
+    errors = [
+        evaluator.evaluate(ALS(rank=6, useBiases=True, regParam=reg, seed=1).fit(train).transform(held))
+        for reg in (0.03, 0.1, 0.3)
+    ]
+    assert 0.5 < evaluator.evaluate(bayesian.transform(held)) < min(errors)
+    assert len(bayesian.itemFactors.first()["features"]) == 10 * 6
+    assert len(bayesian.summary.iterations) == 120
+    assert [
+        row["user"] for row in bayesian.recommend(held.select("user").where("user = 3"), 1).collect()
+    ] == [3]
+    with pytest.raises(ModelError, match="a Bayesian model has no equation of a new user"):
+        bayesian.foldIn(held)
 
 
 def test_nonnegative_factors_are_not_negative(ratings):

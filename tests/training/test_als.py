@@ -11,7 +11,7 @@ import pytest
 
 from recsys_spark.errors import ModelError
 from recsys_spark.training.als.config import ALSConfig
-from recsys_spark.training.als.program import train
+from recsys_spark.training.als.program import sampled, train
 from recsys_spark.training.interactions import HEAVY_EVENTS, prepare
 from recsys_spark.training.ownership import split_by_task
 from tests.training.groups import run_group
@@ -94,7 +94,10 @@ def fit(table, size, config, start=None, heavy_events=HEAVY_EVENTS):
             if group.rank == 0 or start is None
             else tuple((ids.slice(0, 0), rows[:0]) for ids, rows in start)
         )
-        return train(group, prepare(group, pa.concat_tables(shares[group.rank]), heavy_events), config, given)
+        interactions = prepare(group, pa.concat_tables(shares[group.rank]), heavy_events)
+        if config.samples:
+            return sampled(group, interactions, config, None)
+        return train(group, interactions, config, given)
 
     trained = run_group(size, program)
     sides = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class ALSConfig:
     biases : whether a global mean and a bias for each row are fitted
     tolerance : stop when an iteration lowers the objective by less than this fraction; 0 for never
     seed : of the users' starting factors
+    burn_in, samples : of a Bayesian fit: iterations that are thrown away, and how many of the others are
+        kept; 0 samples for a point estimate
     """
 
     rank: int
@@ -42,8 +44,15 @@ class ALSConfig:
     biases: bool
     tolerance: float
     seed: int
+    burn_in: int = 0
+    samples: int = 0
 
     @property
     def width(self) -> int:
         """Length of a row's vector: its factors, and its bias where there is one."""
         return self.rank + self.biases
+
+    @property
+    def served(self) -> ALSConfig:
+        """The same with the rank of the result, in which samples stand side by side."""
+        return replace(self, rank=self.rank * max(1, self.samples))

@@ -98,7 +98,7 @@ class HalfStep:
             gram = self._turn(gram, other_vectors, vectors)
         heavy = self._solve_heavy(other_vectors, gram)
         received = self.group.all_to_all([other_vectors[rows] for rows in self.other.rows_to_send])
-        factors, offsets = self._with_offsets(np.concatenate(received))
+        factors, offsets = self.with_offsets(np.concatenate(received))
         losses = np.zeros((len(side.bucket_rows) - 1, 1))
         vectors[list(heavy)] = 0.0  # without events here, they stay at zero and cost nothing
         for bucket in range(len(losses)):
@@ -172,9 +172,9 @@ class HalfStep:
         side, width = self.side, self.config.width
         if not len(side.heavy.positions):
             return solved
-        factors, offsets = self._with_offsets(other_vectors.copy())
+        factors, offsets = self.with_offsets(other_vectors.copy())
         for heavy_row, position in enumerate(side.heavy.positions.tolist()):
-            parts = self._equations(heavy_row, factors, offsets)
+            parts = self.equations(heavy_row, factors, offsets)
             total = self.group.ordered_sum(parts, len(self.other.bucket_rows) - 1, width * width + width + 1)
             row = position - side.start
             if 0 <= row < len(side.ids):
@@ -186,8 +186,14 @@ class HalfStep:
                 solved[row] = vector, total[-1] + value
         return solved
 
-    def _equations(self, heavy_row: int, factors: Floats, offsets: Floats) -> Iterator[Doubles]:
-        """Own part of a heavy row's normal equation, for each own bucket of the other side."""
+    def equations(self, heavy_row: int, factors: Floats, offsets: Floats) -> Iterator[Doubles]:
+        """Own part of a heavy row's normal equation, for each own bucket of the other side.
+
+        Parameters
+        ----------
+        heavy_row : its place among the heavy rows
+        factors, offsets : own vectors of the other side, as :meth:`with_offsets` has them
+        """
         heavy = self.side.heavy
         begin, end = heavy.indptr[heavy_row : heavy_row + 2]
         cuts = begin + np.searchsorted(heavy.columns[begin:end], self.other.bucket_rows)
@@ -195,9 +201,13 @@ class HalfStep:
             events = heavy.columns[low:high], heavy.ratings[low:high]
             yield equation(*events, offsets, factors, self.weights)
 
-    def _with_offsets(self, vectors: Floats) -> tuple[Floats, Floats]:
+    def with_offsets(self, vectors: Floats) -> tuple[Floats, Floats]:
         """Vectors as an equation takes them, and the columns' biases, which are 1 in ``vectors`` then;
         none without biases.
+
+        Parameters
+        ----------
+        vectors : float32 array, shape (n, width); with biases the last column is overwritten
         """
         if not self.config.biases:
             return vectors, np.zeros(0, np.float32)

@@ -28,6 +28,7 @@ from recsys_spark.kernels.randomness import normal
 from recsys_spark.packing import ids_from_bytes, ids_to_bytes, lists_of, one_array
 from recsys_spark.schema import ITEM, USER
 from recsys_spark.training.als.config import ALSConfig
+from recsys_spark.training.als.gibbs import sample
 from recsys_spark.training.als.half_step import HalfStep, row_regularization
 from recsys_spark.training.barrier import CARRIED, IdTypes, Outcome, Payloads, Program, events_of
 from recsys_spark.training.group import Group, Report
@@ -99,9 +100,13 @@ class ALSProgram(Program[ALSOutcome]):
         if group.all_reduce(np.array([len(carried)], np.int64))[0]:
             start = self._factors(carried, USER), self._factors(carried, ITEM)
         done = before.done if before is not None else 0
-        trained = train(group, interactions, replace(self.config, max_iterations=until - done), start, report)
+        if self.config.samples:
+            trained = sampled(group, interactions, self.config, report)
+        else:
+            config = replace(self.config, max_iterations=until - done)
+            trained = train(group, interactions, config, start, report)
         rows = (
-            factor_rows(kind, factors, self.config, self.id_types)
+            factor_rows(kind, factors, self.config.served, self.id_types)
             for kind, factors in ((USER, trained.users), (ITEM, trained.items))
         )
         return chain.from_iterable(rows), ALSOutcome(
@@ -216,6 +221,28 @@ def train(
     mean = interactions.mean if config.biases else 0.0
     return TrainedFactors(
         (users.ids, x), (items.ids, y), mean, solve_users.all_pairs_weight, iterations, converged
+    )
+
+
+def sampled(group: Group, interactions: Interactions, config: ALSConfig, report: Report) -> TrainedFactors:
+    """The samples of a Bayesian fit as factors; the objective of an iteration is the squared error.
+
+    Parameters
+    ----------
+    group : Group
+        The tasks; all call this at once.
+    interactions : Interactions
+        This task's share.
+    config : ALSConfig
+        The same in every task.
+    report : callable, optional
+        As of :func:`train`.
+    """
+    found = sample(group, interactions, config, report)
+    users, items = interactions.users.ids, interactions.items.ids
+    iterations = [Iteration(sweep.error, sweep.seconds) for sweep in found.sweeps]
+    return TrainedFactors(
+        (users, found.users), (items, found.items), interactions.mean, 0.0, iterations, False
     )
 
 
