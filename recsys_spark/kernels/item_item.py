@@ -41,6 +41,30 @@ class Histories(NamedTuple):
     weights: Floats
 
 
+class Audiences(NamedTuple):
+    """The same by item: who has it.
+
+    Attributes
+    ----------
+    indptr : int64 array, shape (n_items + 1,)
+    users : int32 array, shape (n,): rows of the histories, ascending
+    values : float32 array, shape (n,), or empty where all are 1
+    """
+
+    indptr: Longs
+    users: Ints
+    values: Floats
+
+    @classmethod
+    def of(cls, histories: Histories, n_items: int) -> Audiences:
+        """Turn the rows. Cost: a sort of all events by item."""
+        order = np.argsort(histories.items, kind="stable")
+        users = np.repeat(np.arange(len(histories.indptr) - 1, dtype=np.int32), np.diff(histories.indptr))
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(histories.items, minlength=n_items))])
+        values = histories.values[order] if len(histories.values) else histories.values
+        return cls(indptr.astype(np.int64), users[order], values)
+
+
 class PairWeights(NamedTuple):
     """Weights w_ij as compressed rows: of each item j of a history the items i that it speaks for.
 
@@ -143,6 +167,24 @@ def gram_among(histories: Histories, chosen: Ints, n_items: int) -> Floats:
     place[chosen] = np.arange(len(chosen), dtype=np.int32)
     gram = np.zeros((len(chosen), len(chosen)), np.float32)
     _add_gram(*histories, place, gram)
+    upper = np.triu(gram, 1)
+    return gram + upper.T
+
+
+def gram_by_audience(audiences: Audiences, weights: Floats, chosen: Ints) -> Floats:
+    """The same as :func:`gram_among` of a few items, from who has them.
+
+    Parameters
+    ----------
+    audiences : of all items
+    weights : float32 array, shape (n_users,): s_u
+    chosen : int32 array, shape (n,), ascending
+
+    Cost: a look at every event of the items, and for each user half the square of how many of them it has;
+    and 4 bytes for each user.
+    """
+    gram = np.zeros((len(chosen), len(chosen)), np.float32)
+    _add_gram_by_audience(*audiences, weights, chosen, np.full(len(weights), -1, np.int32), gram)
     upper = np.triu(gram, 1)
     return gram + upper.T
 
@@ -392,6 +434,29 @@ def _add_gram(indptr: Any, items: Any, values: Any, weights: Any, place: Any, gr
             row, xa = gram[places[a]], weights[user] * x[a]
             for b in range(a, n):
                 row[places[b]] += xa * x[b]
+
+
+@jit
+def _add_gram_by_audience(
+    indptr: Any, users: Any, values: Any, weights: Any, chosen: Any, newest: Any, gram: Any
+) -> None:
+    """Add the upper half. ``newest`` is the last entry of each user, from which the earlier ones follow."""
+    total = 0
+    for item in chosen:
+        total += indptr[item + 1] - indptr[item]
+    places, x, before = np.empty(total, np.int32), np.empty(total, np.float32), np.empty(total, np.int32)
+    n = 0
+    for a in range(len(chosen)):
+        for at in range(indptr[chosen[a]], indptr[chosen[a] + 1]):
+            user, value = users[at], values[at] if len(values) else np.float32(1)
+            weighted, entry = weights[user] * value, newest[user]
+            gram[a, a] += weighted * value
+            while entry >= 0:
+                gram[places[entry], a] += weighted * x[entry]
+                entry = before[entry]
+            places[n], x[n], before[n] = a, value, newest[user]
+            newest[user] = n
+            n += 1
 
 
 @exact_jit

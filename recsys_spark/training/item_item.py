@@ -4,7 +4,7 @@
     block of items  ─task─▶ their rows of the Gram matrix ─▶ each item's best neighbours
     group of items  ─task─▶ the Gram matrix of its items and their neighbours ─▶ a regression for each item
 
-A user's events are read by their position in the catalogue: 4 bytes each, and 4 more for centred ratings. The
+Events are read by users, and for regressions by items too: 4 bytes each, and 4 more for centred ratings. The
 neighbours of all items pass through the driver, 8 bytes each.
 """
 
@@ -26,10 +26,12 @@ from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories, places
 from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs, in_mapped_file
 from recsys_spark.kernels.item_item import (
+    Audiences,
     Histories,
     Measure,
     exact_weights,
     gram_among,
+    gram_by_audience,
     groups_of,
     neighbors,
     ridge_weights,
@@ -149,7 +151,8 @@ def fit_item_item(histories: PackedHistories, config: ItemItemConfig) -> ItemIte
     else:
         found = _neighbors(spark, data, rows, len(ids), config)
         if config.weighting == "ridge":
-            found = _ridge(spark, data, _collected_neighbors(found, len(ids), config.neighbors), config)
+            near = _collected_neighbors(found, len(ids), config.neighbors)
+            found = _ridge(spark, data, rows, near, config)
     weights = found.mapInArrow(_with_ids(data), _schema(histories.id_types[1]))
     return ItemItemFit(weights.persist(StorageLevel.MEMORY_AND_DISK), ids)
 
@@ -329,24 +332,52 @@ def _neighbors(
     return spark.range(0, tasks, 1, tasks).mapInArrow(find, _PACKED)
 
 
-def _ridge(spark: SparkSession, data: Broadcast[Any], near: Ints, config: ItemItemConfig) -> DataFrame:
-    """A regression of each item on its neighbours, packed: one row for each group."""
+def _ridge(
+    spark: SparkSession, data: Broadcast[Any], rows: Histories, near: Ints, config: ItemItemConfig
+) -> DataFrame:
+    """A regression of each item on its neighbours, packed: one row for each group.
+
+    A group shares the Gram matrix of all that it needs, which a look at all events makes; unless its items
+    have so few neighbours in common, and these so few users, that a matrix for each item is less to do.
+    """
     groups = groups_of(near, max(GROUP_ITEMS, config.neighbors + 1))
-    n_groups = int(groups.max()) + 1
-    shared = spark.sparkContext.broadcast((groups, near))
+    audiences = Audiences.of(rows, len(near))
+    events = np.append(np.diff(audiences.indptr), 0)[near].sum(axis=1)  # of an item's neighbours
+    apart = np.bincount(groups, events) < len(rows.items)
+    order = np.argsort(-np.bincount(groups), kind="stable")
+    tasks = min(len(order), MAX_TASKS)
+    shared = spark.sparkContext.broadcast(_MappedAudiences(audiences, groups, near))
 
     def fit(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        of_items, all_near = shared.value
-        rows, _, scales = data.value.data
-        for group in _numbers(numbers):
-            own = np.flatnonzero(of_items == group).astype(np.int32)
-            theirs = all_near[own]
-            chosen = np.unique(np.concatenate([own, theirs[theirs >= 0]])).astype(np.int32)
-            gram, penalty = _scaled(gram_among(rows, chosen, len(scales)), scales[chosen], config)
-            found = ridge_weights(gram, chosen, own, theirs, penalty)
-            yield _packed(own, theirs, _unscaled(found, own, theirs, scales))
+        histories, _, scales = data.value.data
+        of_items, by_group, all_near = shared.value.parts
+        for group in (group for task in _numbers(numbers) for group in order[task::tasks].tolist()):
+            own = np.flatnonzero(by_group == group).astype(np.int32)
+            found = np.zeros((len(own), all_near.shape[1]), np.float32)
+            for part in np.split(np.arange(len(own)), len(own)) if apart[group] else [np.arange(len(own))]:
+                items, theirs = own[part], all_near[own[part]]
+                chosen = np.unique(np.concatenate([items, theirs[theirs >= 0]])).astype(np.int32)
+                gram = (
+                    gram_by_audience(of_items, histories.weights, chosen)
+                    if apart[group]
+                    else gram_among(histories, chosen, len(scales))
+                )
+                gram, penalty = _scaled(gram, scales[chosen], config)
+                found[part] = ridge_weights(gram, chosen, items, theirs, penalty)
+            yield _packed(own, all_near[own], _unscaled(found, own, all_near[own], scales))
 
-    return spark.range(0, n_groups, 1, n_groups).mapInArrow(fit, _PACKED)
+    return spark.range(0, tasks, 1, tasks).mapInArrow(fit, _PACKED)
+
+
+class _MappedAudiences:
+    """What the tasks of regressions read beside the data; large arrays in mapped files."""
+
+    def __init__(self, audiences: Audiences, groups: Ints, near: Ints) -> None:
+        self.parts = audiences, groups, near
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        audiences, groups, near = state["parts"]
+        self.parts = Audiences(*map(in_mapped_file, audiences)), groups, in_mapped_file(near)
 
 
 def _exact(spark: SparkSession, data: Broadcast[Any], config: ItemItemConfig) -> DataFrame:

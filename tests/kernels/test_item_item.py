@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recsys_spark.kernels.item_item import (
+    Audiences,
     Bags,
     Histories,
     Measure,
@@ -13,6 +14,7 @@ from recsys_spark.kernels.item_item import (
     add_scores,
     exact_weights,
     gram_among,
+    gram_by_audience,
     groups_of,
     neighbors,
     pair_scores,
@@ -54,6 +56,13 @@ def test_gram_of_some_items_is_that_of_the_dense_matrix(dense):
     assert gram_among(histories, chosen, ITEMS) == pytest.approx(
         expected[np.ix_(chosen, chosen)], rel=1e-4, abs=1e-4
     )
+
+
+def test_gram_by_audience_is_the_same(dense):
+    histories, expected = compressed(*dense), gram_of(*dense)
+    chosen = np.array([2, 3, 8, 13], np.int32)
+    found = gram_by_audience(Audiences.of(histories, ITEMS), histories.weights, chosen)
+    assert found == pytest.approx(expected[np.ix_(chosen, chosen)], rel=1e-4, abs=1e-4)
 
 
 def test_neighbors_are_the_best_by_cosine(dense):
