@@ -18,11 +18,6 @@ class TestContract(ModelContract):
         return ItemItemRecommender(regParam=1.0)
 
 
-class TestContractOfMeasures(ModelContract):
-    def estimator(self):
-        return ItemItemRecommender(weighting="cosine", neighbors=8)
-
-
 @pytest.fixture(scope="module")
 def dense():
     rng = np.random.default_rng(5)
