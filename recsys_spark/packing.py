@@ -23,15 +23,6 @@ PACKED = "bucket int, kind string, payload binary"
 """Columns of packed rows: where a payload goes, what it holds, and an Arrow stream of its rows."""
 
 
-_LARGE_TO_PLAIN = {
-    pa.large_string(): pa.string(),
-    pa.large_binary(): pa.binary(),
-    pa.large_list(pa.large_string()): pa.list_(pa.string()),
-    pa.list_(pa.large_string()): pa.list_(pa.string()),
-}
-_LARGE = set(_LARGE_TO_PLAIN)
-
-
 def bucket_of(ids: Column | Sequence[Column], buckets: int) -> Column:
     """Column ``bucket``, int from 0: which of ``buckets`` an id belongs to, or several together."""
     hashed = F.xxhash64(*ids) if isinstance(ids, Sequence) else F.xxhash64(ids)
@@ -115,10 +106,21 @@ def plain(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The batch with texts and bytes of Arrow's plain types, which a session may have as large ones
     (``spark.sql.execution.arrow.useLargeVarTypes``).
     """
-    if not _LARGE.intersection(batch.schema.types):
+    types = [_plain_type(kind) for kind in batch.schema.types]
+    if types == batch.schema.types:
         return batch
-    fields = [field.with_type(_LARGE_TO_PLAIN.get(field.type, field.type)) for field in batch.schema]
+    fields = [field.with_type(kind) for field, kind in zip(batch.schema, types, strict=True)]
     return batch.cast(pa.schema(fields))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_string(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind):
+        return pa.binary()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(kind.value_field.with_type(_plain_type(kind.value_type)))
+    return kind
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:

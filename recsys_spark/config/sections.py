@@ -161,12 +161,13 @@ class Retention(Section):
 
 
 class SimilarItems(Section):
-    """The neighbours of every item, by the vectors of the champion."""
+    """The neighbours of every item: by the vectors of the champion, or by its weights of item pairs."""
 
     n: Annotated[int, Field(ge=1, le=1_000)] = 50
     """Neighbours of an item."""
     measure: Measure = "cosine"
-    """``cosine``: of like taste, however rare; ``dot``: popular items first; ``tempered``: between the two.
+    """Of vectors. ``cosine``: of like taste, however rare; ``dot``: popular items first; ``tempered``:
+    between the two.
     """
 
 

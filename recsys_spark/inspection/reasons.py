@@ -128,8 +128,9 @@ def _by_weights(
     given = np.asarray(ratings, np.float64)
     values = (given > 0).astype(np.float64)
     if not saved.model.getImplicitPrefs():
-        values = given - given.mean()
-    weights = [[saved.weights.get(item, {}).get(other, 0.0) for other in history] for item in listed]
+        values = given - (given.mean() if len(given) else 0.0)
+    rows = (saved.weights_of(item) for item in listed)
+    weights = [[row.get(other, 0.0) for other in history] for row in rows]
     return np.asarray(weights).reshape(len(listed), len(history)) * values
 
 

@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats, Ints
+from recsys_spark.kernels.item_item import PairWeights
 from recsys_spark.models.factor_model import exponent_of
 from recsys_spark.models.item_item import ItemItemModel
 from recsys_spark.models.persistence import restored
 from recsys_spark.models.softmax import SoftmaxModel
 from recsys_spark.packing import one_array
-from recsys_spark.recommend.top_n import matrix_of
-from recsys_spark.schema import ITEM, NEIGHBOR
+from recsys_spark.recommend.top_n import CollectedWeights, matrix_of
+from recsys_spark.schema import ITEM
 from recsys_spark.training.gradient.job import layers_of
 from recsys_spark.training.gradient.program import NAME, USER_FEATURES, VALUES
 from recsys_spark.training.item_item import WEIGHT
@@ -77,13 +78,32 @@ class SavedPairs:
     ----------
     model : ItemItemModel
         Its Params; without frames.
-    weights : dict
-        Item → neighbour → weight.
+    items, neighbors : pyarrow.Array
+        Ids of the items that are scored, and of those of histories; ascending.
+    pairs : PairWeights
+        Of each item that is scored, by place among them.
     """
 
     model: Any
-    weights: dict[object, dict[object, float]]
+    items: pa.Array
+    neighbors: pa.Array
+    pairs: PairWeights
     measure: ClassVar[str] = WEIGHT
+
+    def weights_of(self, item: object) -> dict[object, float]:
+        """What each neighbour adds to an item's score; nothing for an item without any.
+
+        Parameters
+        ----------
+        item : int or str
+            The item's id.
+        """
+        at = pc.index_in(pa.scalar(item, self.items.type), value_set=self.items).as_py()
+        if at is None:
+            return {}
+        row = slice(self.pairs.indptr[at], self.pairs.indptr[at + 1])
+        neighbors = self.neighbors.take(pa.array(self.pairs.targets[row])).to_pylist()
+        return dict(zip(neighbors, self.pairs.weights[row].tolist(), strict=True))
 
 
 def open_model(kind: type[Any], metadata: str, path: str, read: Read) -> SavedModel | SavedPairs:
@@ -102,10 +122,8 @@ def open_model(kind: type[Any], metadata: str, path: str, read: Read) -> SavedMo
     """
     model: Any = restored(kind, json.loads(metadata), dict.fromkeys(kind.frame_names()))
     if isinstance(model, ItemItemModel):
-        weights: dict[object, dict[object, float]] = {}
-        for row in read(f"{path}/weights").to_pylist():
-            weights.setdefault(row[ITEM], {})[row[NEIGHBOR]] = row[WEIGHT]
-        return SavedPairs(model, weights)
+        weights = CollectedWeights.of_table(read(f"{path}/weights"))
+        return SavedPairs(model, weights.items, weights.neighbors, weights.by_item())
     items = read(f"{path}/itemFactors").sort_by("id")
     vectors = matrix_of(items["features"])
     biases = np.zeros(len(vectors), np.float32)
@@ -148,7 +166,7 @@ def nearest(
     if isinstance(saved, SavedPairs):
         if measure != WEIGHT:
             raise ModelError(f"measure {measure!r} compares vectors, and the model has weights of pairs")
-        found = sorted(saved.weights.get(item, {}).items(), key=lambda pair: (-pair[1], pair[0]))
+        found = sorted(saved.weights_of(item).items(), key=lambda pair: (-pair[1], pair[0]))
         return [(other, weight) for other, weight in found[:n] if weight > 0]
     (at,) = saved.positions([item])
     exponent = exponent_of(measure, temper)

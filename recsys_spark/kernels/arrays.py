@@ -27,7 +27,7 @@ def in_mapped_file(array: Any) -> Any:
     if not array.nbytes:
         return array
     with tempfile.TemporaryFile() as file:
-        file.write(array.tobytes())
+        np.ascontiguousarray(array).tofile(file)
         file.flush()
         mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), array.dtype)
     return mapped.reshape(array.shape)

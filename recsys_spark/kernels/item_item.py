@@ -9,7 +9,8 @@ A history's score of item i is ``Σ_j w_ij x_j`` over its items j. All weights c
   items it is EASE (Steck 2019, "Embarrassingly shallow autoencoders"), which :func:`exact_weights` has in
   closed form.
 
-Sums of a row run over users in their order, so that its bits do not depend on which rows are made together.
+A ridge on a support is that of fsSLIM (Ning & Karypis 2011). Sums of a row run over users in their order, in
+float64, so that its bits do not depend on which rows are made together.
 """
 
 from __future__ import annotations
@@ -18,10 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs, exact_jit, jit
-
-PATIENCE = 256
-"""Items that do not fit into a group before it counts as full."""
+from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs, exact_jit
 
 
 class Histories(NamedTuple):
@@ -118,9 +116,16 @@ class Measure(NamedTuple):
 
 def squares(histories: Histories, n_items: int) -> Doubles:
     """The diagonal of G, shape (n_items,)."""
-    x = histories.values.astype(np.float64) if len(histories.values) else np.ones(len(histories.items))
-    of_event = np.repeat(histories.weights.astype(np.float64), np.diff(histories.indptr)) * x * x
-    return np.asarray(np.bincount(histories.items, of_event, minlength=n_items), np.float64)
+    found = np.zeros(n_items)
+    _add_squares(*histories, found)
+    return found
+
+
+def costs(histories: Histories, n_items: int) -> Longs:
+    """For each item the events of all its users: what finding its neighbours costs."""
+    found = np.zeros(n_items, np.int64)
+    _add_costs(histories.indptr, histories.items, found)
+    return found
 
 
 def neighbors(histories: Histories, own: Ints, measure: Measure, k: int) -> tuple[Ints, Floats]:
@@ -138,8 +143,8 @@ def neighbors(histories: Histories, own: Ints, measure: Measure, k: int) -> tupl
     neighbors : int32 array, shape (n, k), ascending; -1 after the last one
     measures : float32 array, shape (n, k)
 
-    Of equal measures the smaller item is nearer. Cost: for each user of each item the user's events.
-    Memory: 17 bytes for each item of the catalogue, and 12 for each event of the own ones.
+    Of equal measures the smaller item is nearer. Cost: a look at all events, and for each user of each item
+    the user's events. Memory: 17 bytes for each item of the catalogue, and 8 for each event of the own ones.
     """
     n_items = len(measure.target)
     place = np.full(n_items, -1, np.int32)
@@ -152,8 +157,8 @@ def neighbors(histories: Histories, own: Ints, measure: Measure, k: int) -> tupl
     return np.take_along_axis(found, order, axis=1), np.take_along_axis(measures, order, axis=1)
 
 
-def gram_among(histories: Histories, chosen: Ints, n_items: int) -> Floats:
-    """G of some items, float32, shape (n, n).
+def gram_among(histories: Histories, chosen: Ints, n_items: int) -> Doubles:
+    """G of some items, float64, shape (n, n).
 
     Parameters
     ----------
@@ -165,52 +170,56 @@ def gram_among(histories: Histories, chosen: Ints, n_items: int) -> Floats:
     """
     place = np.full(n_items, -1, np.int32)
     place[chosen] = np.arange(len(chosen), dtype=np.int32)
-    gram = np.zeros((len(chosen), len(chosen)), np.float32)
+    gram = np.zeros((len(chosen), len(chosen)))
     _add_gram(*histories, place, gram)
-    upper = np.triu(gram, 1)
-    return gram + upper.T
+    return gram
 
 
-def gram_by_audience(audiences: Audiences, weights: Floats, chosen: Ints) -> Floats:
-    """The same as :func:`gram_among` of a few items, from who has them.
+class Head(NamedTuple):
+    """Items whose Gram matrix is at hand.
+
+    Attributes
+    ----------
+    place : int32 array, shape (n_items,): place in the matrix, -1 for the others
+    gram : float64 array, shape (n, n)
+    """
+
+    place: Ints
+    gram: Doubles
+
+
+def gram_beside_head(
+    audiences: Audiences, weights: Floats, head: Head, chosen: Ints, newest: Ints
+) -> Doubles:
+    """The same as :func:`gram_among` of a few items: pairs of the head are looked up, and the others counted
+    over who has them.
 
     Parameters
     ----------
     audiences : of all items
     weights : float32 array, shape (n_users,): s_u
+    head : items with many users, best
     chosen : int32 array, shape (n,), ascending
+    newest : int32 array, shape (n_users,), of -1, which it is afterwards too: workspace
 
-    Cost: a look at every event of the items, and for each user half the square of how many of them it has;
-    and 4 bytes for each user.
+    Cost: unless all items are in the head, a look at each one's users, and for each user a sum for each pair
+    of the items that is not in it. Memory: 16 bytes for each event of the items that are not in the head.
     """
-    gram = np.zeros((len(chosen), len(chosen)), np.float32)
-    _add_gram_by_audience(*audiences, weights, chosen, np.full(len(weights), -1, np.int32), gram)
-    upper = np.triu(gram, 1)
-    return gram + upper.T
+    gram = np.zeros((len(chosen), len(chosen)))
+    in_head = head.place[chosen]
+    tail, top = np.flatnonzero(in_head < 0), np.flatnonzero(in_head >= 0)
+    gram[np.ix_(top, top)] = head.gram[np.ix_(in_head[top], in_head[top])]
+    if len(tail):
+        _add_tail(*audiences, weights, chosen, tail, top, newest, gram)
+    return gram
 
 
-def groups_of(neighbors: Ints, limit: int) -> Ints:
-    """Items in groups whose neighbours are mostly the same, so that one Gram matrix serves each group.
-
-    Parameters
-    ----------
-    neighbors : int32 array, shape (n_items, k); -1 for none
-    limit : items and neighbours of a group together; a single item may have more
-
-    Returns
-    -------
-    int32 array, shape (n_items,): number of each item's group, from 0
-    """
-    groups: Ints = _groups(neighbors, limit)
-    return groups
-
-
-def ridge_weights(gram: Floats, chosen: Ints, own: Ints, neighbors: Ints, penalty: Doubles) -> Floats:
+def ridge_weights(gram: Doubles, chosen: Ints, own: Ints, neighbors: Ints, penalty: Doubles) -> Floats:
     """Ridge regression of each own item on its neighbours: ``(G_NN + Λ) w = G_Ni``.
 
     Parameters
     ----------
-    gram : float32 array, shape (n, n): of ``chosen``
+    gram : float64 array, shape (n, n): of ``chosen``
     chosen : int32 array, shape (n,), ascending: has all that follow
     own : int32 array, shape (m,)
     neighbors : int32 array, shape (m, k), -1 after the last one
@@ -224,18 +233,18 @@ def ridge_weights(gram: Floats, chosen: Ints, own: Ints, neighbors: Ints, penalt
     places, sizes = np.searchsorted(chosen, neighbors), np.count_nonzero(neighbors >= 0, axis=1)
     for row, item in enumerate(np.searchsorted(chosen, own).tolist()):
         place = places[row, : sizes[row]]
-        system = gram[np.ix_(place, place)].astype(np.float64)
+        system = gram[np.ix_(place, place)]
         system[np.diag_indices_from(system)] += penalty[place]
-        weights[row, : len(place)] = np.linalg.solve(system, gram[place, item].astype(np.float64))
+        weights[row, : len(place)] = np.linalg.solve(system, gram[place, item])
     return weights
 
 
-def exact_weights(gram: Floats, penalty: Doubles, k: int) -> tuple[Ints, Floats]:
+def exact_weights(gram: Doubles, penalty: Doubles, k: int) -> tuple[Ints, Floats]:
     """EASE: each item's regression on all others, of which the ``k`` largest weights are kept.
 
     Parameters
     ----------
-    gram : float32 array, shape (n_items, n_items)
+    gram : float64 array, shape (n_items, n_items); overwritten
     penalty : float64 array, shape (n_items,): Λ, above 0
     k : weights of an item that are kept, at most
 
@@ -244,12 +253,15 @@ def exact_weights(gram: Floats, penalty: Doubles, k: int) -> tuple[Ints, Floats]
     neighbors : int32 array, shape (n_items, min(k, n_items - 1)), ascending
     weights : float32 array, of this shape
     """
-    inverse = np.linalg.inv(gram.astype(np.float64) + np.diag(penalty))
-    weights = -(inverse / inverse.diagonal()).T
-    np.fill_diagonal(weights, 0.0)
-    kept = np.argsort(-np.abs(weights), axis=1, kind="stable")[:, : min(k, len(gram) - 1)]
-    kept.sort(axis=1)
-    return kept.astype(np.int32), np.take_along_axis(weights, kept, axis=1).astype(np.float32)
+    gram[np.diag_indices_from(gram)] += penalty
+    inverse = np.linalg.inv(gram)
+    inverse /= -inverse.diagonal()[:, None]
+    np.fill_diagonal(inverse, 0.0)
+    k = min(k, len(gram) - 1)
+    kept = np.empty((len(gram), k), np.int32)
+    for item, row in enumerate(inverse):
+        kept[item] = np.sort(np.argsort(-np.abs(row), kind="stable")[:k])
+    return kept, np.take_along_axis(inverse, kept.astype(np.int64), axis=1).astype(np.float32)
 
 
 def add_scores(scores: Floats, bags: Bags, weights: PairWeights) -> None:
@@ -415,84 +427,91 @@ def _sink(items: Any, values: Any, n: Any, item: Any, value: Any) -> None:
     items[at], values[at] = item, value
 
 
-@jit
+@exact_jit
+def _add_squares(indptr: Any, items: Any, values: Any, weights: Any, found: Any) -> None:
+    for user in range(len(indptr) - 1):
+        for event in range(indptr[user], indptr[user + 1]):
+            x = np.float64(values[event]) if len(values) else 1.0
+            found[items[event]] += weights[user] * x * x
+
+
+@exact_jit
+def _add_costs(indptr: Any, items: Any, found: Any) -> None:
+    for user in range(len(indptr) - 1):
+        for event in range(indptr[user], indptr[user + 1]):
+            found[items[event]] += indptr[user + 1] - indptr[user]
+
+
+@exact_jit
+def _mirror(gram: Any) -> None:
+    """Copy the upper half to the lower one."""
+    for row in range(len(gram)):
+        for column in range(row):
+            gram[row, column] = gram[column, row]
+
+
+@exact_jit
 def _add_gram(indptr: Any, items: Any, values: Any, weights: Any, place: Any, gram: Any) -> None:
-    """Add the upper half."""
     longest = 0
     for user in range(len(indptr) - 1):
         longest = max(longest, indptr[user + 1] - indptr[user])
-    places, x = np.empty(longest, np.int32), np.empty(longest, np.float32)
+    places, x = np.empty(longest, np.int32), np.empty(longest, np.float64)
     for user in range(len(indptr) - 1):
         n = 0
         for event in range(indptr[user], indptr[user + 1]):
             at = place[items[event]]
             if at >= 0:
                 places[n] = at
-                x[n] = values[event] if len(values) else np.float32(1)
+                x[n] = np.float64(values[event]) if len(values) else 1.0
                 n += 1
         for a in range(n):
             row, xa = gram[places[a]], weights[user] * x[a]
             for b in range(a, n):
                 row[places[b]] += xa * x[b]
-
-
-@jit
-def _add_gram_by_audience(
-    indptr: Any, users: Any, values: Any, weights: Any, chosen: Any, newest: Any, gram: Any
-) -> None:
-    """Add the upper half. ``newest`` is the last entry of each user, from which the earlier ones follow."""
-    total = 0
-    for item in chosen:
-        total += indptr[item + 1] - indptr[item]
-    places, x, before = np.empty(total, np.int32), np.empty(total, np.float32), np.empty(total, np.int32)
-    n = 0
-    for a in range(len(chosen)):
-        for at in range(indptr[chosen[a]], indptr[chosen[a] + 1]):
-            user, value = users[at], values[at] if len(values) else np.float32(1)
-            weighted, entry = weights[user] * value, newest[user]
-            gram[a, a] += weighted * value
-            while entry >= 0:
-                gram[places[entry], a] += weighted * x[entry]
-                entry = before[entry]
-            places[n], x[n], before[n] = a, value, newest[user]
-            newest[user] = n
-            n += 1
+    _mirror(gram)
 
 
 @exact_jit
-def _groups(neighbors: Any, limit: Any) -> Any:
-    n_items, k = neighbors.shape
-    group = np.full(n_items, -1, np.int32)
-    united, queued = group.copy(), group.copy()
-    queue = np.empty(n_items, np.int32)
-    number = 0
-    for seed in range(n_items):
-        if group[seed] >= 0:
-            continue
-        head, tail, size, refused = 0, 1, 0, 0
-        queue[0], queued[seed] = seed, number
-        while head < tail and refused < PATIENCE:
-            item = queue[head]
-            head += 1
-            further = 1 if united[item] != number else 0
-            for at in range(k):
-                other = neighbors[item, at]
-                if other >= 0 and united[other] != number:
-                    further += 1
-            if size and size + further > limit:
-                refused += 1
-                continue
-            group[item] = number
-            united[item] = number
-            size += further
-            for at in range(k):
-                other = neighbors[item, at]
-                if other < 0:
-                    break
-                united[other] = number
-                if group[other] < 0 and queued[other] != number:
-                    queued[other] = number
-                    queue[tail] = other
-                    tail += 1
-        number += 1
-    return group
+def _add_tail(
+    indptr: Any,
+    users: Any,
+    values: Any,
+    weights: Any,
+    chosen: Any,
+    tail: Any,
+    top: Any,
+    newest: Any,
+    gram: Any,
+) -> None:
+    """``newest`` is a user's last entry of the tail's items, from which the earlier ones follow."""
+    total = 0
+    for a in tail:
+        total += indptr[chosen[a] + 1] - indptr[chosen[a]]
+    places, x, before = np.empty(total, np.int32), np.empty(total, np.float64), np.empty(total, np.int32)
+    n = 0
+    for a in tail:
+        for at in range(indptr[chosen[a]], indptr[chosen[a] + 1]):
+            user = users[at]
+            value = np.float64(values[at]) if len(values) else 1.0
+            places[n], x[n], before[n] = a, value, newest[user]
+            newest[user] = entry = n
+            n += 1
+            while entry >= 0:
+                gram[places[entry], a] += weights[user] * x[entry] * value
+                entry = before[entry]
+    for b in top:
+        for at in range(indptr[chosen[b]], indptr[chosen[b] + 1]):
+            user = users[at]
+            value = np.float64(values[at]) if len(values) else 1.0
+            entry = newest[user]
+            while entry >= 0:
+                gram[places[entry], b] += weights[user] * x[entry] * value
+                entry = before[entry]
+    for a in tail:
+        for b in top:
+            gram[b, a] = gram[a, b]
+        for b in tail:
+            if b < a:
+                gram[a, b] = gram[b, a]
+        for at in range(indptr[chosen[a]], indptr[chosen[a] + 1]):
+            newest[users[at]] = -1

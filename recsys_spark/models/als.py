@@ -95,7 +95,7 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         and needs some hundred iterations. Explicit feedback only.
     burnIn : int, default 20
         First iterations of ``bayesian``, which are thrown away, at least 0.
-    samples : int, default 20
+    samples : int, default 50
         Draws of ``bayesian`` that are kept, at even distances after ``burnIn``, at least 1: the model's
         factors are ``samples * rank`` long.
     tol : float, default 0.0
@@ -170,7 +170,7 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         cgSteps: int = 3,
         bayesian: bool = False,
         burnIn: int = 20,
-        samples: int = 20,
+        samples: int = 50,
         tol: float = 0.0,
         predictionCol: str = "prediction",
         initialModel: ALSModel | None = None,

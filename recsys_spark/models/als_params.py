@@ -331,7 +331,7 @@ class ALSParams(SparkALSParams, ObjectiveParams, HasTol):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(burnIn=20, samples=20)
+        self._setDefault(burnIn=20, samples=50)
         self._setDefault(rank=10, maxIter=10, numUserBlocks=10, numItemBlocks=10, seed=SEEDED)
         self._setDefault(userCol="user", itemCol="item", ratingCol="rating", coldStartStrategy="nan")
         self._setDefault(checkpointInterval=10, solver="cholesky", cgSteps=3, tol=0.0)

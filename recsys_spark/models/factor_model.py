@@ -173,7 +173,7 @@ class FactorModel(FramesModel, RecommenderModel):
         copied from.
         """
         if frame is not None:
-            self._stored = Stored(frame, self._stored)
+            self._stored = Stored(frame, further=self._stored)
         for own in self.frames().values():
             self._held(own)
 

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.functions import arrow_udf
 
-from recsys_spark.columns import column_of, id_column, matching_id, require_new, unused
+from recsys_spark.columns import column_of, id_column, matching_id, quoted, require_new, unused
 from recsys_spark.histories import PackedHistories, pack_histories
 from recsys_spark.kernels.item_item import pair_scores
 from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, RecommenderModel
@@ -169,7 +169,8 @@ class ItemItemRecommender(
     beta : float, default 0.5
         Of ``rp3beta``: the power of an item's number of users that divides its scores, at least 0.
     userExponent : float, default 0.0
-        Power of a user's number of events that divides what the user counts, at least 0.
+        Power of a user's number of events that divides what the user counts, at least 0; not of ``jaccard``
+        and ``rp3beta``.
     itemExponent : float, default 0.0
         Power of an item's number of events that divides its column before a regression and multiplies its
         score, at least 0; of ``ridge`` and ``exact``.
@@ -185,15 +186,18 @@ class ItemItemRecommender(
     ValueError
         From ``fit``: a Param out of range.
     ModelError
-        From ``fit``: no rows, ids of another type, ratings that are no finite numbers where they are
-        predicted, a catalogue too large for ``exact``.
+        From ``fit``: null ids, null or non-finite ratings (with their number and an example), ids of another
+        type, no rows, a catalogue too large for ``exact``.
 
     Notes
     -----
-    A fit has three jobs, and one more of rows that are not packed. The driver and each executor hold
-    ``4 * events`` bytes, twice that where ratings are predicted, and ``8 * neighbors * items`` bytes; a task
-    12 bytes for each event of its items, and with ``ridge`` 134 MB. Time: for each user the square of the
-    events, some times over; with ``ridge`` also ``items * neighbors³``.
+    A fit looks at rows that are not packed, collects the items and then the histories, and with ``ridge``
+    finds neighbours; the last job runs when the weights are first used. Each Python worker maps ``4 *
+    events`` bytes, twice that with ``ridge``, and twice as much where ratings are predicted. The driver holds
+    some 50 bytes an event at its peak, and ``8 * neighbors * items``; a task 20 for each event of its items,
+    and a worker with ``ridge`` 134 MB. Time: for each user the square of the events; with ``ridge`` for each
+    item ``neighbors³`` and the events of its neighbours, unless these are all among some 4,096. For lists the
+    weights pass through the driver once: some 80 bytes each at the peak.
 
     Examples
     --------
@@ -371,7 +375,12 @@ class ItemItemRecommender(
             self.getMaxEventsPerUser(),
             self.predicts_ratings,
         )
-        fit = fit_item_item(packed, config)
+        try:
+            fit = fit_item_item(packed, config)
+        except BaseException:
+            if own is not None:
+                own.unpersist()
+            raise
         spark, kind = packed.sparkSession, T.StructType([T.StructField("id", packed.id_types[1])])
         items = spark.createDataFrame(pa.table([fit.items], names=["id"]), kind)
         model = ItemItemModel(fit.weights, items, histories_of_users(packed, self.predicts_ratings))
@@ -389,7 +398,8 @@ class ItemItemRecommender(
 
 
 def packed_rows(rows: DataFrame, user: str, item: str, rating: str) -> PackedHistories:
-    """Rows as histories; a pair that is there more than once has its mean rating. A job looks at all rows.
+    """Rows as histories; a pair that is there more than once has its mean rating, of the ratings in ascending
+    order. A job looks at all rows.
 
     Parameters
     ----------
@@ -401,19 +411,22 @@ def packed_rows(rows: DataFrame, user: str, item: str, rating: str) -> PackedHis
     Raises
     ------
     ModelError
-        Ids are null, or ratings no finite numbers, with their number and an example; or there are no rows.
+        Ids are null, or ratings no finite numbers in float32, with their number and an example.
     """
     value = (column_of(rows, rating)[0] if rating else F.lit(1.0)).cast("double")
     pairs = rows.select(
         id_column(rows, user).alias(USER), id_column(rows, item).alias(ITEM), value.alias(RATING)
     )
-    finite = F.coalesce(F.abs(RATING) < float("inf"), F.lit(False)) & ~F.isnan(RATING)
+    single = F.col(RATING).cast("float")
+    finite = F.coalesce(F.abs(single) < float("inf"), F.lit(False)) & ~F.isnan(single)
     unusable = F.col(USER).isNull() | F.col(ITEM).isNull() | ~finite
     example = F.first(F.when(unusable, F.to_json(F.struct(USER, ITEM, RATING))), ignorenulls=True)
     rejected = F.count_if(unusable).alias("rejected"), example.alias("example")
     (counted,) = pairs.agg(F.count("*").alias("rows"), *rejected).collect()
     require_trainable(counted["rejected"], counted["example"])
-    pairs = pairs.groupBy(USER, ITEM).agg(F.avg(RATING).alias(RATING))
+    in_order = F.array_sort(F.collect_list(RATING))
+    total = F.aggregate(in_order, F.lit(0.0), lambda before, rating: before + rating)
+    pairs = pairs.groupBy(USER, ITEM).agg((total / F.count("*")).alias(RATING))
     absent = {TIMESTAMP: F.lit(None).cast("timestamp"), PART: F.lit(TRAIN)}
     return pack_histories(pairs.withColumns(absent), counted["rows"]).of(TRAIN)
 
@@ -497,10 +510,16 @@ class ItemItemModel(FramesModel, RecommenderModel, ItemItemParams):
         ItemItemModel
             Its users are those of ``histories``. Two shuffles, when it is used; a job counts the rows.
         """
-        user, item = (self.getOrDefault(name) for name in (self.userCol, self.itemCol))
-        kind = self.items.schema["id"].dataType
-        known = histories.withColumn(item, matching_id(histories, item, kind)).where(F.col(item).isNotNull())
-        packed = packed_rows(known, user, item, ratingCol or "")
+        user, item = self.getUserCol(), self.getItemCol()
+        same, key = (
+            matching_id(histories, item, self.items.schema["id"].dataType),
+            unused("item id", histories),
+        )
+        known = self.items.select(F.col("id").alias(key))
+        rating = (column_of(histories, ratingCol)[0] if ratingCol else F.lit(1.0)).alias(RATING)
+        ids = id_column(histories, user).alias(USER), same.alias(ITEM)
+        rows = histories.select(*ids, rating).join(known, F.col(ITEM) == F.col(key), "left_semi")
+        packed = packed_rows(rows, USER, ITEM, RATING)
         model = self.copy()
         model.histories = histories_of_users(packed, not self.getImplicitPrefs())
         return model._store(packed.packed)
@@ -509,14 +528,13 @@ class ItemItemModel(FramesModel, RecommenderModel, ItemItemParams):
         """Release the cached result of the fit. Save and reload the model first: using it afterwards
         re-runs the fit.
         """
+        self._on_driver = None
         if self._stored is not None:
             self._stored.unpersist()
 
     def _store(self, *kept: DataFrame | None) -> Self:
         """Let the model keep what is persisted, beside what it has from the model that it was copied from."""
-        for frame in kept:
-            if frame is not None:
-                self._stored = Stored(frame, self._stored)
+        self._stored = Stored(*(frame for frame in kept if frame is not None), further=self._stored)
         for own in self.frames().values():
             self._held(own)
         return self
@@ -538,7 +556,7 @@ class ItemItemModel(FramesModel, RecommenderModel, ItemItemParams):
         inputs = [*(columns[name] for name in ("items", "values", "bias")), asked]
         rows = joined.withColumn(prediction, predict(*map(F.col, inputs))).drop(columns["id"], *inputs)
         if self.getColdStartStrategy() == "drop":
-            rows = rows.where(~F.isnan(prediction))
+            rows = rows.where(~F.isnan(quoted(prediction)))
         return self._held(rows)
 
     def _predicting(self) -> Callable[..., pa.Array]:

@@ -13,15 +13,15 @@ from pyspark.sql import DataFrame
 
 
 class Stored:
-    """A persisted frame that is released when nothing refers to this object any more.
+    """Persisted frames that are released when nothing refers to this object any more.
 
     Copies of a model share one, and so do the frames that it returns. Frames that are made of those do not:
     they stay right, and run the fit again.
     """
 
-    def __init__(self, frame: DataFrame, further: Stored | None = None) -> None:
+    def __init__(self, *frames: DataFrame, further: Stored | None = None) -> None:
         self._further = further  # what must be kept as long
-        self._of_jvm = frame._jdf  # not the frame, which may refer to this object
+        self._of_jvm = [frame._jdf for frame in frames]  # not the frames, which may refer to this object
         self._release = weakref.finalize(self, _unpersist_soon, self._of_jvm)
         self._release.atexit = False
 
@@ -39,15 +39,17 @@ class Stored:
     def unpersist(self) -> None:
         """Release it now."""
         if self._release.detach():
-            self._of_jvm.unpersist(False)
+            for frame in self._of_jvm:
+                frame.unpersist(False)
 
 
-def _unpersist_soon(frame: Any) -> None:
+def _unpersist_soon(frames: list[Any]) -> None:
     """Unpersist in a thread of its own: a finaliser may run in the midst of another call to the JVM."""
     if SparkContext._active_spark_context is not None:
-        threading.Thread(target=_unpersist, args=(frame,), daemon=True).start()
+        threading.Thread(target=_unpersist, args=(frames,), daemon=True).start()
 
 
-def _unpersist(frame: Any) -> None:
+def _unpersist(frames: list[Any]) -> None:
     with suppress(Py4JError, OSError):  # the session has ended meanwhile
-        frame.unpersist(False)
+        for frame in frames:
+            frame.unpersist(False)

@@ -116,7 +116,8 @@ def _lists(
         )
         users = relevant.select(F.col("id").alias(USER))
         seen, sizes = night.seen(night.known_before(part)), night.config.recommend.block_sizes
-        request = ListRequest(max(night.config.evaluate.cutoffs), seen, block_sizes=sizes)
+        longest = max(night.config.evaluate.cutoffs)
+        request = ListRequest(longest, seen, block_sizes=sizes, only_supported=True)
         filling = keep(popular.recommend_lists(users, request))
         lists, seconds = dict[str, DataFrame](), dict[str, float]()
         for name, model in models.items():

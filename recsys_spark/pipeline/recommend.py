@@ -115,7 +115,8 @@ def make_lists(
     seen = night.seen(night.pairs())
     if isinstance(seen, DataFrame):
         seen = keep(seen)  # a join with the events, which is read three times
-    request = ListRequest(n, seen, block_sizes=night.config.recommend.block_sizes)
+    sizes = night.config.recommend.block_sizes
+    request = ListRequest(n, seen, block_sizes=sizes, only_supported=True)
     rows = keep(_labelled(explode_lists(model.recommend_lists(users, request)), champion, "model"))
     if fallback is not None:
         short = keep(_short(rows, users, n))

@@ -112,7 +112,7 @@ def neighbors_model(reader: Reader, run_date: date) -> tuple[str, SavedModel | S
     Raises
     ------
     LakeError
-        The date has no lists, the model's files are gone, or it has no vectors.
+        The date has no lists, the model's files are gone, or it has neither vectors nor weights.
     """
     name = None
     if reader.schema("similar_items") is not None:
@@ -121,7 +121,7 @@ def neighbors_model(reader: Reader, run_date: date) -> tuple[str, SavedModel | S
     name = name or str(_done(reader, run_date, "recommend")[-1]["details"]["champion"])
     saved = _opened(reader, run_date, name)
     if saved is None:
-        raise LakeError(f"{name} made the lists of {run_date}, and has no vectors: nothing is like another")
+        raise LakeError(f"{name} made the lists of {run_date}, and to it nothing is like another")
     return name, saved
 
 

@@ -77,6 +77,9 @@ class ListRequest:
         ``item``; nothing but these, and none of those, is recommended to any user.
     block_sizes : BlockSizes
         Bounds of a task's memory; :class:`recsys_spark.config.BlockSizes` states them.
+    only_supported : bool
+        Where scores are sums over the user's history, leave items out that score exactly 0, as nothing in it
+        speaks for them: lists are shorter, and may be filled with something better.
 
     Raises
     ------
@@ -89,6 +92,7 @@ class ListRequest:
     allowed_items: DataFrame | None = None
     denied_items: DataFrame | None = None
     block_sizes: BlockSizes = DEFAULT_BLOCK_SIZES
+    only_supported: bool = False
 
     def __post_init__(self) -> None:
         """Check the length; numpy's integers are integers too."""
@@ -161,7 +165,11 @@ def recommend_lists(
         of_pairs = None if weights is None else weights.on(catalogue)
         search = _exact_search(spark.sparkContext, factors, biases, request, of_pairs)
     neighbors = None if weights is None else spark.sparkContext.broadcast(weights.neighbors)
-    buckets = power_of_two(max(users.count() / sizes.users_per_task, seen_pairs / sizes.pairs_per_task))
+    events = F.sum(F.size("items")) if weights is not None else F.lit(0)
+    (sums,) = users.agg(F.count("*").alias("users"), events.alias("events")).collect()
+    pairs = max(seen_pairs, sums["events"] or 0)
+    buckets = power_of_two(max(sums["users"] / sizes.users_per_task, pairs / sizes.pairs_per_task))
+    pack_rows = max(1, min(sizes.pack_rows, sizes.pack_rows * sums["users"] // max(1, sums["events"] or 0)))
     id_type, item_type = users.schema["id"].dataType, items.schema["id"].dataType
     parts = None
     if isinstance(seen, PackedHistories):
@@ -169,7 +177,7 @@ def recommend_lists(
         buckets, parts = min(buckets, seen.buckets), seen.parts
     history = [] if weights is None else ["items", "values"]
     vectors = users.select(bucket_of(F.col("id"), buckets), "id", "features", _bias(users), *history)
-    packed = vectors.mapInArrow(packing(_USERS, sizes.pack_rows), PACKED)
+    packed = vectors.mapInArrow(packing(_USERS, pack_rows if history else sizes.pack_rows), PACKED)
     if isinstance(seen, PackedHistories):
         packed = packed.unionAll(seen.in_buckets(buckets))
     elif seen is not None:
@@ -184,6 +192,8 @@ def recommend_lists(
         1, LIST_ENTRIES // (request.n * sizes.user_block)
     )  # whole ones: the same bits as of all users
     at_once = blocks * sizes.user_block
+    if weights is not None and request.only_supported:
+        search = _supported(search)
     fill = _filling(ids, neighbors, search, parts, at_once, normalized, to_arrow_schema(result))
     return packed.repartitionById(buckets, F.col("bucket")).mapInArrow(fill, result)
 
@@ -265,6 +275,17 @@ def _bias_search(biases: Broadcast[Any], n: int) -> _Search:
     return search
 
 
+def _supported(search: _Search) -> _Search:
+    """The same without items that score 0."""
+
+    def supported(users: _Users, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:
+        items, scores = search(users, seen, log_sums)
+        items[scores == 0] = -1
+        return items, scores
+
+    return supported
+
+
 def _approximate_search(
     context: SparkContext, factors: Floats, biases: Floats, request: ListRequest
 ) -> _Search:
@@ -324,7 +345,17 @@ class CollectedWeights:
         weights : DataFrame
             One row per pair.
         """
-        table = weights.select(ITEM, NEIGHBOR, "weight").toArrow()
+        return cls.of_table(weights.select(ITEM, NEIGHBOR, "weight").toArrow())
+
+    @classmethod
+    def of_table(cls, table: pa.Table) -> CollectedWeights:
+        """The same of an Arrow table.
+
+        Parameters
+        ----------
+        table : pyarrow.Table
+            ``item``, ``neighbor``, ``weight``.
+        """
         (items, targets), (neighbors, codes) = encoded_ids(table[ITEM]), encoded_ids(table[NEIGHBOR])
         order = np.argsort(codes * len(items) + targets)
         indptr = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(neighbors)))])

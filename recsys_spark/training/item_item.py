@@ -1,8 +1,8 @@
 """Weights of item pairs, over Spark: no barrier, and nothing of the size of all pairs anywhere.
 
-    packed histories ─one pass─▶ driver: compressed rows, broadcast, which each executor maps once
+    packed histories ─one pass─▶ driver: compressed rows, broadcast, which each Python worker maps
     block of items  ─task─▶ their rows of the Gram matrix ─▶ each item's best neighbours
-    group of items  ─task─▶ the Gram matrix of its items and their neighbours ─▶ a regression for each item
+    block of items  ─task─▶ the Gram matrix of each with its neighbours ─▶ a regression
 
 Events are read by users, and for regressions by items too: 4 bytes each, and 4 more for centred ratings. The
 neighbours of all items pass through the driver, 8 bytes each.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,15 +24,17 @@ from pyspark.sql import types as T
 
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories, places
+from recsys_spark.ids import hash_ids
 from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs, in_mapped_file
 from recsys_spark.kernels.item_item import (
     Audiences,
+    Head,
     Histories,
     Measure,
+    costs,
     exact_weights,
     gram_among,
-    gram_by_audience,
-    groups_of,
+    gram_beside_head,
     neighbors,
     ridge_weights,
     squares,
@@ -44,12 +46,10 @@ from recsys_spark.training.barrier import require_trainable
 
 WEIGHT = "weight"
 WEIGHTINGS = ("ridge", "cosine", "jaccard", "rp3beta", "exact")
-GROUP_ITEMS = 4_096
-"""Items and neighbours of a group, whose Gram matrix a task holds twice: 134 MB. An item with more neighbours
-is a group of its own.
-"""
+HEAD_ITEMS = 4_096
+"""Items with most users and most items near them, whose Gram matrix each Python worker holds: 134 MB."""
 EXACT_ITEMS = 20_000
-"""Largest catalogue of ``exact``, whose Gram matrix one task inverts: 10 GB at that size."""
+"""Largest catalogue of ``exact``, whose Gram matrix one task inverts: some 10 GB at that size."""
 TASK_EVENTS = 2**22
 """Events of the items whose neighbours a task finds, about."""
 MAX_TASKS = 2**10
@@ -119,8 +119,8 @@ class _Mapped:
 
 
 def fit_item_item(histories: PackedHistories, config: ItemItemConfig) -> ItemItemFit:
-    """Find the weights: a job that collects the histories, one that finds neighbours, and with ``ridge`` one
-    that fits regressions.
+    """Find the weights: jobs that collect the items and the histories, and with ``ridge`` one that finds
+    neighbours; the last, of measures or regressions, runs when the weights are first used.
 
     Parameters
     ----------
@@ -144,6 +144,7 @@ def fit_item_item(histories: PackedHistories, config: ItemItemConfig) -> ItemIte
             f"weighting 'exact' inverts a matrix of all items, and there are {len(ids):,}: at most "
             f"{EXACT_ITEMS:,} fit; use 'ridge', which is the same on each item's neighbours"
         )
+    config = replace(config, neighbors=min(config.neighbors, max(1, len(ids) - 1)))
     rows = _collected(histories, ids, config)
     data = spark.sparkContext.broadcast(_Mapped(_Data(rows, ids, _item_scales(rows, len(ids), config))))
     if config.weighting == "exact":
@@ -153,7 +154,7 @@ def fit_item_item(histories: PackedHistories, config: ItemItemConfig) -> ItemIte
         if config.weighting == "ridge":
             near = _collected_neighbors(found, len(ids), config.neighbors)
             found = _ridge(spark, data, rows, near, config)
-    weights = found.mapInArrow(_with_ids(data), _schema(histories.id_types[1]))
+    weights = found.mapInArrow(_with_ids(spark.sparkContext.broadcast(ids)), _schema(histories.id_types[1]))
     return ItemItemFit(weights.persist(StorageLevel.MEMORY_AND_DISK), ids)
 
 
@@ -244,7 +245,7 @@ def _collected(histories: PackedHistories, ids: pa.Array, config: ItemItemConfig
 
     def compress(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
         for table in tables:
-            finite = np.isfinite(table[RATING].to_numpy())
+            finite = np.isfinite(table[RATING].to_numpy().astype(np.float32))
             if not finite.all():
                 rejected = table.filter(pa.array(~finite))
                 example = json.dumps(rejected.slice(0, 1).to_pylist()[0], default=str)
@@ -254,7 +255,7 @@ def _collected(histories: PackedHistories, ids: pa.Array, config: ItemItemConfig
             positions, values = places(bucket.items, catalogue.value), bucket.values
             lengths = np.diff(bucket.indptr)
             if config.max_events and lengths.max(initial=0) > config.max_events:
-                kept = _capped(positions, lengths, config.max_events)
+                kept = _capped(bucket, lengths, config.max_events)
                 positions, values = positions[kept], values[kept]
                 lengths = np.minimum(lengths, config.max_events)
             parts = (lengths.astype(np.int32), positions.astype(np.int32), values)
@@ -287,12 +288,15 @@ def _joined(parts: pa.ChunkedArray, kind: Any) -> Any:
     return np.frombuffer(b"".join(part.as_py() for part in parts), kind)
 
 
-def _capped(positions: Ints, lengths: Longs, most: int) -> Longs:
-    """Events that are kept: of a user with more than ``most`` those of the smallest hashes, in order."""
+def _capped(bucket: _Bucket, lengths: Longs, most: int) -> Longs:
+    """Events that are kept, in their order: of a user with more than ``most`` those of the smallest hashes of
+    user and item.
+    """
     rows = np.repeat(np.arange(len(lengths)), lengths)
-    order = np.lexsort((mix(_CAP_SEED, positions), rows))
-    starts = np.cumsum(lengths) - lengths
-    rank = np.arange(len(order)) - starts[rows]
+    of_users, of_items = hash_ids(bucket.users), hash_ids(bucket.items.dictionary)
+    drawn = mix(_CAP_SEED, of_users[rows], of_items[bucket.items.indices.to_numpy()])
+    order = np.lexsort((drawn, rows))
+    rank = np.arange(len(order)) - (np.cumsum(lengths) - lengths)[rows]
     return np.sort(order[rank < most])
 
 
@@ -317,10 +321,8 @@ def _neighbors(
 ) -> DataFrame:
     """Each item's best neighbours and their measures, packed: one row for each task."""
     measure = _measure(rows, n_items, config)
-    costs = np.bincount(rows.items, np.repeat(np.diff(rows.indptr), np.diff(rows.indptr)), minlength=n_items)
-    most_first = np.argsort(-costs, kind="stable").astype(np.int32)
-    slots = spark.sparkContext.defaultParallelism
-    tasks = int(min(n_items, MAX_TASKS, max(4 * slots, len(rows.items) // TASK_EVENTS)))
+    most_first = np.argsort(-costs(rows, n_items), kind="stable").astype(np.int32)
+    tasks = _tasks(spark, rows, n_items)
     shared = spark.sparkContext.broadcast((most_first, measure))
 
     def find(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -332,52 +334,65 @@ def _neighbors(
     return spark.range(0, tasks, 1, tasks).mapInArrow(find, _PACKED)
 
 
+def _tasks(spark: SparkSession, rows: Histories, n_items: int) -> int:
+    slots = spark.sparkContext.defaultParallelism
+    return int(min(n_items, MAX_TASKS, max(4 * slots, len(rows.items) // TASK_EVENTS)))
+
+
 def _ridge(
     spark: SparkSession, data: Broadcast[Any], rows: Histories, near: Ints, config: ItemItemConfig
 ) -> DataFrame:
-    """A regression of each item on its neighbours, packed: one row for each group.
-
-    A group shares the Gram matrix of all that it needs, which a look at all events makes; unless its items
-    have so few neighbours in common, and these so few users, that a matrix for each item is less to do.
-    """
-    groups = groups_of(near, max(GROUP_ITEMS, config.neighbors + 1))
+    """A regression of each item on its neighbours, packed: one row for each task."""
     audiences = Audiences.of(rows, len(near))
-    events = np.append(np.diff(audiences.indptr), 0)[near].sum(axis=1)  # of an item's neighbours
-    apart = np.bincount(groups, events) < len(rows.items)
-    order = np.argsort(-np.bincount(groups), kind="stable")
-    tasks = min(len(order), MAX_TASKS)
-    shared = spark.sparkContext.broadcast(_MappedAudiences(audiences, groups, near))
+    asked = np.bincount(near[near >= 0], minlength=len(near)) * np.diff(audiences.indptr)
+    top = np.sort(np.argsort(-asked, kind="stable")[:HEAD_ITEMS]).astype(np.int32)
+    tasks = _tasks(spark, rows, len(near))
+    shared = spark.sparkContext.broadcast(_Neighborhoods(audiences, top, near))
 
     def fit(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         histories, _, scales = data.value.data
-        of_items, by_group, all_near = shared.value.parts
-        for group in (group for task in _numbers(numbers) for group in order[task::tasks].tolist()):
-            own = np.flatnonzero(by_group == group).astype(np.int32)
-            found = np.zeros((len(own), all_near.shape[1]), np.float32)
-            for part in np.split(np.arange(len(own)), len(own)) if apart[group] else [np.arange(len(own))]:
-                items, theirs = own[part], all_near[own[part]]
-                chosen = np.unique(np.concatenate([items, theirs[theirs >= 0]])).astype(np.int32)
-                gram = (
-                    gram_by_audience(of_items, histories.weights, chosen)
-                    if apart[group]
-                    else gram_among(histories, chosen, len(scales))
-                )
+        of_all = shared.value
+        newest = np.full(len(histories.weights), -1, np.int32)
+        for task in _numbers(numbers):
+            own = np.arange(task, len(scales), tasks, dtype=np.int32)
+            found = np.zeros((len(own), of_all.near.shape[1]), np.float32)
+            for row, item in enumerate(own):
+                theirs = of_all.near[item : item + 1]
+                chosen = np.union1d(item, theirs[theirs >= 0]).astype(np.int32)
+                head = of_all.head(histories)
+                gram = gram_beside_head(of_all.audiences, histories.weights, head, chosen, newest)
                 gram, penalty = _scaled(gram, scales[chosen], config)
-                found[part] = ridge_weights(gram, chosen, items, theirs, penalty)
-            yield _packed(own, all_near[own], _unscaled(found, own, all_near[own], scales))
+                found[row] = ridge_weights(gram, chosen, own[row : row + 1], theirs, penalty)[0]
+            yield _packed(own, of_all.near[own], _unscaled(found, own, of_all.near[own], scales))
 
     return spark.range(0, tasks, 1, tasks).mapInArrow(fit, _PACKED)
 
 
-class _MappedAudiences:
-    """What the tasks of regressions read beside the data; large arrays in mapped files."""
+class _Neighborhoods:
+    """What the tasks of regressions read beside the data; large arrays in mapped files.
 
-    def __init__(self, audiences: Audiences, groups: Ints, near: Ints) -> None:
-        self.parts = audiences, groups, near
+    Attributes
+    ----------
+    audiences : of all items
+    near : int32 array, shape (n_items, k): each item's neighbours
+    """
+
+    def __init__(self, audiences: Audiences, head_items: Ints, near: Ints) -> None:
+        self.audiences, self.near = audiences, near
+        self._head_items = head_items
+        self._head: Head | None = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        audiences, groups, near = state["parts"]
-        self.parts = Audiences(*map(in_mapped_file, audiences)), groups, in_mapped_file(near)
+        self.__dict__.update(state)
+        self.audiences, self.near = Audiences(*map(in_mapped_file, self.audiences)), in_mapped_file(self.near)
+
+    def head(self, histories: Histories) -> Head:
+        """The head's Gram matrix, made once by each Python worker."""
+        if self._head is None:
+            place = np.full(len(self.near), -1, np.int32)
+            place[self._head_items] = np.arange(len(self._head_items), dtype=np.int32)
+            self._head = Head(place, gram_among(histories, self._head_items, len(place)))
+        return self._head
 
 
 def _exact(spark: SparkSession, data: Broadcast[Any], config: ItemItemConfig) -> DataFrame:
@@ -394,12 +409,12 @@ def _exact(spark: SparkSession, data: Broadcast[Any], config: ItemItemConfig) ->
     return spark.range(0, 1, 1, 1).mapInArrow(fit, _PACKED)
 
 
-def _scaled(gram: Floats, scales: Doubles, config: ItemItemConfig) -> tuple[Floats, Doubles]:
+def _scaled(gram: Doubles, scales: Doubles, config: ItemItemConfig) -> tuple[Doubles, Doubles]:
     """G of scaled items, in place, and Λ."""
-    gram *= (scales[:, None]).astype(np.float32)
-    gram *= (scales[None, :]).astype(np.float32)
+    gram *= scales[:, None]
+    gram *= scales
     grows = config.dropout / (1 - config.dropout)
-    return gram, config.regularization + grows * gram.diagonal().astype(np.float64)
+    return gram, config.regularization + grows * gram.diagonal()
 
 
 def _unscaled(weights: Floats, own: Ints, near: Ints, scales: Doubles) -> Floats:
@@ -427,9 +442,9 @@ def _unpacked(row: Mapping[str, Any]) -> tuple[Ints, Ints, Floats]:
 
 def _collected_neighbors(packed: DataFrame, n_items: int, k: int) -> Ints:
     near = np.full((n_items, k), -1, np.int32)
-    for row in packed.toArrow().to_pylist():
-        own, theirs, _ = _unpacked(row)
-        near[own] = theirs
+    for row in packed.select("items", "neighbors").toArrow().to_pylist():
+        own = np.frombuffer(row["items"], np.int32)
+        near[own] = np.frombuffer(row["neighbors"], np.int32).reshape(len(own), k)
     return near
 
 
@@ -443,11 +458,11 @@ def _schema(item: T.DataType) -> T.StructType:
     return T.StructType(fields)
 
 
-def _with_ids(data: Broadcast[Any]) -> Any:
+def _with_ids(catalogue: Broadcast[Any]) -> Any:
     """From packed rows to one row for each pair of items that has a weight."""
 
     def name(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        ids = data.value.data.ids
+        ids = catalogue.value
         for batch in batches:
             for row in batch.to_pylist():
                 own, near, weights = _unpacked(row)

@@ -87,7 +87,7 @@ def rating_error(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
         "MLlib's ALS, the same": MLlibALS(rank=10, regParam=0.1, maxIter=15, seed=1),
         BIASED: biased(),
         "item pairs, ridge, of deviations from the user's mean": ItemItemRecommender(implicitPrefs=False),
-        "ALS, Bayesian, rank 20, 20 samples of 220 sweeps": bayesian(),
+        "ALS, Bayesian, rank 20, 100 samples of 220 sweeps": bayesian(),
         "pairwise, squared loss, biases": squared(),
         "pairwise, squared loss, biases, side features": squared(side_features(spark, folder)),
     }
@@ -109,7 +109,7 @@ def biased() -> ALS:
 
 def bayesian() -> ALS:
     """The Bayesian model of ratings."""
-    return ALS(rank=20, bayesian=True, maxIter=220, burnIn=20, samples=20, seed=1)
+    return ALS(rank=20, bayesian=True, maxIter=220, burnIn=20, samples=100, seed=1)
 
 
 def squared(features: dict[str, Any] | None = None) -> PairwiseRecommender:
@@ -167,7 +167,7 @@ def random_tenth(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
     with gzip.open(folder / "ratings_uir.dat.gz", "rt") as file:
         cells = np.array([line.split("::") for line in file], np.float64)
     rows: list[dict[str, object]] = []
-    models = {BIASED: biased(), "ALS, Bayesian, rank 20, 20 samples of 220 sweeps": bayesian()}
+    models = {BIASED: biased(), "ALS, Bayesian, rank 20, 100 samples of 220 sweeps": bayesian()}
     for name, estimator in models.items():
         errors, taken = [], []
         for seed in range(5):

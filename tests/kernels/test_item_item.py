@@ -8,14 +8,15 @@ import pytest
 from recsys_spark.kernels.item_item import (
     Audiences,
     Bags,
+    Head,
     Histories,
     Measure,
     PairWeights,
     add_scores,
+    costs,
     exact_weights,
     gram_among,
-    gram_by_audience,
-    groups_of,
+    gram_beside_head,
     neighbors,
     pair_scores,
     ridge_weights,
@@ -58,11 +59,16 @@ def test_gram_of_some_items_is_that_of_the_dense_matrix(dense):
     )
 
 
-def test_gram_by_audience_is_the_same(dense):
+@pytest.mark.parametrize("head", [[], [3], [0, 3, 8, 12], list(range(ITEMS))])
+def test_gram_is_the_same_whatever_is_in_the_head(dense, head):
     histories, expected = compressed(*dense), gram_of(*dense)
-    chosen = np.array([2, 3, 8, 13], np.int32)
-    found = gram_by_audience(Audiences.of(histories, ITEMS), histories.weights, chosen)
+    head, chosen = np.array(head, np.int32), np.array([2, 3, 8, 13], np.int32)
+    in_head, newest = np.full(ITEMS, -1, np.int32), np.full(USERS, -1, np.int32)
+    in_head[head] = np.arange(len(head))
+    of_head = Head(in_head, gram_among(histories, head, ITEMS))
+    found = gram_beside_head(Audiences.of(histories, ITEMS), histories.weights, of_head, chosen, newest)
     assert found == pytest.approx(expected[np.ix_(chosen, chosen)], rel=1e-4, abs=1e-4)
+    assert (newest == -1).all()  # as it was
 
 
 def test_neighbors_are_the_best_by_cosine(dense):
@@ -120,7 +126,7 @@ def test_exact_is_a_regression_on_all_others(dense):
     x, weights = dense
     penalty = np.linspace(1, 3, ITEMS)
     gram = gram_among(compressed(x, weights), np.arange(ITEMS, dtype=np.int32), ITEMS)
-    near, found = exact_weights(gram, penalty, ITEMS)
+    near, found = exact_weights(gram.copy(), penalty, ITEMS)
     for item in range(ITEMS):
         others = [j for j in range(ITEMS) if j != item]
         assert near[item].tolist() == others
@@ -130,16 +136,18 @@ def test_exact_is_a_regression_on_all_others(dense):
     assert np.abs(largest).min(axis=1) == pytest.approx(np.sort(np.abs(found), axis=1)[:, -3])
 
 
-@pytest.mark.parametrize("limit", [3, 8, 40])
-def test_every_item_is_in_a_group_that_is_not_too_large(limit):
-    rng = np.random.default_rng(limit)
-    near = np.sort(rng.integers(-1, 40, (40, 5)).astype(np.int32))[:, ::-1].copy()
-    groups = groups_of(near, limit)
-    assert sorted(set(groups.tolist())) == list(range(groups.max() + 1))
-    for group in range(groups.max() + 1):
-        own = np.flatnonzero(groups == group)
-        united = {*own.tolist(), *near[own].ravel().tolist()} - {-1}
-        assert len(united) <= limit or len(own) == 1
+def test_what_an_item_costs_are_the_events_of_its_users(dense):
+    x, weights = dense
+    has = (x != 0).astype(int)
+    assert costs(compressed(x, weights), ITEMS).tolist() == (has.T @ has.sum(axis=1)).tolist()
+
+
+def test_sums_over_many_users_lose_nothing():
+    users = 3 * 2**23
+    histories = Histories(
+        np.arange(users + 1), np.zeros(users, np.int32), np.zeros(0, np.float32), np.ones(users, np.float32)
+    )
+    assert gram_among(histories, np.zeros(1, np.int32), 1).tolist() == [[users]]
 
 
 def some_weights(rng, n_from, n_to):

@@ -254,7 +254,7 @@ def test_fit_continues_from_an_initial_model(ratings):
             "bayesian draws factors of ratings, and takes no impl",
         ),
         ({"bayesian": True, "gravity": 0.1}, "bayesian draws factors of ratings, and takes no gravity"),
-        ({"bayesian": True, "maxIter": 39}, r"20 samples after 20 iterations: maxIter must be at least 40"),
+        ({"bayesian": True, "maxIter": 69}, r"50 samples after 20 iterations: maxIter must be at least 70"),
         ({"samples": 0}, "samples must be at least 1"),
     ],
 )

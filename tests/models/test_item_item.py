@@ -10,6 +10,7 @@ from recsys_spark.config import BlockSizes
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import pack_histories
 from recsys_spark.models import ItemItemRecommender
+from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.testing import ModelContract, checkerboard
 
 
@@ -46,8 +47,9 @@ def ease(x, penalty):
     return weights.T
 
 
-@pytest.mark.parametrize("weighting", ["ridge", "exact"])
-def test_on_all_neighbors_it_is_ease(spark, dense, weighting):
+@pytest.mark.parametrize(("weighting", "head"), [("ridge", 4096), ("ridge", 5), ("exact", 0)])
+def test_on_all_neighbors_it_is_ease(spark, dense, monkeypatch, weighting, head):
+    monkeypatch.setattr("recsys_spark.training.item_item.HEAD_ITEMS", head)
     model = ItemItemRecommender(weighting=weighting, neighbors=24, regParam=4.0).fit(rows_of(spark, dense))
     assert matrix(model, 25) == pytest.approx(ease(dense, 4.0), abs=1e-4)
 
@@ -58,10 +60,13 @@ def test_lists_and_predictions_are_the_sums_of_weights(spark, dense):
     scores = dense @ matrix(model, 25).T
     users = data.select("user").distinct()
     for sizes in (BlockSizes(), BlockSizes(user_block=3, item_block=7, users_per_task=10)):
-        for row in model.recommend(users, 25, blockSizes=sizes).collect():
+        rows = model.recommend(users, 25, blockSizes=sizes).collect()
+        assert len(rows) == 80 * 25
+        for row in rows:
             assert row.score == pytest.approx(scores[row.user, row.item], abs=1e-5)
-    pairs = spark.range(80).selectExpr("int(id) user", "int(id % 25) item")
-    for row in model.transform(pairs).collect():
+    pairs = model.transform(spark.range(80).selectExpr("int(id) user", "int(id % 25) item")).collect()
+    assert len(pairs) == 80
+    for row in pairs:
         assert row.prediction == pytest.approx(scores[row.user, row.item], abs=1e-5)
 
 
@@ -132,24 +137,54 @@ def test_a_pair_that_is_there_twice_counts_once(spark, dense):
     assert matrix(model, 25) == pytest.approx(ease(dense, 4.0), abs=1e-4)
 
 
-def test_of_users_with_many_events_some_are_learnt_from(spark, dense):
-    crowd = np.vstack([dense, np.ones((1, 25))])
-    data = rows_of(spark, crowd)
-    model = ItemItemRecommender(weighting="cosine", neighbors=24, maxEventsPerUser=24).fit(data)
-    found = matrix(model, 25)
-    # the one with everything lost one item, whose pairs are those of the others alone
-    for lost in range(25):
-        kept = crowd.copy()
-        kept[80, lost] = 0
-        gram = kept.T @ kept
-        lengths = np.sqrt(gram.diagonal())
-        cosines = gram / np.outer(lengths, lengths)
-        np.fill_diagonal(cosines, 0)
-        if found == pytest.approx(cosines, abs=1e-5):
-            break
-    else:
-        pytest.fail("no item was left out alone")
-    assert model.histories.where("id = 80 AND size(items) = 25").count() == 1
+def test_of_users_with_many_events_a_part_is_learnt_from_another_of_each(spark):
+    everything = np.ones((400, 40))
+    model = ItemItemRecommender(weighting="cosine", neighbors=39, maxEventsPerUser=20)
+    fitted = model.fit(rows_of(spark, everything))
+    found = matrix(fitted, 40)
+    # half of each user's items, drawn by user: a pair is in 400 * 20 / 40 * 19 / 39 of them, an item in 200
+    assert found[~np.eye(40, dtype=bool)] == pytest.approx(19 / 39, abs=0.15)
+    assert found[~np.eye(40, dtype=bool)].mean() == pytest.approx(19 / 39, abs=0.01)
+    assert fitted.histories.where("size(items) = 40").count() == 400
+
+
+def test_items_that_nothing_speaks_for_may_be_left_out(spark):
+    model = ItemItemRecommender(regParam=1.0).fit(checkerboard(spark))
+    users = spark.createDataFrame([(0,)], "user int")
+    (row,) = model.recommend_lists(users, ListRequest(99, only_supported=True)).collect()
+    assert {entry["item"] % 2 for entry in row["recommendations"]} == {0}  # of the user's colour
+
+
+def test_all_that_a_fit_keeps_is_released(spark, dense):
+    before = spark.sparkContext._jsc.sc().getPersistentRDDs().size()
+    model = ItemItemRecommender(neighbors=6).fit(rows_of(spark, dense))
+    model.weights.count()
+    assert spark.sparkContext._jsc.sc().getPersistentRDDs().size() > before
+    model.unpersist()
+    assert spark.sparkContext._jsc.sc().getPersistentRDDs().size() == before
+    with pytest.raises(ModelError, match="cannot be trained on"):
+        ItemItemRecommender().fit(rows_of(spark, dense).withColumn("rating", F.lit(1e39)))
+    assert spark.sparkContext._jsc.sc().getPersistentRDDs().size() == before
+
+
+def test_items_a_model_of_ratings_does_not_know_move_no_mean(spark):
+    rows = [(u, i, float(1 + (u * i) % 5)) for u in range(12) for i in range(6)]
+    model = ItemItemRecommender(implicitPrefs=False, regParam=1.0).fit(
+        spark.createDataFrame(rows, "user int, item int, rating double")
+    )
+    visit = spark.createDataFrame(
+        [(99, 0, 5.0), (99, 1, 3.0), (99, 777, 1.0)], "user int, item int, r double"
+    )
+    (row,) = model.foldIn(visit, "r").histories.collect()
+    assert (row["bias"], row["items"], row["values"]) == (4.0, [0, 1], [1.0, -1.0])
+
+
+def test_columns_of_any_name_hold_ratings(spark, dense):
+    data = rows_of(spark, dense).selectExpr("user AS `a.user`", "item AS `an item`", "rating AS `a.b`")
+    names = {"userCol": "a.user", "itemCol": "an item", "ratingCol": "a.b"}
+    model = ItemItemRecommender(**names, predictionCol="p.q", coldStartStrategy="drop").fit(data)
+    assert model.transform(data).where("`p.q` IS NULL").count() == 0
+    assert model.foldIn(data.where("`a.user` = 3"), "a.b").histories.count() == 1
 
 
 def test_visitors_are_served_from_their_histories(spark, dense):
@@ -169,7 +204,9 @@ def test_visitors_are_served_from_their_histories(spark, dense):
 def test_similar_items_are_the_largest_weights(spark, dense):
     model = ItemItemRecommender(neighbors=6, regParam=4.0).fit(rows_of(spark, dense))
     weights = matrix(model, 25)
-    for row in model.similarItems(3).collect():
+    rows = model.similarItems(3).collect()
+    assert len(rows) == 25 * 3
+    for row in rows:
         assert row.similarity == pytest.approx(weights[row.item, row.neighbor])
         assert row.neighbor == np.argsort(-weights[row.item])[row.rank - 1]
 
