@@ -162,7 +162,7 @@ class ItemItemRecommender(
     neighbors : int, default 200
         Weights of an item, at most, at least 1: those of its best neighbours, with ``exact`` the largest.
     regParam : float, default 200.0
-        λ of ``ridge`` and ``exact``, above 0.
+        Regularisation λ of ``ridge`` and ``exact``, above 0.
     dropout : float, default 0.0
         Regularisation that grows with a neighbour's events, from 0 to below 1 (Steck 2020); of ``ridge`` and
         ``exact``.
@@ -282,7 +282,7 @@ class ItemItemRecommender(
         Parameters
         ----------
         value : float
-            λ of ``ridge`` and ``exact``, above 0.
+            Of ``ridge`` and ``exact``, above 0.
         """
         return self._set(regParam=value)
 

@@ -20,7 +20,13 @@ from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import GroupError, ModelError
-from recsys_spark.models import ALS, ALSModel, PopularityRecommender, SoftmaxRecommender
+from recsys_spark.models import (
+    ALS,
+    ALSModel,
+    ItemItemRecommender,
+    PopularityRecommender,
+    SoftmaxRecommender,
+)
 from recsys_spark.testing import ModelContract, checkerboard
 from recsys_spark.training.group import new_key
 
@@ -327,7 +333,10 @@ def test_factors_may_be_joined_with_each_other(ratings, estimator):
     assert row["prediction"] == pytest.approx(sum(row["products"]), rel=1e-5)
 
 
-@pytest.mark.parametrize("estimator", [ALS(**SMALL), SoftmaxRecommender(embeddingDim=2, maxIter=1)])
+@pytest.mark.parametrize(
+    "estimator",
+    [ALS(**SMALL), SoftmaxRecommender(embeddingDim=2, maxIter=1), ItemItemRecommender(regParam=1.0)],
+)
 def test_sessions_with_large_arrow_types_fit_and_serve_texts(spark, estimator):
     spark.conf.set("spark.sql.execution.arrow.useLargeVarTypes", "true")
     data = checkerboard(spark, "string")
