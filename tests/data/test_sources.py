@@ -137,6 +137,8 @@ def test_empty_cell_is_null_on_every_line_and_quoted_nothing_a_text(spark, tmp_p
     assert [row["title"] for row in cells] == [None, None, ""]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_columns(spark, tmp_path):
     names = ["user", *(f"c{k}" for k in range(10_000)), "item"]
     path = write(tmp_path / "a.csv", ",".join(names) + "\n" + ",".join(['"u"', *["x"] * 10_000, "i"]) + "\n")

@@ -27,6 +27,8 @@ class TestDotProduct(ModelContract):
         return PairwiseRecommender(**SMALL)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 class TestNetworkBesideTheDotProduct(ModelContract):
     def estimator(self):
         return PairwiseRecommender(**SMALL, loss="bpr", interaction="dot+mlp", hiddenDims=[8])
