@@ -134,9 +134,7 @@ def _faults(lists: pa.Table, excluded: list[pa.Table]) -> pa.RecordBatch:
         seen |= among(coded, users, items)
     of_faults = (user[order][rank[order] != in_order], pairs[times > 1] // len(items.dictionary), user[seen])
     counts = [len(lengths), len(user), *(len(np.unique(of_users)) for of_users in of_faults)]
-    return pa.RecordBatch.from_arrays(
-        [pa.array([count]) for count in counts], names=["lists", "rows", *_FAULTS]
-    )
+    return pa.RecordBatch.from_arrays([pa.array([count]) for count in counts], names=_COUNTED)
 
 
 def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:

@@ -167,9 +167,11 @@ def recommend_lists(
     neighbors = None if weights is None else spark.sparkContext.broadcast(weights.neighbors)
     events = F.sum(F.size("items")) if weights is not None else F.lit(0)
     (sums,) = users.agg(F.count("*").alias("users"), events.alias("events")).collect()
-    pairs = max(seen_pairs, sums["events"] or 0)
-    buckets = power_of_two(max(sums["users"] / sizes.users_per_task, pairs / sizes.pairs_per_task))
-    pack_rows = max(1, min(sizes.pack_rows, sizes.pack_rows * sums["users"] // max(1, sums["events"] or 0)))
+    n_users, n_events = sums["users"], sums["events"] or 0
+    pairs = max(seen_pairs, n_events)
+    buckets = power_of_two(max(n_users / sizes.users_per_task, pairs / sizes.pairs_per_task))
+    # as many users as have so many events
+    pack_rows = max(1, sizes.pack_rows * n_users // n_events) if n_events > n_users else sizes.pack_rows
     id_type, item_type = users.schema["id"].dataType, items.schema["id"].dataType
     parts = None
     if isinstance(seen, PackedHistories):
@@ -177,7 +179,7 @@ def recommend_lists(
         buckets, parts = min(buckets, seen.buckets), seen.parts
     history = [] if weights is None else ["items", "values"]
     vectors = users.select(bucket_of(F.col("id"), buckets), "id", "features", _bias(users), *history)
-    packed = vectors.mapInArrow(packing(_USERS, pack_rows if history else sizes.pack_rows), PACKED)
+    packed = vectors.mapInArrow(packing(_USERS, pack_rows), PACKED)
     if isinstance(seen, PackedHistories):
         packed = packed.unionAll(seen.in_buckets(buckets))
     elif seen is not None:

@@ -98,12 +98,10 @@ class _Data(NamedTuple):
     Attributes
     ----------
     histories : of all users, mapped
-    ids : of the items
     scales : of the items, which multiply both sides of G
     """
 
     histories: Histories
-    ids: pa.Array
     scales: Doubles
 
 
@@ -146,7 +144,7 @@ def fit_item_item(histories: PackedHistories, config: ItemItemConfig) -> ItemIte
         )
     config = replace(config, neighbors=min(config.neighbors, max(1, len(ids) - 1)))
     rows = _collected(histories, ids, config)
-    data = spark.sparkContext.broadcast(_Mapped(_Data(rows, ids, _item_scales(rows, len(ids), config))))
+    data = spark.sparkContext.broadcast(_Mapped(_Data(rows, _item_scales(rows, len(ids), config))))
     if config.weighting == "exact":
         found = _exact(spark, data, config)
     else:
@@ -240,7 +238,7 @@ class _Bucket(NamedTuple):
 
 
 def _collected(histories: PackedHistories, ids: pa.Array, config: ItemItemConfig) -> Histories:
-    """Compressed rows on the driver; of users with too many events a part that depends on the items alone."""
+    """Compressed rows on the driver; of users with too many events a part of them."""
     catalogue = histories.sparkSession.sparkContext.broadcast(ids)
 
     def compress(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
@@ -350,7 +348,7 @@ def _ridge(
     shared = spark.sparkContext.broadcast(_Neighborhoods(audiences, top, near))
 
     def fit(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        histories, _, scales = data.value.data
+        histories, scales = data.value.data
         of_all = shared.value
         newest = np.full(len(histories.weights), -1, np.int32)
         for task in _numbers(numbers):
@@ -400,7 +398,7 @@ def _exact(spark: SparkSession, data: Broadcast[Any], config: ItemItemConfig) ->
 
     def fit(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _ in _numbers(numbers):
-            rows, _, scales = data.value.data
+            rows, scales = data.value.data
             own = np.arange(len(scales), dtype=np.int32)
             gram, penalty = _scaled(gram_among(rows, own, len(own)), scales, config)
             near, found = exact_weights(gram, penalty, config.neighbors)

@@ -179,20 +179,11 @@ class _Half:
     ) -> dict[int, tuple[Doubles, float]]:
         """Vector and squared error of each own row that all tasks share."""
         drawn: dict[int, tuple[Doubles, float]] = {}
-        side, width = self.side, self.config.width
-        if not len(side.heavy.positions):
-            return drawn
-        factors, offsets = half.with_offsets(other_vectors.copy())
-        for heavy_row, position in enumerate(side.heavy.positions.tolist()):
-            parts = half.equations(heavy_row, factors, offsets)
-            total = self.group.ordered_sum(parts, len(self.other.bucket_rows) - 1, width * width + width + 1)
-            row = position - side.start
-            if 0 <= row < len(side.ids):
-                square, right = total[: width * width].reshape(width, width), total[width * width : -1]
-                upper = np.linalg.cholesky(square + prior.precision / noise).T
-                mean = np.linalg.solve(upper.T @ upper, right + prior.shift / noise)
-                x: Doubles = mean + np.linalg.solve(upper, normals[row]) * noise**-0.5
-                drawn[row] = x, float(total[-1] - 2 * right @ x + x @ square @ x)
+        for row, square, right, constant in half.heavy_equations(other_vectors):
+            upper = np.linalg.cholesky(square + prior.precision / noise).T
+            mean = np.linalg.solve(upper.T @ upper, right + prior.shift / noise)
+            x: Doubles = mean + np.linalg.solve(upper, normals[row]) * noise**-0.5
+            drawn[row] = x, float(constant - 2 * right @ x + x @ square @ x)
         return drawn
 
 

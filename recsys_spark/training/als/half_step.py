@@ -169,31 +169,36 @@ class HalfStep:
         solver.
         """
         solved: dict[int, tuple[Floats, float]] = {}
+        for row, matrix, right, constant in self.heavy_equations(other_vectors):
+            matrix += np.diag(gram) if gram.ndim == 1 else gram
+            matrix += self.row_reg[row] * np.eye(len(right))
+            vector = np.zeros(len(right), np.float32)
+            value = solve_equation(self.config.solver, matrix, right, vector)
+            solved[row] = vector, constant + value
+        return solved
+
+    def heavy_equations(self, other_vectors: Floats) -> Iterator[tuple[int, Doubles, Doubles, float]]:
+        """The events of each heavy row as a normal equation, summed over all tasks: of own ones the row,
+        Σ a y yᵀ, Σ b y and Σ c. All tasks go through this to its end.
+
+        Parameters
+        ----------
+        other_vectors : float32 array, shape (own rows of the other side, width)
+        """
         side, width = self.side, self.config.width
         if not len(side.heavy.positions):
-            return solved
+            return
         factors, offsets = self.with_offsets(other_vectors.copy())
         for heavy_row, position in enumerate(side.heavy.positions.tolist()):
-            parts = self.equations(heavy_row, factors, offsets)
+            parts = self._equations(heavy_row, factors, offsets)
             total = self.group.ordered_sum(parts, len(self.other.bucket_rows) - 1, width * width + width + 1)
             row = position - side.start
             if 0 <= row < len(side.ids):
                 matrix = total[: width * width].reshape(width, width)
-                matrix += np.diag(gram) if gram.ndim == 1 else gram
-                matrix += self.row_reg[row] * np.eye(width)
-                vector = np.zeros(width, np.float32)
-                value = solve_equation(self.config.solver, matrix, total[width * width : -1], vector)
-                solved[row] = vector, total[-1] + value
-        return solved
+                yield row, matrix, total[width * width : -1], float(total[-1])
 
-    def equations(self, heavy_row: int, factors: Floats, offsets: Floats) -> Iterator[Doubles]:
-        """Own part of a heavy row's normal equation, for each own bucket of the other side.
-
-        Parameters
-        ----------
-        heavy_row : its place among the heavy rows
-        factors, offsets : own vectors of the other side, as :meth:`with_offsets` has them
-        """
+    def _equations(self, heavy_row: int, factors: Floats, offsets: Floats) -> Iterator[Doubles]:
+        """Own part of a heavy row's normal equation, for each own bucket of the other side."""
         heavy = self.side.heavy
         begin, end = heavy.indptr[heavy_row : heavy_row + 2]
         cuts = begin + np.searchsorted(heavy.columns[begin:end], self.other.bucket_rows)
