@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from recsys_spark.models import (
         ALS,
         ALSModel,
+        BlendModel,
+        BlendRecommender,
         ItemItemModel,
         ItemItemRecommender,
         MLlibALS,
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
         PopularityRecommender,
         SoftmaxModel,
         SoftmaxRecommender,
+        SpectralModel,
+        SpectralRecommender,
     )
     from recsys_spark.sampling import NegativeSampler
     from recsys_spark.session import get_session
@@ -32,6 +36,8 @@ _MODELS = "recsys_spark.models"
 _HOMES = {
     "ALS": _MODELS,
     "ALSModel": _MODELS,
+    "BlendModel": _MODELS,
+    "BlendRecommender": _MODELS,
     "ItemItemModel": _MODELS,
     "ItemItemRecommender": _MODELS,
     "MLlibALS": _MODELS,
@@ -43,12 +49,16 @@ _HOMES = {
     "PopularityRecommender": _MODELS,
     "SoftmaxModel": _MODELS,
     "SoftmaxRecommender": _MODELS,
+    "SpectralModel": _MODELS,
+    "SpectralRecommender": _MODELS,
     "get_session": "recsys_spark.session",
 }
 
 __all__ = [
     "ALS",
     "ALSModel",
+    "BlendModel",
+    "BlendRecommender",
     "ItemItemModel",
     "ItemItemRecommender",
     "MLlibALS",
@@ -60,6 +70,8 @@ __all__ = [
     "PopularityRecommender",
     "SoftmaxModel",
     "SoftmaxRecommender",
+    "SpectralModel",
+    "SpectralRecommender",
     "__version__",
     "get_session",
 ]

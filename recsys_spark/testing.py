@@ -86,6 +86,12 @@ class ModelContract:
 
     learns_taste: ClassVar[bool] = True
     """Whether the model knows one user from another."""
+    new_users: ClassVar[str] = "no"
+    """Whether users whom the model was not fitted on are served: ``everyone``, by a ``history``, by
+    ``features``, or ``no``.
+    """
+    new_items: ClassVar[str] = "no"
+    """Whether items that the model was not fitted on are listed: by ``features``, or ``no``."""
     nested: ClassVar[str] = "array<struct<item:int,rating:float>>"
     """What ``recommendForAllUsers`` returns: Spark's shape, or more."""
 
@@ -137,6 +143,20 @@ class ModelContract:
         users = spark.createDataFrame([(0,), (777,)], "user int")
         served = {row["user"] for row in fitted.recommend(users, 3).collect()}
         assert served == ({0, 777} if fitted.scores_new_users else {0})
+
+    def test_whom_and_what_it_serves_is_what_it_says(self, spark: SparkSession, fitted: Any) -> None:
+        assert fitted.scores_new_users == (self.new_users == "everyone")
+        assert fitted.folds_in == (self.new_users == "history")
+        by_features = {"itemFeatureCols": self.new_items, "userFeatureCols": self.new_users}
+        for name, served in by_features.items():
+            assert served != "features" or self.estimator().hasParam(name)
+        if self.new_users == "history":  # a newcomer with what the even users have, but for one item
+            rows = [(500, item) for item in range(0, ITEMS, 2) if item != 4]
+            history = spark.createDataFrame(rows, "user int, item int")
+            newcomer = fitted.foldIn(history)
+            (best, *_) = newcomer.recommend(history.select("user").distinct(), 2, history).collect()
+            assert (best["user"], best["rank"]) == (500, 1)
+            assert best["item"] == 4 or not self.learns_taste
 
     def test_seen_pairs_of_unknown_ids_do_no_harm(self, spark: SparkSession, fitted: Any) -> None:
         users = spark.createDataFrame([(0,)], "user int")

@@ -30,6 +30,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.sql.warehouse.dir": str(warehouse),
         "spark.sql.catalogImplementation": "in-memory",
         "spark.sql.shuffle.partitions": "2",
+        # most queries run once or twice: what the second compiler takes is never earned back. Without it
+        # frames are larger, and what MLlib reads back is deep
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -Xss4m",
     }
     session = get_session(Session(cores=2, memory="2g", spark=settings), "tests")
     yield session

@@ -40,7 +40,7 @@ def test_wrong_configuration_exits_with_2_before_spark_starts(tmp_path):
     assert done.stderr == (
         "recsys: c.yaml: splitt: given 'splitt'; allowed: did you mean 'split'? Known keys: "
         "lake, ingest, session, split, negatives, models, history, evaluate, recommend, gate, report, "
-        "retention, seed, als, item_item, mllib_als, pairwise, popularity, softmax\n"
+        "retention, seed, als, blend, item_item, mllib_als, pairwise, popularity, softmax, spectral\n"
     )
 
 
@@ -133,7 +133,8 @@ def test_train_takes_the_models_to_train(tmp_path, monkeypatch, capsys):
         main(["train", "--config", "c.yaml", "--run-date", "2026-01-31", *models])
     assert ended.value.code == 2
     message = capsys.readouterr().err.replace("\n", " ")
-    assert "models: given 'alz'; allowed: als, item_item, mllib_als, pairwise, popularity, softmax" in message
+    known = "als, blend, item_item, mllib_als, pairwise, popularity, softmax, spectral"
+    assert f"models: given 'alz'; allowed: {known}" in message
 
 
 @pytest.mark.spark

@@ -45,7 +45,7 @@ def load(tmp_path):
         (["seed=-1"], "seed", "-1", "greater than or equal to 0"),
         (["evaluate.cutoffs=[]"], "evaluate.cutoffs", "[]", "at least 1 item"),
         (["evaluate.champion_metric=ndcg@7"], "evaluate", "{", "cut-off that is not in [5"),
-        (["models=[alz]"], "models", "'alz'", "als, item_item, mllib_als"),
+        (["models=[alz]"], "models", "'alz'", "als, blend, item_item"),
         (["models=[als, als]"], "models", "['als', 'als']", "each model once"),
         (["als=7"], "als", "7", "mapping"),
         (["ingest.source.format=xml"], "ingest.source.format", "'xml'", "synthetic, movielens, csv"),

@@ -124,14 +124,18 @@ def contributions(
 def _by_weights(
     saved: SavedPairs, history: Sequence[object], ratings: Sequence[float], listed: Sequence[object]
 ) -> Doubles:
-    """What the history's items count, times their weights."""
+    """What the history's items count, times their weights, and the dot products of their vectors."""
     given = np.asarray(ratings, np.float64)
     values = (given > 0).astype(np.float64)
-    if not saved.model.getImplicitPrefs():
+    if saved.model.centred:
         values = given - (given.mean() if len(given) else 0.0)
     rows = (saved.weights_of(item) for item in listed)
     weights = [[row.get(other, 0.0) for other in history] for row in rows]
-    return np.asarray(weights).reshape(len(listed), len(history)) * values
+    mine, theirs = saved.vectors.positions(history), saved.vectors.positions(listed)
+    known = np.outer(theirs >= 0, mine >= 0)
+    inputs = saved.vectors.vectors[mine] / saved.divisors[mine][:, None]
+    products = np.where(known, saved.vectors.vectors[theirs] @ inputs.T, 0.0)
+    return (np.asarray(weights).reshape(len(listed), len(history)) + products) * values
 
 
 def _by_cosine(saved: SavedModel, mine: Ints, theirs: Ints) -> Doubles:

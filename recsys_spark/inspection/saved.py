@@ -17,15 +17,16 @@ from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats, Ints
 from recsys_spark.kernels.item_item import PairWeights
 from recsys_spark.models.factor_model import exponent_of
-from recsys_spark.models.item_item import ItemItemModel
+from recsys_spark.models.pair_model import NeighborModel
 from recsys_spark.models.persistence import restored
 from recsys_spark.models.softmax import SoftmaxModel
 from recsys_spark.packing import one_array
 from recsys_spark.recommend.top_n import CollectedWeights, matrix_of
 from recsys_spark.schema import ITEM
 from recsys_spark.training.gradient.job import layers_of
-from recsys_spark.training.gradient.program import NAME, USER_FEATURES, VALUES
+from recsys_spark.training.gradient.program import NAME, VALUES
 from recsys_spark.training.item_item import WEIGHT
+from recsys_spark.training.side_features import USER_FEATURES
 from recsys_spark.training.softmax.batch import INPUTS
 
 Read = Callable[[str], pa.Table]
@@ -76,18 +77,24 @@ class SavedPairs:
 
     Parameters
     ----------
-    model : ItemItemModel
+    model : NeighborModel
         Its Params; without frames.
     items, neighbors : pyarrow.Array
         Ids of the items that are scored, and of those of histories; ascending.
     pairs : PairWeights
         Of each item that is scored, by place among them.
+    vectors : SavedModel
+        Of the items, by which a score has a dot product beside the weights; of length 0 where it has none.
+    divisors : float32 array, shape (n_items,)
+        What divides an item's vector in a history.
     """
 
     model: Any
     items: pa.Array
     neighbors: pa.Array
     pairs: PairWeights
+    vectors: SavedModel
+    divisors: Floats
     measure: ClassVar[str] = WEIGHT
 
     def weights_of(self, item: object) -> dict[object, float]:
@@ -112,7 +119,7 @@ def open_model(kind: type[Any], metadata: str, path: str, read: Read) -> SavedMo
     Parameters
     ----------
     kind : type
-        Class of the model: a ``FactorModel`` or ``ItemItemModel``.
+        Class of the model: a ``FactorModel`` or ``NeighborModel``.
     metadata : str
         The line of its folder ``metadata``.
     path : str
@@ -121,9 +128,15 @@ def open_model(kind: type[Any], metadata: str, path: str, read: Read) -> SavedMo
         Reads a folder of Parquet files.
     """
     model: Any = restored(kind, json.loads(metadata), dict.fromkeys(kind.frame_names()))
-    if isinstance(model, ItemItemModel):
+    if isinstance(model, NeighborModel):
         weights = CollectedWeights.of_table(read(f"{path}/weights"))
-        return SavedPairs(model, weights.items, weights.neighbors, weights.by_item())
+        items = read(f"{path}/items").sort_by("id")
+        vectors, divisors = np.zeros((items.num_rows, 0), np.float32), np.ones(items.num_rows, np.float32)
+        if "features" in items.column_names:
+            vectors, divisors = matrix_of(items["features"]), items["divisor"].to_numpy()
+        beside = SavedModel(model, one_array(items["id"]), vectors, np.zeros(len(vectors), np.float32), {})
+        of_pairs = weights.items, weights.neighbors, weights.by_item()
+        return SavedPairs(model, *of_pairs, beside, divisors)
     items = read(f"{path}/itemFactors").sort_by("id")
     vectors = matrix_of(items["features"])
     biases = np.zeros(len(vectors), np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,35 @@ def in_mapped_file(array: Any) -> Any:
         file.flush()
         mapped = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), array.dtype)
     return mapped.reshape(array.shape)
+
+
+class Mapped:
+    """A value that, once it has reached another process, has its arrays in mapped files.
+
+    A broadcast's value stays with a Python worker for good; mapped, the system can page it out.
+
+    Parameters
+    ----------
+    value : array, named tuple or dataclass
+        Arrays in tuples and dataclasses are mapped too; all else is carried as it is.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.value = _mapped(state["value"])
+
+
+def _mapped(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return in_mapped_file(value)
+    if isinstance(value, tuple):
+        parts = map(_mapped, value)
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{one.name: _mapped(getattr(value, one.name)) for one in fields(value)})
+    return value
 
 
 def jit(function: Any) -> Any:

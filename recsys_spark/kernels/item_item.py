@@ -272,12 +272,13 @@ def add_scores(scores: Floats, bags: Bags, weights: PairWeights) -> None:
     _add_scores(scores, *bags, *weights)
 
 
-def pair_scores(bags: Bags, targets: Ints, weights: PairWeights) -> Floats:
+def pair_scores(bags: Bags, rows: Longs, targets: Ints, weights: PairWeights) -> Floats:
     """``Σ_j w_ij x_j`` of pairs of a bag and an item.
 
     Parameters
     ----------
-    bags : one of each pair
+    bags : of users
+    rows : int64 array, shape (n,): which bag each pair has
     targets : int32 array, shape (n,): the pairs' items; -1 for one without weights
     weights : here as rows of each target, with the items of histories as ``targets``, ascending
 
@@ -286,7 +287,7 @@ def pair_scores(bags: Bags, targets: Ints, weights: PairWeights) -> Floats:
     float32 array, shape (n,)
     """
     scores = np.zeros(len(targets), np.float32)
-    _pair_scores(scores, *bags, targets, *weights)
+    _pair_scores(scores, *bags, rows, targets, *weights)
     return scores
 
 
@@ -308,6 +309,7 @@ def _pair_scores(
     starts: Any,
     items: Any,
     values: Any,
+    rows: Any,
     targets: Any,
     indptr: Any,
     neighbors: Any,
@@ -317,7 +319,7 @@ def _pair_scores(
         if targets[pair] < 0:
             continue
         at, end = indptr[targets[pair]], indptr[targets[pair] + 1]
-        for event in range(starts[pair], starts[pair + 1]):
+        for event in range(starts[rows[pair]], starts[rows[pair] + 1]):
             item = items[event]
             while at < end and neighbors[at] < item:
                 at += 1

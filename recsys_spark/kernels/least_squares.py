@@ -122,7 +122,7 @@ def draw(
     ----------
     indptr, columns, ratings, offsets, factors : as of :func:`solve`; targets are ratings less mean and offset
     precision : float64 array, shape (rank, rank): Λ of the prior
-    shift : float64 array, shape (rank,): Λ times the prior's mean
+    shift : float64 array, shape (n_rows, rank): Λ times each row's prior mean
     mean : of all ratings
     noise : precision of a rating, above 0
     normals : float64 array, shape (n_rows, rank): standard normals
@@ -162,9 +162,9 @@ def turned(vectors: Floats, basis: Floats) -> Floats:
     Parameters
     ----------
     vectors : float32 array, shape (n_rows, rank)
-    basis : float32 array, shape (rank, rank)
+    basis : float32 array, shape (rank, n): a basis, or the vectors of n items
     """
-    result = np.empty(vectors.shape, np.float32)
+    result = np.empty((len(vectors), basis.shape[1]), np.float32)
     block = np.zeros((TURNED_ROWS, len(basis)), np.float32)
     for begin in range(0, len(vectors), TURNED_ROWS):
         rows = vectors[begin : begin + TURNED_ROWS]

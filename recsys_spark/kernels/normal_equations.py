@@ -442,7 +442,7 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
                 g,
             )
             for i in range(d):
-                g[i] += shift[i]
+                g[i] += shift[u, i]
                 x[i] = A[i, i]
             factorise_and_solve(A, g, x, d)
             for k in range(d - 1, -1, -1):

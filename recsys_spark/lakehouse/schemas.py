@@ -182,7 +182,7 @@ TABLES: dict[str, Table] = {
         checks={
             "rank_from_1": "rank >= 1",
             "finite_score": FINITE.format("score"),
-            "known_reason": "reason IN ('model', 'fallback')",
+            "has_reason": "reason <> ''",
         },
         partition=("run_date",),
     ),

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recsys_spark.models.als import ALS, ALSModel
+    from recsys_spark.models.blend import BlendModel, BlendRecommender
     from recsys_spark.models.item_item import ItemItemModel, ItemItemRecommender
     from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
     from recsys_spark.models.pairwise import PairwiseModel, PairwiseRecommender
     from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
     from recsys_spark.models.softmax import SoftmaxModel, SoftmaxRecommender
+    from recsys_spark.models.spectral import SpectralModel, SpectralRecommender
 
 _HOMES = {
     "ALS": "als",
     "ALSModel": "als",
+    "BlendModel": "blend",
+    "BlendRecommender": "blend",
     "ItemItemModel": "item_item",
     "ItemItemRecommender": "item_item",
     "MLlibALS": "mllib",
@@ -29,11 +33,15 @@ _HOMES = {
     "PopularityRecommender": "popularity",
     "SoftmaxModel": "softmax",
     "SoftmaxRecommender": "softmax",
+    "SpectralModel": "spectral",
+    "SpectralRecommender": "spectral",
 }
 
 __all__ = [
     "ALS",
     "ALSModel",
+    "BlendModel",
+    "BlendRecommender",
     "ItemItemModel",
     "ItemItemRecommender",
     "MLlibALS",
@@ -44,6 +52,8 @@ __all__ = [
     "PopularityRecommender",
     "SoftmaxModel",
     "SoftmaxRecommender",
+    "SpectralModel",
+    "SpectralRecommender",
 ]
 
 

@@ -9,9 +9,11 @@ work is spread over Spark in :mod:`recsys_spark.training.als.job`; the inner loo
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from pyspark import StorageLevel
 from pyspark.ml.recommendation import _ALSModelParams
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
@@ -21,19 +23,22 @@ from pyspark.sql import functions as F
 from recsys_spark.columns import column_of, id_column
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories, rows_of
+from recsys_spark.kernels.arrays import Floats
 from recsys_spark.models.als_params import ALSParams, ObjectiveParams
-from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.factor_model import FactorModel
+from recsys_spark.models.featured import SIDES, FeaturedEstimator
 from recsys_spark.params import check_interval, check_ranges, keyword_constructor
+from recsys_spark.recommend.rescore import PairScorer
 from recsys_spark.schema import ITEM, RATING, SEEDED, USER
 from recsys_spark.training.als.job import fit_als, fold_in
 from recsys_spark.training.als.program import Iteration
+from recsys_spark.training.barrier import id_types_of
 from recsys_spark.training.group import fold_in_tasks
 
 SOLVERS = ("cholesky", "cg")
 
 
-class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultParamsWritable):
+class ALS(FeaturedEstimator, ALSParams, DefaultParamsReadable[Any], DefaultParamsWritable):
     """Alternating least squares; change the import and keep the code that was written for Spark's.
 
     Every Param of Spark's ALS is here with its name, default and meaning, except that the seed is 42 in every
@@ -97,7 +102,17 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         First iterations of ``bayesian``, which are thrown away, at least 0.
     samples : int, default 50
         Draws of ``bayesian`` that are kept, at even distances after ``burnIn``, at least 1: the model's
-        factors are ``samples * rank`` long.
+        factors are ``samples * (rank + 2)`` long.
+    userFeatureCols, itemFeatureCols : sequence of str, default ()
+        Columns of ``userFeatures`` and ``itemFeatures`` that the prior means of ``bayesian`` are a regression
+        on (Simm et al. 2017): text, numbers, dates, or arrays of them. Users and items that have features and
+        no ratings are in the model too.
+    useHistories : bool, default False
+        Of ``bayesian``: a user's prior mean depends on which items the user has rated at all, too (the
+        implicit part of SVD++, Koren 2008). At most 10,000 features of a side, these among them.
+    predictionStdCol : str, default ""
+        Column that ``transform`` of a ``bayesian`` model adds: the standard deviation, over the draws, of the
+        rating that is expected; the noise of a rating is not in it. Empty for none.
     tol : float, default 0.0
         Stop when an iteration lowers the objective by less than this fraction; 0 for never.
     predictionCol : str, default "prediction"
@@ -105,6 +120,9 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
     initialModel : ALSModel, optional
         Continue from its factors; users and items it does not know start fresh. It is not saved with the
         estimator.
+    userFeatures, itemFeatures : DataFrame, optional
+        One row per user and per item: ``userCol`` or ``itemCol``, and the columns that are named. They are
+        not saved with the estimator.
 
     Raises
     ------
@@ -171,12 +189,19 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         bayesian: bool = False,
         burnIn: int = 20,
         samples: int = 50,
+        userFeatureCols: Sequence[str] = (),
+        itemFeatureCols: Sequence[str] = (),
+        useHistories: bool = False,
+        predictionStdCol: str = "",
         tol: float = 0.0,
         predictionCol: str = "prediction",
         initialModel: ALSModel | None = None,
+        userFeatures: DataFrame | None = None,
+        itemFeatures: DataFrame | None = None,
     ) -> None:
         super().__init__()
         self.initialModel = initialModel
+        self.userFeatures, self.itemFeatures = userFeatures, itemFeatures
         self._set_given()
 
     stands_for = ("org.apache.spark.ml.recommendation.ALS", "pyspark.ml.recommendation.ALS")
@@ -185,6 +210,11 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
     def predicts_ratings(self) -> bool:  # type: ignore[override]
         """True for explicit feedback."""
         return not self.getImplicitPrefs()
+
+    @property
+    def makes_models_that_fold_in(self) -> bool:  # type: ignore[override]
+        """False for Bayesian factors, which have no equation of a new user."""
+        return not self.getBayesian()
 
     def check(self) -> None:
         """Raise ``ValueError`` with a sentence for Params out of range or in contradiction."""
@@ -197,6 +227,13 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         self._check_contradictions()
         if self.getBayesian():
             self._check_bayesian()
+            return
+        given = {**self.feature_columns(), "useHistories": self.getUseHistories()}
+        given["predictionStdCol"] = bool(self.getPredictionStdCol())
+        for name, is_given in given.items():
+            if is_given:
+                what = f"{name}FeatureCols" if name in SIDES else name
+                raise ValueError(f"{what} is for bayesian, which is not set")
 
     def _check_bayesian(self) -> None:
         given = {
@@ -244,8 +281,9 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
         initial, interval = self.initialModel, self.getCheckpointInterval()
         if self.getBayesian():
             interval = -1  # the chain is one job: its samples would have to pass from one to the next
+        ratings = self._ratings(dataset)
         fit = fit_als(
-            self._ratings(dataset),
+            ratings,
             self.to_config(
                 rank=self.getRank(),
                 max_iterations=self.getMaxIter(),
@@ -255,14 +293,17 @@ class ALS(RecommenderEstimator, ALSParams, DefaultParamsReadable[Any], DefaultPa
                 seed=self.getSeed(),
                 burn_in=self.getBurnIn(),
                 samples=self.getSamples() if self.getBayesian() else 0,
+                histories=self.getUseHistories(),
             ),
             max(1, self.getMaxIter()) if interval == -1 else interval,
             None if initial is None else (initial.userFactors, initial.itemFactors),
             getattr(StorageLevel, self.getFinalStorageLevel()),
+            self.side_entries(id_types_of(ratings))[0],
         )
         model = self._copyValues(ALSModel(fit.users, fit.items))
         model.globalMean, model.allPairsWeight = fit.global_mean, fit.all_pairs_weight
         model.summary = ALSSummary(fit.iterations, fit.converged)
+        model.samples = self.getSamples() if self.getBayesian() else 0
         model._store(fit.persisted)
         return model
 
@@ -312,6 +353,8 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
         Mean of the ratings with ``useBiases`` or ``bayesian``, else 0.
     allPairsWeight : float
         Weight of all pairs that the fit worked with.
+    samples : int
+        Draws of a Bayesian fit whose vectors lie side by side in the factors; else 0.
     summary : ALSSummary or None
         Of the fit; None for a loaded model.
     """
@@ -322,6 +365,7 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
     def __init__(self, user_factors: DataFrame | None = None, item_factors: DataFrame | None = None) -> None:
         super().__init__(user_factors, item_factors)  # type: ignore[arg-type]
         self.allPairsWeight = 0.0
+        self.samples = 0
         self.summary: ALSSummary | None = None
         self._setDefault(coldStartStrategy="nan", userCol="user", itemCol="item")
 
@@ -376,8 +420,19 @@ class ALSModel(FactorModel, _ALSModelParams, ObjectiveParams):
         return self._set(blockSize=value)
 
     def fitted_values(self) -> dict[str, Any]:
-        """The global mean, and the weight of all pairs."""
-        return {**super().fitted_values(), "allPairsWeight": self.allPairsWeight}
+        """The global mean, the weight of all pairs, and the number of samples."""
+        own = {"allPairsWeight": self.allPairsWeight, "samples": self.samples}
+        return {**super().fitted_values(), **own}
+
+    def _further_scores(self) -> dict[str, PairScorer]:
+        name, samples = self.getPredictionStdCol(), self.samples
+
+        def deviations(x: Floats, y: Floats) -> Floats:
+            shape = len(x), samples, x.shape[1] // samples
+            each = np.einsum("nsk,nsk->ns", x.reshape(shape), y.reshape(shape), dtype=np.float64)
+            return (each.std(axis=1) * samples).astype(np.float32)
+
+        return {name: deviations} if name and samples else {}
 
     def foldIn(self, histories: DataFrame, ratingCol: str | None = None) -> ALSModel:
         """A model of users this one does not know, from their histories: same items, same normal equation.

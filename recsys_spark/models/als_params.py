@@ -53,10 +53,17 @@ class ObjectiveParams(HasRegParam):
         TypeConverters.toBoolean,
     )
 
+    predictionStdCol: Param[str] = param(
+        "predictionStdCol",
+        "column of the standard deviation of a bayesian prediction over the draws; empty for none",
+        TypeConverters.toString,
+    )
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(implicitPrefs=False, alpha=1.0, nonnegative=False, regParam=0.1)
         self._setDefault(regExponent=1.0, gravity=0.0, useBiases=False, bayesian=False)
+        self._setDefault(predictionStdCol="")
 
     def to_config(self, **fit: Any) -> ALSConfig:
         """The objective's hyperparameters as plain values, and those of the fit.
@@ -111,6 +118,20 @@ class ObjectiveParams(HasRegParam):
     def getBayesian(self) -> bool:
         """Whether factors are drawn by Gibbs sampling."""
         return self.getOrDefault(self.bayesian)
+
+    def getPredictionStdCol(self) -> str:
+        """Column of the standard deviation of a Bayesian prediction; empty for none."""
+        return self.getOrDefault(self.predictionStdCol)
+
+    def setPredictionStdCol(self, value: str) -> Self:
+        """Set ``predictionStdCol``: column of the standard deviation of a Bayesian prediction.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column; empty for none.
+        """
+        return self._set(predictionStdCol=value)
 
 
 class SparkALSParams(KeywordParams, _ALSParams):
@@ -329,9 +350,23 @@ class ALSParams(SparkALSParams, ObjectiveParams, HasTol):
         TypeConverters.toInt,
     )
 
+    userFeatureCols: Param[list[str]] = param(
+        "userFeatureCols",
+        "columns of userFeatures that the prior means of a bayesian fit depend on",
+        TypeConverters.toListString,
+    )
+    itemFeatureCols: Param[list[str]] = param(
+        "itemFeatureCols", "the same of itemFeatures", TypeConverters.toListString
+    )
+    useHistories: Param[bool] = param(
+        "useHistories",
+        "whether a user's prior mean in a bayesian fit depends on which items the user has rated at all",
+        TypeConverters.toBoolean,
+    )
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(burnIn=20, samples=50)
+        self._setDefault(burnIn=20, samples=50, userFeatureCols=[], itemFeatureCols=[], useHistories=False)
         self._setDefault(rank=10, maxIter=10, numUserBlocks=10, numItemBlocks=10, seed=SEEDED)
         self._setDefault(userCol="user", itemCol="item", ratingCol="rating", coldStartStrategy="nan")
         self._setDefault(checkpointInterval=10, solver="cholesky", cgSteps=3, tol=0.0)
@@ -406,6 +441,48 @@ class ALSParams(SparkALSParams, ObjectiveParams, HasTol):
             Whether factors and biases are drawn; explicit feedback only.
         """
         return self._set(bayesian=value)
+
+    def getUserFeatureCols(self) -> list[str]:
+        """Columns of ``userFeatures`` that are features."""
+        return self.getOrDefault(self.userFeatureCols)
+
+    def setUserFeatureCols(self, value: list[str]) -> Self:
+        """Set ``userFeatureCols``: columns of userFeatures that prior means depend on.
+
+        Parameters
+        ----------
+        value : list of str
+            Names of the columns: text, numbers, dates, or arrays of them.
+        """
+        return self._set(userFeatureCols=value)
+
+    def getItemFeatureCols(self) -> list[str]:
+        """Columns of ``itemFeatures`` that are features."""
+        return self.getOrDefault(self.itemFeatureCols)
+
+    def setItemFeatureCols(self, value: list[str]) -> Self:
+        """Set ``itemFeatureCols``: columns of itemFeatures that prior means depend on.
+
+        Parameters
+        ----------
+        value : list of str
+            Names of the columns: text, numbers, dates, or arrays of them.
+        """
+        return self._set(itemFeatureCols=value)
+
+    def getUseHistories(self) -> bool:
+        """Whether a user's prior mean depends on which items the user has rated."""
+        return self.getOrDefault(self.useHistories)
+
+    def setUseHistories(self, value: bool) -> Self:
+        """Set ``useHistories``: whether a user's prior mean depends on which items the user has rated.
+
+        Parameters
+        ----------
+        value : bool
+            Whether it does; the implicit part of SVD++.
+        """
+        return self._set(useHistories=value)
 
     def setBurnIn(self, value: int) -> Self:
         """Set ``burnIn``: iterations of ``bayesian`` that are thrown away.

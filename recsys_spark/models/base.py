@@ -45,7 +45,13 @@ from recsys_spark.columns import column_of, id_column
 from recsys_spark.config import BlockSizes
 from recsys_spark.models.persistence import ParamsReader
 from recsys_spark.params import param
-from recsys_spark.recommend.top_n import DEFAULT_BLOCK_SIZES, RECOMMENDATIONS, ListRequest, explode_lists
+from recsys_spark.recommend.top_n import (
+    DEFAULT_BLOCK_SIZES,
+    RECOMMENDATIONS,
+    LinearScores,
+    ListRequest,
+    explode_lists,
+)
 from recsys_spark.schema import ITEM, RATING, SCORE, USER
 
 
@@ -107,6 +113,15 @@ class RecommenderEstimator(Estimator):  # type: ignore[type-arg]
     predicts_ratings: ClassVar[bool] = False
     """Whether, with the Params as they are, ``transform`` predicts on the scale of the ratings."""
 
+    has_linear_scores: bool = True
+    """Whether, with the Params as they are, the model has :meth:`RecommenderModel.linear_scores`."""
+
+    makes_models_that_fold_in: bool = True
+    """Whether, with the Params as they are, ``foldIn`` of the model works where its class has it."""
+
+    chooses_on_validation: ClassVar[bool] = False
+    """Whether ``fit`` chooses by rows that :meth:`set_validation` gives."""
+
     @classmethod
     def read(cls) -> ParamsReader:
         """A reader; ``load(path)`` uses it."""
@@ -133,6 +148,24 @@ class RecommenderEstimator(Estimator):  # type: ignore[type-arg]
             One row per id: ``userCol`` or ``itemCol``, and the feature columns.
         """
         setattr(self, f"{side}Features", frame)
+
+    def set_validation(self, rows: DataFrame) -> None:
+        """Let ``fit`` choose by ``rows``, where it :attr:`chooses_on_validation`.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            ``userCol``, ``itemCol``: what lists should have.
+        """
+
+    def keep_choices(self, model: RecommenderModel) -> None:
+        """Let ``fit`` choose what it chose when it made ``model``, from a part of the data.
+
+        Parameters
+        ----------
+        model : RecommenderModel
+            Of an estimator of the same class.
+        """
 
 
 class RecommenderModel(Model):
@@ -164,6 +197,28 @@ class RecommenderModel(Model):
         DataFrame
             One row per user: ``id`` and ``recommendations``, array<struct<item, score: float>>, best first.
         """
+
+    def linear_scores(self) -> LinearScores | None:
+        """What scores are made of, where they are dot products, sums over the user's history, and biases;
+        None for a model of another kind.
+        """
+        return None
+
+    def with_reasons(self, lists: DataFrame) -> DataFrame:
+        """Lists whose entries say where they come from, where there is more to say than that they are this
+        model's.
+
+        Parameters
+        ----------
+        lists : DataFrame
+            Of :meth:`recommend_lists`.
+
+        Returns
+        -------
+        DataFrame
+            The same; entries may have one more field, ``reason``.
+        """
+        return lists
 
     def recommend(
         self,

@@ -24,6 +24,7 @@ from recsys_spark.models.storage import Stored
 from recsys_spark.recommend.rescore import PairScorer, dot_products
 from recsys_spark.recommend.top_n import (
     DEFAULT_BLOCK_SIZES,
+    LinearScores,
     ListRequest,
     distinct_ids,
     explode_lists,
@@ -36,7 +37,7 @@ class FactorModel(FramesModel, RecommenderModel):
     """User and item factors, with external ids.
 
     A subclass may override: :meth:`_candidate_vectors` and :meth:`_approximate`, by which lists are made;
-    :meth:`_pair_scorer` and :meth:`_average_vectors`, by which ``transform`` scores.
+    :meth:`_pair_scorer`, :meth:`_average_vectors` and :meth:`_further_scores`, by which ``transform`` scores.
 
     Attributes
     ----------
@@ -76,6 +77,10 @@ class FactorModel(FramesModel, RecommenderModel):
             Length, seen pairs, allowed and denied items, bounds of memory.
         """
         return self._lists(users, request)
+
+    def linear_scores(self) -> LinearScores | None:
+        """What lists are made of; None for a model whose scores are no dot products."""
+        return LinearScores(self._scored_users(), self.itemFactors, None)
 
     def recommendForAllItems(self, numUsers: int) -> DataFrame:
         """Top ``numUsers`` users of every item, in Spark's shape.
@@ -225,6 +230,10 @@ class FactorModel(FramesModel, RecommenderModel):
         """Vectors, with their bias as a last number, that unknown users and items get; None for none."""
         return None
 
+    def _further_scores(self) -> dict[str, PairScorer]:
+        """Columns that ``transform`` adds beside the prediction: what each is of a pair's vectors."""
+        return {}
+
     def _pair_scorer(self) -> PairScorer:
         """What ``transform`` adds to the biases of a pair."""
         return dot_products
@@ -237,7 +246,8 @@ class FactorModel(FramesModel, RecommenderModel):
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         prediction = self.getOrDefault("predictionCol")
-        require_new(dataset, [prediction], "transform")
+        further = self._further_scores()
+        require_new(dataset, [prediction, *further], "transform")
         joined, helpers = dataset, []
         for side, factors in ((USER, self._scored_users()), (ITEM, self.itemFactors)):
             key, *values = (unused(f"{side} {part}", dataset) for part in ("id", "vector", "bias"))
@@ -257,6 +267,10 @@ class FactorModel(FramesModel, RecommenderModel):
         predict = arrow_udf(_predicting(self._pair_scorer(), average), T.FloatType())  # type: ignore[call-overload]
         # the optimizer would otherwise predict once more to filter
         predicted = joined.withColumn(prediction, predict.asNondeterministic()(*map(F.col, helpers)))
+        pair = [F.col(helpers[0]), F.col(helpers[2])]
+        for name, score in further.items():
+            of_vectors = arrow_udf(_without_biases(score), T.FloatType())  # type: ignore[call-overload]
+            predicted = predicted.withColumn(name, of_vectors(*pair))
         predicted = predicted.drop(*helpers)
         if strategy == "drop":
             predicted = predicted.where(~F.isnan(quoted(prediction)))
@@ -330,6 +344,16 @@ def _predicting(score: PairScorer, average: tuple[Floats, Floats] | None):  # ty
         if len(scored):
             scores[scored] = score(x[scored], y[scored]) + user_bias[scored] + item_bias[scored]
         return pa.array(scores)
+
+    return predict
+
+
+def _without_biases(score: PairScorer):  # type: ignore[no-untyped-def]
+    """Scores, float32, of pairs of vectors; NaN where one is missing."""
+
+    def predict(user_vectors: pa.Array, item_vectors: pa.Array) -> pa.Array:
+        nothing = pa.nulls(len(user_vectors), pa.float32())
+        return _predicting(score, None)(user_vectors, nothing, item_vectors, nothing)
 
     return predict
 

@@ -11,15 +11,14 @@ from typing import Any, Self, TypeVar
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 from pyspark.sql.pandas.types import from_arrow_type
 
-from recsys_spark.columns import column_of, id_column, matching_id, shown
+from recsys_spark.columns import column_of, id_column, shown
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories, rows_of
 from recsys_spark.kernels.network import ACTIVATIONS
-from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.factor_model import FactorModel
+from recsys_spark.models.featured import SIDES, FeaturedEstimator
 from recsys_spark.models.gradient_params import GradientParams, NetworkParams
 from recsys_spark.params import check_interval, check_ranges
 from recsys_spark.schema import ITEM, RATING, USER
@@ -27,12 +26,9 @@ from recsys_spark.training.barrier import id_types_of
 from recsys_spark.training.gradient.job import GradientFit, TrainingData, fit_gradient
 from recsys_spark.training.gradient.program import GradientOutcome, GradientProgram
 from recsys_spark.training.gradient.steps import SCHEDULES, Epoch
-from recsys_spark.training.side_features import Scales, check_columns, entries_of, has_scale, scales_of
+from recsys_spark.training.side_features import Scales
 
 OutcomeT = TypeVar("OutcomeT", bound=GradientOutcome)
-
-SIDES = {"user": USER, "item": ITEM}
-"""Sides that may have features → the column of ratings that their ids are in."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +49,16 @@ class TrainingSummary:
         return [epoch.loss for epoch in self.epochs]
 
 
-class GradientEstimator(RecommenderEstimator, GradientParams):
+class GradientEstimator(FeaturedEstimator, GradientParams):
     """An estimator trained by gradients.
 
     Attributes
     ----------
     initialModel : GradientModel or None
         A model of the same shape to continue from.
-    userFeatures, itemFeatures : DataFrame or None
-        One row per id, with the columns of :meth:`feature_columns`.
     """
 
     initialModel: Any = None
-    userFeatures: DataFrame | None = None
-    itemFeatures: DataFrame | None = None
 
     def check(self) -> None:
         """Raise ``ValueError`` with a sentence for Params out of range or in contradiction."""
@@ -79,40 +71,6 @@ class GradientEstimator(RecommenderEstimator, GradientParams):
             raise ValueError(f"hiddenDims must be at least 1 each, got {self.getHiddenDims()}")
         check_interval(self)
 
-    def feature_columns(self) -> dict[str, list[str]]:
-        """Columns that the estimator reads features from, by side, ``user`` or ``item``; sides without
-        any are not in it.
-        """
-        columns = {
-            side: self.getOrDefault(f"{side}FeatureCols")
-            for side in SIDES
-            if self.hasParam(f"{side}FeatureCols")
-        }
-        return {side: names for side, names in columns.items() if names}
-
-    def side_frames(self) -> dict[str, DataFrame]:
-        """Frames of the sides that have features.
-
-        Raises
-        ------
-        ModelError
-            Columns are named, and there is no frame; or the other way round.
-        """
-        columns = self.feature_columns()
-        frames: dict[str, DataFrame] = {}
-        for side in SIDES:
-            frame: DataFrame | None = getattr(self, f"{side}Features")
-            if frame is not None and side not in columns:
-                raise ModelError(f"{side}Features is given, but {side}FeatureCols names none of its columns")
-            if frame is None and side in columns:
-                names = ", ".join(columns[side])
-                raise ModelError(
-                    f"{side}FeatureCols names {names}, but {side}Features is missing: give it a DataFrame"
-                )
-            if frame is not None:
-                frames[side] = frame
-        return frames
-
     def _train(
         self,
         dataset: DataFrame | PackedHistories,
@@ -123,14 +81,7 @@ class GradientEstimator(RecommenderEstimator, GradientParams):
         ratings = self._ratings(dataset)
         id_types = id_types_of(ratings)
         kinds = dict(zip(SIDES, map(from_arrow_type, id_types), strict=True))
-        features, scales = {}, {}
-        for side, frame in self.side_frames().items():
-            columns = self.feature_columns()[side]
-            scales[side] = scales_of(frame, columns)
-            entries = feature_entries(
-                frame, self.getOrDefault(f"{side}Col"), columns, scales[side], kinds[side]
-            )
-            features[f"{side} features"] = entries
+        features, scales = self.side_entries(id_types)
         start = None
         if (
             self.initialModel is not None
@@ -229,40 +180,3 @@ def rating_rows(dataset: DataFrame, user: str, item: str, rating: str | None) ->
     value = column_of(dataset, rating)[0] if rating and rating in dataset.columns else F.lit(1.0)
     ids = [id_column(dataset, name).alias(to) for name, to in ((user, USER), (item, ITEM))]
     return dataset.select(*ids, value.cast("float").alias(RATING))
-
-
-def feature_entries(
-    frame: DataFrame, id_name: str, columns: list[str], scales: Scales, id_type: T.DataType
-) -> DataFrame:
-    """Features of a frame's rows (:func:`recsys_spark.training.side_features.entries_of`), with ids of
-    ``id_type``.
-
-    Parameters
-    ----------
-    frame : one row per id: ``id_name`` and the ``columns``
-    id_name, columns : of the id, and of the features
-    scales : of the numeric columns
-    id_type : of the ids that the features are joined with
-
-    Raises
-    ------
-    ModelError
-        A column is missing or of another kind than in the fit, or an id has several rows (which one shuffle
-        finds).
-    """
-    if not columns:
-        raise ModelError("the model was fitted without features of this side")
-    check_columns(frame, [id_name, *columns])
-    for name in columns:
-        is_number = has_scale(frame, name)
-        if is_number != (name in scales):
-            fitted, found = ("text", "a number") if is_number else ("a number", "text")
-            raise ModelError(f"feature column {name!r} is {found} here and was {fitted} in the fit: cast it")
-    ids = matching_id(frame, id_name, id_type)
-    counts = frame.groupBy(ids.alias("id")).count()
-    repeated = counts.where((F.col("count") > 1) & F.col("id").isNotNull()).first()
-    if repeated is not None:
-        raise ModelError(
-            f"{id_name} {repeated[0]!r} has {repeated[1]} rows of features: give one row for each id"
-        )
-    return entries_of(frame, ids, columns, scales)

@@ -20,16 +20,16 @@ from pyspark.sql import functions as F
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories
 from recsys_spark.kernels.arrays import Floats
+from recsys_spark.models.featured import feature_entries
 from recsys_spark.models.gradient_model import (
     GradientEstimator,
     GradientModel,
     TrainingSummary,
-    feature_entries,
 )
 from recsys_spark.models.pairwise_params import PairParams, PairwiseParams
 from recsys_spark.params import check_ranges, keyword_constructor
 from recsys_spark.recommend.rescore import PairScorer, dot_products, rescore
-from recsys_spark.recommend.top_n import ListRequest
+from recsys_spark.recommend.top_n import LinearScores, ListRequest, no_vector
 from recsys_spark.schema import SEEDED
 from recsys_spark.training.gradient.job import collect_features, collect_layers
 from recsys_spark.training.gradient.program import VALUES
@@ -186,6 +186,11 @@ class PairwiseRecommender(
         """True for squared loss."""
         return self.getLoss() == "squared"
 
+    @property
+    def has_linear_scores(self) -> bool:  # type: ignore[override]
+        """False with a network."""
+        return "mlp" not in self.getInteraction()
+
     def check(self) -> None:
         """Raise ``ValueError`` with a sentence for Params out of range or in contradiction."""
         super().check()
@@ -284,6 +289,10 @@ class PairwiseModel(GradientModel, PairParams):
         model._store()
         return model
 
+    def linear_scores(self) -> LinearScores | None:
+        """What lists are made of; None with a network."""
+        return None if "mlp" in self.getInteraction() else super().linear_scores()
+
     def recommend_lists(self, users: DataFrame, request: ListRequest) -> DataFrame:
         """Best items of each known user; see :meth:`RecommenderModel.recommend_lists`.
 
@@ -307,10 +316,8 @@ class PairwiseModel(GradientModel, PairParams):
     def _candidate_vectors(self) -> tuple[DataFrame, DataFrame]:
         if self.getInteraction() != "mlp":
             return super()._candidate_vectors()
-        nothing = F.array().cast("array<float>").alias("features")
-        return self.userFactors.select("id", nothing), self.itemFactors.select(
-            "id", nothing, F.col("count").alias("bias")
-        )
+        items = self.itemFactors.select("id", no_vector(), F.col("count").alias("bias"))
+        return self.userFactors.select("id", no_vector()), items
 
     def _users_for(self, items: DataFrame, n: int) -> DataFrame:
         if "mlp" in self.getInteraction():

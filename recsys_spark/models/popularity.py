@@ -16,7 +16,7 @@ from recsys_spark.histories import PackedHistories, rows_of
 from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, RecommenderModel
 from recsys_spark.models.persistence import FramesModel
 from recsys_spark.params import KeywordParams, check_ranges, keyword_constructor, param
-from recsys_spark.recommend.top_n import ListRequest, recommend_lists
+from recsys_spark.recommend.top_n import LinearScores, ListRequest, no_vector, recommend_lists
 from recsys_spark.schema import ITEM, USER
 
 
@@ -160,6 +160,11 @@ class PopularityModel(FramesModel, RecommenderModel, PopularityParams):
         """One row per user of the training data: ``user``."""
         return self.users.select(F.col("id").alias(USER))
 
+    def linear_scores(self) -> LinearScores:
+        """Vectors of length 0, and the scores as the items' biases."""
+        items = self.scores.select("id", no_vector(), F.col("score").cast("float").alias("bias"))
+        return LinearScores(self.users.select("id", no_vector()), items, None)
+
     def recommend_lists(self, users: DataFrame, request: ListRequest) -> DataFrame:
         """Most popular unseen items of each user, known or not; see
         :meth:`RecommenderModel.recommend_lists`.
@@ -171,9 +176,8 @@ class PopularityModel(FramesModel, RecommenderModel, PopularityParams):
         request : ListRequest
             Length, seen pairs, allowed and denied items, bounds of memory.
         """
-        nothing = F.array().cast("array<float>").alias("features")
-        items = self.scores.select("id", nothing, F.col("score").cast("float").alias("bias"))
-        return recommend_lists(users.select(F.col(USER).alias("id"), nothing).distinct(), items, request)
+        wanted = users.select(F.col(USER).alias("id"), no_vector()).distinct()
+        return recommend_lists(wanted, self.linear_scores().items, request)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         """Add the item's score as float; 0 for an unknown item."""

@@ -44,6 +44,8 @@ REGISTRY: dict[str, ModelEntry] = {
     "softmax": ModelEntry("SoftmaxRecommender", "SoftmaxModel"),
     "pairwise": ModelEntry("PairwiseRecommender", "PairwiseModel"),
     "item_item": ModelEntry("ItemItemRecommender", "ItemItemModel"),
+    "spectral": ModelEntry("SpectralRecommender", "SpectralModel"),
+    "blend": ModelEntry("BlendRecommender", "BlendModel"),
     "mllib_als": ModelEntry("MLlibALS", "MLlibALSModel"),
 }
 """Name → entry. A new model joins by one line here and by a test class that inherits the contract suite."""

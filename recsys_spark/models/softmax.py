@@ -21,11 +21,11 @@ from pyspark.sql.pandas.functions import pandas_udf
 
 from recsys_spark.histories import PackedHistories
 from recsys_spark.kernels.topn import ItemBlock
+from recsys_spark.models.featured import feature_entries
 from recsys_spark.models.gradient_model import (
     GradientEstimator,
     GradientModel,
     TrainingSummary,
-    feature_entries,
     rating_rows,
 )
 from recsys_spark.models.softmax_params import BagParams, SoftmaxParams
@@ -39,8 +39,8 @@ from recsys_spark.recommend.top_n import (
     collect_factors,
 )
 from recsys_spark.schema import ITEM, RATING, SCORE, SEEDED, USER
-from recsys_spark.training.gradient.program import USER_FEATURES
 from recsys_spark.training.group import fold_in_tasks
+from recsys_spark.training.side_features import USER_FEATURES
 from recsys_spark.training.softmax.job import collect_tables, encode_users
 from recsys_spark.training.softmax.program import SoftmaxProgram
 

@@ -79,7 +79,11 @@ def estimator_of(config: Config, name: str) -> RecommenderEstimator:
     name : str
         One of ``models``.
     """
-    return build(name, config.params.get(name, {}), config.seed, config.origin, config.ingest.has_events)
+    params = config.params.get(name, {})
+    estimator = build(name, params, config.seed, config.origin, config.ingest.has_events)
+    if estimator.chooses_on_validation and "metric" not in params:
+        estimator.set(estimator.getParam("metric"), config.evaluate.champion_metric)
+    return estimator
 
 
 def redacted(config: Config) -> str:

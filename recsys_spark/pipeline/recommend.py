@@ -31,7 +31,7 @@ from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
 from recsys_spark.pipeline.similar import similar_items, write_similar_items
 from recsys_spark.pipeline.train import fit_and_save
-from recsys_spark.recommend.top_n import ListRequest, explode_lists
+from recsys_spark.recommend.top_n import REASON, ListRequest, explode_lists
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
 
@@ -117,7 +117,10 @@ def make_lists(
         seen = keep(seen)  # a join with the events, which is read three times
     sizes = night.config.recommend.block_sizes
     request = ListRequest(n, seen, block_sizes=sizes, only_supported=True)
-    rows = keep(_labelled(explode_lists(model.recommend_lists(users, request)), champion, "model"))
+    lists = model.recommend_lists(users, request)
+    if isinstance(model, RecommenderModel):
+        lists = model.with_reasons(lists)
+    rows = keep(_labelled(explode_lists(lists), champion, "model"))
     if fallback is not None:
         short = keep(_short(rows, users, n))
         if not short.isEmpty():
@@ -134,11 +137,15 @@ def _models(night: Night, champion: str, record: StepRecord) -> tuple[ListMaker,
     wanted = [] if champion == POPULAR else [(POPULAR, FALLBACK)]
     if night.config.recommend.refit and kept is None:
         wanted.insert(0, (champion, SERVING))
-    rows = [fit_and_save(night, record, name, purpose, night.rated()) for name, purpose in wanted]
+    chosen = None if kept is not None or champion == POPULAR else compared(night)[champion]
+    rows = [
+        fit_and_save(night, record, name, purpose, night.rated(), chosen if purpose == SERVING else None)
+        for name, purpose in wanted
+    ]
     if rows:
         record_models(night, record, rows)
     used: dict[str, Any] = {row["purpose"]: row for row in rows}
-    used |= {COMPARISON: compared(night)[champion]} if kept is None else kept.rows
+    used |= {COMPARISON: chosen or compared(night)[champion]} if kept is None else kept.rows
     record.details[PATHS] = json.dumps({purpose: row["path"] for purpose, row in used.items()})
     fallback = load(used[FALLBACK]) if FALLBACK in used else None
     if kept is None:
@@ -177,7 +184,9 @@ def _fill(
 
 
 def _labelled(rows: DataFrame, model: str, reason: str) -> DataFrame:
-    return rows.withColumns({"model": F.lit(model), "reason": F.lit(reason)})
+    """Rows with the model, and the reason where they have none of their own."""
+    own = F.col(REASON) if REASON in rows.columns else F.lit(reason)
+    return rows.withColumns({"model": F.lit(model), REASON: own})
 
 
 def _write(night: Night, record: StepRecord, rows: DataFrame) -> None:

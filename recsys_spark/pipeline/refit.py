@@ -111,7 +111,8 @@ def _why_not(night: Night, last: Row) -> str | None:
     """Why a fit cannot be kept although it is recent enough."""
     if last["model"] not in night.config.models:
         return f"{last['model']} of {last['run_date']} is no longer among models"
-    if not REGISTRY[last["model"]].model.folds_in:
+    able = night.estimator(last["model"]).makes_models_that_fold_in
+    if not (able and REGISTRY[last["model"]].model.folds_in):
         return f"{last['model']} of {last['run_date']} cannot fold users in"
     if last["split"] != night.split_described():
         return "the split is another"

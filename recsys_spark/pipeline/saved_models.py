@@ -14,7 +14,7 @@ from recsys_spark.inspection.reasons import reasons
 from recsys_spark.inspection.saved import SavedModel, SavedPairs, open_model
 from recsys_spark.lakehouse.reader import Reader
 from recsys_spark.models.factor_model import FactorModel
-from recsys_spark.models.item_item import ItemItemModel
+from recsys_spark.models.pair_model import NeighborModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.show import BECAUSE
@@ -127,7 +127,7 @@ def neighbors_model(reader: Reader, run_date: date) -> tuple[str, SavedModel | S
 
 def _opened(reader: Reader, run_date: date, name: str) -> SavedModel | SavedPairs | None:
     kind = REGISTRY[name].model
-    if not issubclass(kind, (FactorModel, ItemItemModel)):
+    if not issubclass(kind, (FactorModel, NeighborModel)):
         return None
     path = path_of(reader, run_date, name)
     return open_model(kind, reader.model_metadata(path), path, reader.model_frame)

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.factor_model import FactorModel
-from recsys_spark.models.item_item import ItemItemModel
+from recsys_spark.models.pair_model import NeighborModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.checks import check_neighbors
 from recsys_spark.pipeline.fitted import compared, load
@@ -62,7 +62,7 @@ def similar_items(
     if found is None:
         return None
     measure: str = wanted.measure
-    if isinstance(found, ItemItemModel):
+    if isinstance(found, NeighborModel):
         measure, alike = WEIGHT, found.similarItems(wanted.n)
     else:
         alike = found.similarItems(wanted.n, measure, blockSizes=night.config.recommend.block_sizes)
@@ -105,8 +105,8 @@ def write_similar_items(night: Night, record: StepRecord, rows: DataFrame | None
 
 def _with_neighbors(
     night: Night, champion: str, model: ListMaker
-) -> tuple[str, FactorModel | ItemItemModel | None]:
-    own, kinds = model.kept if isinstance(model, Folded) else model, (FactorModel, ItemItemModel)
+) -> tuple[str, FactorModel | NeighborModel | None]:
+    own, kinds = model.kept if isinstance(model, Folded) else model, (FactorModel, NeighborModel)
     if isinstance(own, kinds):
         return champion, own
     for name in night.config.models:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from pyspark.sql import Row
+from pyspark.sql import functions as F
+
 from recsys_spark.config import config_problem
 from recsys_spark.console import progress_line
 from recsys_spark.errors import ConfigError
+from recsys_spark.evaluation.held_out import held_out
 from recsys_spark.histories import PackedHistories
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.paths import absolute_path
-from recsys_spark.pipeline.fitted import COMPARISON, record_models
+from recsys_spark.pipeline.fitted import COMPARISON, load, record_models
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import KEPT, fit_to_keep
 from recsys_spark.revision import code_version
-from recsys_spark.schema import TRAIN
+from recsys_spark.schema import ITEM, TRAIN, USER, VALIDATION
 
 
 def train(night: Night) -> None:
@@ -47,7 +51,12 @@ def train(night: Night) -> None:
 
 
 def fit_and_save(
-    night: Night, record: StepRecord, name: str, purpose: str, ratings: PackedHistories
+    night: Night,
+    record: StepRecord,
+    name: str,
+    purpose: str,
+    ratings: PackedHistories,
+    compared: Row | None = None,
 ) -> dict[str, Any]:
     """Fit model ``name`` on ``ratings``, save it, and return its row for the ``models`` table.
 
@@ -63,6 +72,9 @@ def fit_and_save(
         As :mod:`recsys_spark.pipeline.fitted` has it.
     ratings : PackedHistories
         Ratings to fit on, where the model's ``history`` does not ask for some types of events.
+    compared : Row, optional
+        Of the table ``models``: a fit on a part of the ratings, whose choices are kept. Without it, a model
+        that chooses does so by the validation part.
 
     Raises
     ------
@@ -70,7 +82,7 @@ def fit_and_save(
         The model names feature columns of users or items, and there is no such table.
     """
     started = time.monotonic()
-    model = fit(night, record, name, ratings)
+    model = fit(night, record, name, ratings, compared)
     row = save(night, name, purpose, model, started)
     model.unpersist()
     progress_line(f"  {name} fitted and saved in {row['seconds']:.1f} s")
@@ -115,7 +127,9 @@ def save(night: Night, name: str, purpose: str, model: Any, started: float) -> d
     }
 
 
-def fit(night: Night, record: StepRecord, name: str, ratings: PackedHistories) -> Any:
+def fit(
+    night: Night, record: StepRecord, name: str, ratings: PackedHistories, compared: Row | None = None
+) -> Any:
     """Fit model ``name`` on ``ratings``.
 
     Parameters
@@ -129,6 +143,8 @@ def fit(night: Night, record: StepRecord, name: str, ratings: PackedHistories) -
         One of the registered models.
     ratings : PackedHistories
         Ratings to fit on, where the model's ``history`` does not ask for some types of events.
+    compared : Row, optional
+        As :func:`fit_and_save` has it.
 
     Returns
     -------
@@ -149,4 +165,10 @@ def fit(night: Night, record: StepRecord, name: str, ratings: PackedHistories) -
             )
         version = record.versions_read.setdefault(f"{side}s", night.lake.version(f"{side}s"))
         estimator.set_features(side, night.lake.read(f"{side}s", version))
+    if estimator.chooses_on_validation:
+        if compared is not None:
+            estimator.keep_choices(load(compared))
+        else:
+            held = held_out(night.rated(), night.config.evaluate.min_rating)
+            estimator.set_validation(held.select(USER, F.explode(VALIDATION).alias(ITEM)))
     return estimator.fit(night.fitted_on(name, ratings))

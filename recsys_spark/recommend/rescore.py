@@ -63,7 +63,7 @@ def rescore(lists: DataFrame, users: DataFrame, items: DataFrame, n: int, score:
 
     def best(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         catalogue, item_vectors, item_biases = broadcast.value
-        for batch in (part for whole in map(plain, batches) for part in _parts(whole)):
+        for batch in (part for whole in map(plain, batches) for part in runs(whole, PAIRS_AT_ONCE)):
             entries = batch[RECOMMENDATIONS]
             lengths = pc.fill_null(pc.list_value_length(entries), 0).to_numpy()
             rows = np.repeat(np.arange(batch.num_rows), lengths)
@@ -90,9 +90,17 @@ def rescore(lists: DataFrame, users: DataFrame, items: DataFrame, n: int, score:
     return joined.mapInArrow(best, lists.schema)
 
 
-def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Runs of rows with about ``PAIRS_AT_ONCE`` candidates, one row at least."""
+def runs(batch: pa.RecordBatch, most: int) -> Iterator[pa.RecordBatch]:
+    """Runs of rows with about so many entries of lists, one row at least.
+
+    Parameters
+    ----------
+    batch : pyarrow.RecordBatch
+        Has ``recommendations``.
+    most : int
+        Entries of a run.
+    """
     candidates = np.cumsum(pc.fill_null(pc.list_value_length(batch[RECOMMENDATIONS]), 0).to_numpy())
-    bounds = np.flatnonzero(np.diff(candidates // PAIRS_AT_ONCE, prepend=-1, append=np.iinfo(np.int64).max))
+    bounds = np.flatnonzero(np.diff(candidates // most, prepend=-1, append=np.iinfo(np.int64).max))
     for begin, end in pairwise(bounds.tolist()):
         yield batch.slice(begin, end - begin)

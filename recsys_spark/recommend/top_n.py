@@ -33,7 +33,7 @@ from recsys_spark.columns import matching_id
 from recsys_spark.config import BlockSizes
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import HISTORY, PackedHistories, chosen, places
-from recsys_spark.kernels.arrays import Doubles, Floats, Ints, in_mapped_file
+from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Mapped
 from recsys_spark.kernels.item_item import Bags, PairWeights
 from recsys_spark.kernels.topn import ItemBlock, top_n, top_n_of_biases
 from recsys_spark.packing import PACKED, bucket_of, encoded_ids, one_array, packing, power_of_two, unpacked
@@ -41,6 +41,7 @@ from recsys_spark.recommend.approximate import approximate_top_n, build_index, o
 from recsys_spark.schema import ITEM, NEIGHBOR, PART, RANK, SCORE, USER
 
 RECOMMENDATIONS = "recommendations"
+REASON = "reason"
 LOG_NORMALIZER = "log_normalizer"
 _USERS, _SEEN = "users", "seen"
 LIST_ENTRIES = 2**21
@@ -216,8 +217,14 @@ def distinct_ids(frame: DataFrame, column: str, like: DataFrame) -> DataFrame:
     return frame.select(matching_id(frame, column, like.schema["id"].dataType).alias("id")).distinct()
 
 
+def no_vector() -> Column:
+    """Vectors of length 0, as ``features``."""
+    return F.array().cast("array<float>").alias("features")
+
+
 def explode_lists(lists: DataFrame, user: str = "id") -> DataFrame:
-    """Nested lists as rows ``user, item, score, rank`` (rank from 1), one per recommendation.
+    """Nested lists as rows ``user, item, score, rank`` (rank from 1), one per recommendation; with ``reason``
+    where entries have one.
 
     Parameters
     ----------
@@ -228,9 +235,10 @@ def explode_lists(lists: DataFrame, user: str = "id") -> DataFrame:
     """
     place, entry = F.posexplode(RECOMMENDATIONS).alias("place", "entry"), F.col("entry")
     rows = lists.select(F.col(user).alias(USER), place)
-    return rows.select(
-        USER, entry[ITEM].alias(ITEM), entry[SCORE].alias(SCORE), (F.col("place") + 1).cast("int").alias(RANK)
-    )
+    of_entries = lists.schema[RECOMMENDATIONS].dataType.elementType.names  # type: ignore[attr-defined]
+    reason = [entry[REASON].alias(REASON)] if REASON in of_entries else []
+    rank = (F.col("place") + 1).cast("int").alias(RANK)
+    return rows.select(USER, entry[ITEM].alias(ITEM), entry[SCORE].alias(SCORE), rank, *reason)
 
 
 def _permitted(items: DataFrame, request: ListRequest) -> DataFrame:
@@ -257,10 +265,10 @@ def _exact_search(
     item_blocks = (ItemBlock.build(factors[s : s + size], biases[s : s + size], s) for s in starts)
     if pairs is not None:
         item_blocks = (block.with_weights(pairs) for block in item_blocks)
-    blocks = [context.broadcast(_Mapped(block)) for block in item_blocks]
+    blocks = [context.broadcast(Mapped(block)) for block in item_blocks]
 
     def search(users: _Users, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:
-        held = [block.value.block for block in blocks]
+        held = [block.value.value for block in blocks]
         return top_n(users.vectors, held, seen, n, user_block, log_sums, users.bags)
 
     return search
@@ -320,6 +328,19 @@ def collect_factors(items: DataFrame) -> tuple[pa.Array, Floats, Floats]:
     """
     table = items.select("id", "features", _bias(items)).toArrow().combine_chunks().sort_by("id")
     return one_array(table["id"]), matrix_of(table["features"]), table["bias"].to_numpy()
+
+
+class LinearScores(NamedTuple):
+    """What a model's scores are made of: dot products, sums over the user's history, biases.
+
+    Attributes
+    ----------
+    users, items, weights : as :func:`recommend_lists` takes them
+    """
+
+    users: DataFrame
+    items: DataFrame
+    weights: CollectedWeights | None
 
 
 @dataclass(frozen=True)
@@ -528,20 +549,3 @@ def _lists(items: Any, scores: Floats, catalogue: pa.Array) -> pa.Array:
         [catalogue.take(pa.array(items[eligible])), pa.array(scores[eligible])], names=[ITEM, SCORE]
     )
     return pa.ListArray.from_arrays(pa.array(offsets), entries)
-
-
-class _Mapped:
-    """An item block that, once it has reached a worker, lies in an unlinked temporary file mapped into
-    memory.
-
-    A broadcast's value stays with the worker for good. Mapped, the system can page a large catalogue's blocks
-    out, so that what a task needs at a time is one block.
-    """
-
-    def __init__(self, block: ItemBlock) -> None:
-        self.block = block
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        block: ItemBlock = state["block"]
-        pairs = None if block.weights is None else PairWeights(*map(in_mapped_file, block.weights))
-        self.block = replace(block, factors=in_mapped_file(block.factors), weights=pairs)

@@ -19,7 +19,14 @@ from recsys_spark.kernels.events import sort_events
 from recsys_spark.packing import ids_from_bytes, ids_to_bytes, one_array, table_from_bytes, tables_to_bytes
 from recsys_spark.schema import ITEM, RATING, USER
 from recsys_spark.training.group import Group
-from recsys_spark.training.ownership import balanced_owners, buckets_of, number_ids, register, send_to_owners
+from recsys_spark.training.ownership import (
+    balanced_owners,
+    buckets_of,
+    number_ids,
+    register,
+    send_to_owners,
+    user_owners,
+)
 from recsys_spark.training.side_features import Features
 
 
@@ -66,7 +73,7 @@ def build_histories(group: Group, events: pa.Table, explicit: bool = False) -> H
     Every task holds the catalogue: ``n_items * (8 + id)`` bytes, and 8 bytes for each of its events.
     """
     if not explicit:
-        events = _positive(events)
+        events = positive(events)
     user_ids, user_codes = number_ids(events[USER])
     item_ids, item_codes = number_ids(events[ITEM])
     owners = balanced_owners(
@@ -85,7 +92,7 @@ def build_histories(group: Group, events: pa.Table, explicit: bool = False) -> H
     return Histories(user_ids, hash_ids(user_ids), indptr, items, ratings, catalogue, counts, *no_features)
 
 
-def _positive(events: pa.Table) -> pa.Table:
+def positive(events: pa.Table) -> pa.Table:
     """Events with a rating above 0, without the ids that none of them has."""
     events = events.filter(pc.greater(events[RATING], 0.0))
     for index, name in enumerate((USER, ITEM)):
@@ -128,9 +135,25 @@ def gather_features(group: Group, ids: pa.Array, entries: Sequence[pa.Table], ow
     owned : each task has its own users; otherwise ``ids`` are the same in every task, and each receives all
         entries
     """
-    received = table_from_bytes(
-        send_to_owners(group, entries, "id") if owned else group.all_gather(tables_to_bytes(entries))
-    )
+    if owned:
+        received = send_to_owners(group, entries, "id", user_owners(group.size))
+    else:
+        received = group.all_gather(tables_to_bytes(entries))
+    return features_among(group, ids, table_from_bytes(received))
+
+
+def features_among(group: Group, ids: pa.Array, received: pa.Table | None) -> Features:
+    """Features of ``ids`` from what this task has received; names are those that some id of some task has.
+
+    Parameters
+    ----------
+    group : Group
+        The tasks; all call this at once.
+    ids : pyarrow.Array
+        Of this task.
+    received : pyarrow.Table or None
+        ``id``, ``names``, ``weights``.
+    """
     if not group.all_reduce(np.array([received is not None], np.int64))[0]:
         return Features.none(len(ids))
     if received is None:

@@ -25,7 +25,7 @@ from pyspark.sql import types as T
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories, places
 from recsys_spark.ids import hash_ids
-from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs, in_mapped_file
+from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs, Mapped, in_mapped_file
 from recsys_spark.kernels.item_item import (
     Audiences,
     Head,
@@ -46,6 +46,8 @@ from recsys_spark.training.barrier import require_trainable
 
 WEIGHT = "weight"
 WEIGHTINGS = ("ridge", "cosine", "jaccard", "rp3beta", "exact")
+GRAPH = "graph"
+"""Weighting of :class:`~recsys_spark.models.spectral.SpectralRecommender`: two steps over the graph."""
 HEAD_ITEMS = 4_096
 """Items with most users and most items near them, whose Gram matrix each Python worker holds: 134 MB."""
 EXACT_ITEMS = 20_000
@@ -105,17 +107,6 @@ class _Data(NamedTuple):
     scales: Doubles
 
 
-class _Mapped:
-    """Data whose large arrays lie in mapped files once they have reached a worker."""
-
-    def __init__(self, data: _Data) -> None:
-        self.data = data
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        data: _Data = state["data"]
-        self.data = data._replace(histories=Histories(*map(in_mapped_file, data.histories)))
-
-
 def fit_item_item(histories: PackedHistories, config: ItemItemConfig) -> ItemItemFit:
     """Find the weights: jobs that collect the items and the histories, and with ``ridge`` one that finds
     neighbours; the last, of measures or regressions, runs when the weights are first used.
@@ -144,7 +135,7 @@ def fit_item_item(histories: PackedHistories, config: ItemItemConfig) -> ItemIte
         )
     config = replace(config, neighbors=min(config.neighbors, max(1, len(ids) - 1)))
     rows = _collected(histories, ids, config)
-    data = spark.sparkContext.broadcast(_Mapped(_Data(rows, _item_scales(rows, len(ids), config))))
+    data = spark.sparkContext.broadcast(Mapped(_Data(rows, _item_scales(rows, len(ids), config))))
     if config.weighting == "exact":
         found = _exact(spark, data, config)
     else:
@@ -267,7 +258,7 @@ def _collected(histories: PackedHistories, ids: pa.Array, config: ItemItemConfig
     lengths, items = (_joined(collected[name], np.int32) for name in ("lengths", "items"))
     indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     values = _joined(collected["values"], np.float32) if config.centred else np.zeros(0, np.float32)
-    exponent = 1.0 if config.weighting == "rp3beta" else config.user_exponent
+    exponent = 1.0 if config.weighting in ("rp3beta", GRAPH) else config.user_exponent
     weights = np.maximum(lengths, 1).astype(np.float64) ** -exponent
     return Histories(indptr, items, values, weights.astype(np.float32))
 
@@ -309,6 +300,8 @@ def _measure(rows: Histories, n_items: int, config: ItemItemConfig) -> Measure:
         return Measure(counts, counts, True)
     if config.weighting == "rp3beta":
         return Measure(counts**-config.beta, 1 / counts, False)
+    if config.weighting == GRAPH:
+        return Measure(counts ** (config.beta - 0.5), counts ** -(config.beta + 0.5), False)
     diagonal = squares(rows, n_items)
     lengths = np.sqrt(np.where(diagonal > 0, diagonal, np.inf))
     return Measure(1 / lengths, 1 / lengths, False)
@@ -327,7 +320,7 @@ def _neighbors(
         order, of_items = shared.value
         for task in _numbers(numbers):
             own = np.sort(order[task::tasks])
-            yield _packed(own, *neighbors(data.value.data.histories, own, of_items, config.neighbors))
+            yield _packed(own, *neighbors(data.value.value.histories, own, of_items, config.neighbors))
 
     return spark.range(0, tasks, 1, tasks).mapInArrow(find, _PACKED)
 
@@ -348,7 +341,7 @@ def _ridge(
     shared = spark.sparkContext.broadcast(_Neighborhoods(audiences, top, near))
 
     def fit(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        histories, scales = data.value.data
+        histories, scales = data.value.value
         of_all = shared.value
         newest = np.full(len(histories.weights), -1, np.int32)
         for task in _numbers(numbers):
@@ -398,7 +391,7 @@ def _exact(spark: SparkSession, data: Broadcast[Any], config: ItemItemConfig) ->
 
     def fit(numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for _ in _numbers(numbers):
-            rows, scales = data.value.data
+            rows, scales = data.value.value
             own = np.arange(len(scales), dtype=np.int32)
             gram, penalty = _scaled(gram_among(rows, own, len(own)), scales, config)
             near, found = exact_weights(gram, penalty, config.neighbors)

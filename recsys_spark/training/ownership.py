@@ -59,8 +59,16 @@ def split_by_task(events: pa.Table, size: int) -> Iterator[tuple[int, pa.Table]]
             yield task, pa.table([*columns, part[RATING]], names=[USER, ITEM, RATING])
 
 
-def send_to_owners(group: Group, tables: Sequence[pa.Table], column: str) -> list[npt.NDArray[np.uint8]]:
-    """Send each row to the task that owns its user, whose id is in ``column``.
+def send_to_owners(
+    group: Group, tables: Sequence[pa.Table], column: str, owners: Longs
+) -> list[npt.NDArray[np.uint8]]:
+    """Send each row to the task that owns the user or item whose id is in ``column``.
+
+    Parameters
+    ----------
+    tables : rows of this task
+    column : of ids
+    owners : bounds of each task's buckets, such as :func:`user_owners`
 
     Returns
     -------
@@ -70,9 +78,9 @@ def send_to_owners(group: Group, tables: Sequence[pa.Table], column: str) -> lis
     if not tables:
         return group.all_to_all([tables_to_bytes([])] * group.size)
     rows = pa.concat_tables(tables)
-    owners = owner_of_ids(one_array(rows[column]), user_owners(group.size))
+    tasks = owner_of_ids(one_array(rows[column]), owners)
     return group.all_to_all(
-        [tables_to_bytes([rows.filter(pa.array(owners == task))]) for task in range(group.size)]
+        [tables_to_bytes([rows.filter(pa.array(tasks == task))]) for task in range(group.size)]
     )
 
 

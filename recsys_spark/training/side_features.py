@@ -27,6 +27,8 @@ from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats, Integers, Ints
 from recsys_spark.packing import lists_of, one_array
 
+USER_FEATURES, ITEM_FEATURES = "user features", "item features"
+"""Kinds of payloads, and names of tables, of each side's features."""
 Scales = dict[str, list[float]]
 
 

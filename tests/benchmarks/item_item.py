@@ -1,5 +1,5 @@
-"""Weights of item pairs on ten million synthetic ratings: time and memory by the size of the catalogue, and
-lists of everybody from them, beside ``implicit``'s neighbours by cosine on the same data.
+"""Weights of item pairs, and singular vectors, on ten million synthetic ratings: time and memory by the
+size of the catalogue, and lists of everybody from them, beside ``implicit``'s neighbours by cosine.
 
 A fit is timed from packed histories, as a night has them, to weights that are counted. ``implicit``'s reads a
 matrix that is in memory already.
@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from recsys_spark.data.synthetic import synthetic_inputs, world_of
 from recsys_spark.histories import PackedHistories, pack_histories
-from recsys_spark.models import ItemItemRecommender
+from recsys_spark.models import ItemItemRecommender, SpectralRecommender
 from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.session import get_session
 from tests.benchmarks.night import with_peaks
@@ -44,12 +44,19 @@ def matrix(rows: DataFrame, items: int) -> csr_matrix:
     return csr_matrix((np.ones(len(users), np.float32), (users, columns)), (USERS + 1, items + 1))
 
 
-def measured(spark: SparkSession, ratings: int, items: int, weighting: str) -> dict[str, Any]:
+MODELS: dict[str, Any] = {
+    "cosine": ItemItemRecommender(weighting="cosine", neighbors=NEIGHBORS),
+    "ridge": ItemItemRecommender(neighbors=NEIGHBORS),
+    "spectral, rank 256": SpectralRecommender(rank=256, neighbors=NEIGHBORS, seed=1),
+}
+
+
+def measured(spark: SparkSession, ratings: int, items: int, name: str) -> dict[str, Any]:
     """One fit, and the lists of everybody that it makes."""
     histories, models = packed(spark, ratings, items), []
 
     def fit() -> None:
-        models.append(ItemItemRecommender(weighting=weighting, neighbors=NEIGHBORS).fit(histories))
+        models.append(MODELS[name].fit(histories))
         models[-1].weights.count()
 
     taken, java, python = with_peaks(fit)
@@ -62,7 +69,7 @@ def measured(spark: SparkSession, ratings: int, items: int, weighting: str) -> d
         model.recommend_lists(users, request).write.format("noop").mode("overwrite").save()
 
     found: dict[str, Any] = {
-        "what": f"{weighting}, {items:,} items",
+        "what": f"{name}, {items:,} items",
         "weights": model.weights.count(),
         "fit, s": taken,
         "Java, GiB": java,
@@ -93,12 +100,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ratings", type=int, default=10_000_000)
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 30_000, 100_000])
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     options = parser.parse_args()
     spark = get_session()
     rows = [measured(spark, 100_000, 1_000, "ridge") | {"what": "warm up"}][1:]
     for items in options.items:
-        rows += [measured(spark, options.ratings, items, weighting) for weighting in ("cosine", "ridge")]
-        rows.append(peer(spark, options.ratings, items))
+        rows += [measured(spark, options.ratings, items, name) for name in options.models]
+        if "cosine" in options.models:
+            rows.append(peer(spark, options.ratings, items))
     notes = [f"{USERS:,} users; {NEIGHBORS} neighbours; lists of {N}, without what is in the history"]
     publish("item_item", f"Weights of item pairs on {options.ratings:,} ratings", rows, notes)
 

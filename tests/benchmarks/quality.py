@@ -29,11 +29,13 @@ from recsys_spark.evaluation.ranking import ranking_metrics
 from recsys_spark.evaluation.rating import rating_metrics
 from recsys_spark.models import (
     ALS,
+    BlendRecommender,
     ItemItemRecommender,
     MLlibALS,
     PairwiseRecommender,
     PopularityRecommender,
     SoftmaxRecommender,
+    SpectralRecommender,
 )
 from recsys_spark.models.base import RecommenderEstimator, RecommenderModel
 from recsys_spark.recommend.top_n import ListRequest
@@ -87,7 +89,9 @@ def rating_error(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
         "MLlib's ALS, the same": MLlibALS(rank=10, regParam=0.1, maxIter=15, seed=1),
         BIASED: biased(),
         "item pairs, ridge, of deviations from the user's mean": ItemItemRecommender(implicitPrefs=False),
-        "ALS, Bayesian, rank 20, 100 samples of 220 sweeps": bayesian(),
+        DRAWN: bayesian(),
+        f"{DRAWN}, side features": bayesian(**side_features(spark, folder)),
+        f"{DRAWN}, side features and histories": bayesian(useHistories=True, **side_features(spark, folder)),
         "pairwise, squared loss, biases": squared(),
         "pairwise, squared loss, biases, side features": squared(side_features(spark, folder)),
     }
@@ -99,6 +103,7 @@ def rating_error(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
     return rows
 
 
+DRAWN = "ALS, Bayesian, rank 20, 100 samples of 220 sweeps"
 BIASED = "ALS with biases, rank 60, regParam 0.09"
 
 
@@ -107,9 +112,9 @@ def biased() -> ALS:
     return ALS(rank=60, regParam=0.09, maxIter=15, useBiases=True, seed=1)
 
 
-def bayesian() -> ALS:
+def bayesian(**params: Any) -> ALS:
     """The Bayesian model of ratings."""
-    return ALS(rank=20, bayesian=True, maxIter=220, burnIn=20, samples=100, seed=1)
+    return ALS(rank=20, bayesian=True, maxIter=220, burnIn=20, samples=100, seed=1, **params)
 
 
 def squared(features: dict[str, Any] | None = None) -> PairwiseRecommender:
@@ -148,6 +153,24 @@ def side_features(spark: SparkSession, folder: Path) -> dict[str, Any]:
     return {"userFeatures": users, "itemFeatures": items, **named}
 
 
+def million_features(spark: SparkSession, folder: Path) -> dict[str, Any]:
+    """The same of MovieLens 1M."""
+
+    def rows(name: str, columns: list[str]) -> pd.DataFrame:
+        lines = (folder / name).read_text(encoding="iso-8859-1").splitlines()
+        return pd.DataFrame([line.split("::") for line in lines], columns=columns)
+
+    users = spark.createDataFrame(rows("users.dat", ["user", "gender", "age", "occupation", "zip"]))
+    items = spark.createDataFrame(rows("movies.dat", ["item", "title", "genres"]))
+    users = users.select(F.col("user").cast("int"), "gender", "age", "occupation")
+    year = F.regexp_extract("title", r"\((\d{4})\)", 1).try_cast("int")
+    items = items.select(
+        F.col("item").cast("int"), F.split("genres", r"\|").alias("genres"), year.alias("year")
+    )
+    named = {"userFeatureCols": ["gender", "occupation", "age"], "itemFeatureCols": ["genres", "year"]}
+    return {"userFeatures": users, "itemFeatures": items, **named}
+
+
 def fold_error(
     spark: SparkSession, folder: Path, estimator: RecommenderEstimator, fold: int
 ) -> dict[str, float]:
@@ -167,7 +190,13 @@ def random_tenth(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
     with gzip.open(folder / "ratings_uir.dat.gz", "rt") as file:
         cells = np.array([line.split("::") for line in file], np.float64)
     rows: list[dict[str, object]] = []
-    models = {BIASED: biased(), "ALS, Bayesian, rank 20, 100 samples of 220 sweeps": bayesian()}
+    features = million_features(spark, folder)
+    models = {
+        BIASED: biased(),
+        DRAWN: bayesian(),
+        f"{DRAWN}, side features": bayesian(**features),
+        f"{DRAWN}, side features and histories": bayesian(useHistories=True, **features),
+    }
     for name, estimator in models.items():
         errors, taken = [], []
         for seed in range(5):
@@ -265,19 +294,7 @@ def ncf(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
     data, users, candidates = ncf_data(spark, folder)
     rows: list[dict[str, object]] = []
     for solver in ("cholesky", "cg"):
-        als = ALS(
-            rank=192,
-            regParam=0.007,
-            regExponent=1.0,
-            unobservedWeight=0.3,
-            implicitPrefs=True,
-            maxIter=12,
-            ratingCol="",
-            solver=solver,
-            checkpointInterval=-1,
-            seed=1,
-        )
-        model = als.fit(data)
+        model = ALS(**IALS, ratingCol="", solver=solver, seed=1).fit(data)
         seconds = sum(one.seconds for one in model.summary.iterations)
         measured = held_out_among_negatives(model, users, candidates)
         rows.append(
@@ -304,6 +321,58 @@ def ncf(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
             {"what": what, **held_out_among_negatives(pairwise, users, candidates), "training, s": seconds}
         )
     return rows
+
+
+IALS: dict[str, Any] = {
+    "rank": 192,
+    "regParam": 0.007,
+    "regExponent": 1.0,
+    "unobservedWeight": 0.3,
+    "implicitPrefs": True,
+    "maxIter": 12,
+    "checkpointInterval": -1,
+}
+SPECTRAL: dict[str, dict[str, Any]] = {
+    "spectral, rank 512, alpha 0.2": {},
+    "spectral, rank 256, alpha 0.5": {"rank": 256, "alpha": 0.5},
+}
+
+
+def blends(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
+    """Spectral models, and blends, whose weights are chosen on each user's latest training item."""
+    data, users, candidates = ncf_data(spark, folder)
+    rows: list[dict[str, object]] = []
+    for what, params in SPECTRAL.items():
+        began = time.monotonic()
+        spectral = SpectralRecommender(**params, ratingCol="", seed=1).fit(data)
+        spectral.weights.count()
+        seconds = time.monotonic() - began
+        rows.append(
+            {"what": what, **held_out_among_negatives(spectral, users, candidates), "training, s": seconds}
+        )
+    held = ncf_latest(spark, folder).persist()
+    before = data.join(held, ["user", "item"], "left_anti").persist()
+    pairs = ITEM_ITEM["item pairs, ridge, 500 neighbours"]
+    members: dict[str, dict[str, Any]] = {"als": IALS, "item_item": pairs}
+    for some in (members, {**members, "spectral": SPECTRAL["spectral, rank 256, alpha 0.5"]}):
+        blend = BlendRecommender(members=some, ratingCol="", seed=1)
+        blend.set_validation(held)
+        blend.keep_choices(blend.fit(before))
+        began = time.monotonic()
+        model = blend.fit(data)
+        seconds = time.monotonic() - began
+        weights = ", ".join(f"{weight:.2f} {name}" for name, weight in model.getMemberWeights().items())
+        measured = held_out_among_negatives(model, users, candidates)
+        rows.append({"what": f"blend: {weights}", **measured, "training, s": seconds})
+    return rows
+
+
+def ncf_latest(spark: SparkSession, folder: Path) -> DataFrame:
+    """The latest training item of each user, and of several at one time the last in the file."""
+    with gzip.open(folder / "ml-1m.train.rating.gz", "rt") as file:
+        events = pd.DataFrame(np.loadtxt(file, dtype=np.int64), columns=["user", "item", "rating", "time"])
+    latest = events.sort_values("time", kind="stable").groupby("user").tail(1)
+    return spark.createDataFrame(latest[["user", "item"]].astype("int32"))
 
 
 def negatives(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
@@ -369,7 +438,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="+",
-        default=["errors", "ranking", "gravity", "tenth", "ncf", "negatives"],
+        default=["errors", "ranking", "gravity", "tenth", "ncf", "blends", "negatives"],
         help="which tables",
     )
     chosen = parser.parse_args().only
@@ -389,7 +458,7 @@ def main() -> None:
     if "tenth" in chosen:
         rows = random_tenth(spark, data / "ml-1m")
         publish("quality-tenth", "MovieLens 1M, a random tenth of the ratings held out, five times", rows)
-    of_ncf = {"ncf": ncf, "negatives": negatives}
+    of_ncf = {"ncf": ncf, "blends": blends, "negatives": negatives}
     for part, measure in of_ncf.items():
         if part in chosen:
             publish(

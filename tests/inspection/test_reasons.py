@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.inspection.reasons import contributions, reasons
 from recsys_spark.inspection.saved import nearest, open_model
-from recsys_spark.models import ALS, PairwiseRecommender, SoftmaxRecommender
+from recsys_spark.models import ALS, PairwiseRecommender, SoftmaxRecommender, SpectralRecommender
 
 USER, LISTED = "user 3", [1, 4, 7]
 
@@ -63,6 +63,16 @@ def test_terms_of_a_history_make_the_score(spark, ratings, tmp_path, params):
     for item, terms in zip(LISTED, added, strict=True):
         others = model.globalMean + biases.get(item, 0.0)  # what is no user's
         assert terms.sum() + others == pytest.approx(of[item], abs=2e-4)
+
+
+def test_terms_of_weights_and_vectors_make_the_score(spark, ratings, tmp_path):
+    model = SpectralRecommender(rank=3, neighbors=4, alpha=0.7, seed=2).fit(ratings)
+    saved, items, values = saved_and_history(model, ratings, tmp_path)
+    added, exact = contributions(saved, [*items, 999], [*values, 1.0], LISTED)
+    assert exact
+    of = scores(model, spark)
+    assert added.sum(axis=1) == pytest.approx([of[item] for item in LISTED], abs=1e-5)
+    assert not added[:, -1].any()
 
 
 def test_without_an_item_a_softmax_score_is_lower_by_what_it_adds(spark, ratings, tmp_path):

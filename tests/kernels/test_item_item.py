@@ -171,9 +171,9 @@ def test_scores_are_sums_over_the_history():
     turned, by_target = weights.T, np.nonzero(weights.T)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(by_target[0], minlength=70))]).astype(np.int64)
     of_targets = PairWeights(indptr, by_target[1].astype(np.int32), turned[by_target].astype(np.float32))
-    asked = np.array([0, 69, -1, 30, 31], np.int32)
-    expected = np.where(asked < 0, 0, (x @ weights)[np.arange(5), asked])
-    assert pair_scores(as_bags(x), asked, of_targets) == pytest.approx(expected, abs=1e-5)
+    asked, rows = np.array([0, 69, -1, 30, 31, 2], np.int32), np.array([4, 1, 2, 2, 0, 1])
+    expected = np.where(asked < 0, 0, (x @ weights)[rows, asked])
+    assert pair_scores(as_bags(x), rows, asked, of_targets) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [16, 33, 100])

@@ -36,6 +36,8 @@ TWO_COLOURS = {"rank": 2, "maxIter": 8, "regParam": 0.05}
 
 
 class TestImplicit(ModelContract):
+    new_users = "history"
+
     def estimator(self):
         return ALS(implicitPrefs=True, alpha=10.0, seed=3, **TWO_COLOURS)
 
@@ -43,7 +45,7 @@ class TestImplicit(ModelContract):
 class TestBiases(ModelContract):
     """Explicit ratings that are all 1 say nothing about taste: this tests how biases are handled."""
 
-    learns_taste = False
+    learns_taste, new_users = False, "history"
 
     def estimator(self):
         return ALS(useBiases=True, seed=3, **SMALL)
@@ -262,6 +264,9 @@ def test_fit_continues_from_an_initial_model(ratings):
         ({"bayesian": True, "gravity": 0.1}, "bayesian draws factors of ratings, and takes no gravity"),
         ({"bayesian": True, "maxIter": 69}, r"50 samples after 20 iterations: maxIter must be at least 70"),
         ({"samples": 0}, "samples must be at least 1"),
+        ({"useHistories": True}, "useHistories is for bayesian, which is not set"),
+        ({"itemFeatureCols": ["year"]}, "itemFeatureCols is for bayesian, which is not set"),
+        ({"predictionStdCol": "std"}, "predictionStdCol is for bayesian, which is not set"),
     ],
 )
 def test_contradictions_are_rejected_with_a_message(params, message):
@@ -492,13 +497,73 @@ def test_the_mean_of_many_draws_predicts_better_than_one_point(spark):
         for reg in (0.03, 0.1, 0.3)
     ]
     assert 0.5 < evaluator.evaluate(bayesian.transform(held)) < min(errors)
-    assert len(bayesian.itemFactors.first()["features"]) == 10 * 6
+    assert len(bayesian.itemFactors.first()["features"]) == 10 * (6 + 2)
     assert len(bayesian.summary.iterations) == 120
     assert [
         row["user"] for row in bayesian.recommend(held.select("user").where("user = 3"), 1).collect()
     ] == [3]
     with pytest.raises(ModelError, match="a Bayesian model has no equation of a new user"):
         bayesian.foldIn(held)
+
+
+def test_bayesian_prediction_has_the_deviation_of_its_draws(spark, ratings, tmp_path):
+    estimator = ALS(rank=2, bayesian=True, maxIter=30, burnIn=10, samples=5, predictionStdCol="std", seed=3)
+    model = estimator.fit(ratings)
+    users, items = (
+        {row["id"]: np.array(row["features"]).reshape(5, 4) for row in factors.collect()}
+        for factors in (model.userFactors, model.itemFactors)
+    )
+    biases = [
+        {row["id"]: row["bias"] for row in factors.collect()}
+        for factors in (model.userFactors, model.itemFactors)
+    ]
+    model.write().save(str(tmp_path / "model"))
+    unknown = spark.createDataFrame([(77_777, 1)], "user int, item int")
+    for one in (model, ALSModel.load(str(tmp_path / "model"))):
+        for row in one.transform(ratings).collect():
+            # each draw's score: vectors, and both biases less their mean
+            draws = 5 * (users[row["user"]] * items[row["item"]]).sum(axis=1)
+            assert row["std"] == pytest.approx(draws.std(), rel=1e-4)
+            mean = one.globalMean + biases[0][row["user"]] + biases[1][row["item"]] + draws.mean()
+            assert row["prediction"] == pytest.approx(mean, abs=1e-4)
+        (nobody,) = one.transform(unknown).collect()
+        assert math.isnan(nobody["std"])
+
+
+def test_bayesian_features_say_what_a_new_user_and_a_new_item_are_like(spark):
+    rng = np.random.default_rng(2)
+    rows = [
+        (user, item, 3.0 + (1.5 if (user + item) % 2 else -1.0) + 0.1 * rng.standard_normal())
+        for user in range(40)
+        for item in rng.choice(20, 12, replace=False).tolist()
+    ]
+    data = spark.createDataFrame(rows, "user int, item int, rating double")
+    users = spark.createDataFrame(
+        [(u, f"kind {u % 2}") for u in [*range(40), 900, 901]], "user int, kind string"
+    )
+    items = spark.createDataFrame(
+        [(i, f"kind {i % 2}") for i in [*range(20), 800, 801]], "item int, kind string"
+    )
+    estimator = ALS(
+        rank=2,
+        bayesian=True,
+        maxIter=80,
+        samples=20,
+        seed=1,
+        userFeatureCols=["kind"],
+        itemFeatureCols=["kind"],
+        userFeatures=users,
+        itemFeatures=items,
+    )
+    model = estimator.fit(data)
+    pairs = [(900, 1), (900, 2), (901, 1), (901, 2), (900, 801), (901, 801), (3, 800)]
+    found = model.transform(spark.createDataFrame(pairs, "user int, item int")).collect()
+    for row in found:
+        expected = 4.5 if (row["user"] + row["item"]) % 2 else 2.0
+        assert row["prediction"] == pytest.approx(expected, abs=0.5)
+    again = ALS(rank=2, bayesian=True, maxIter=80, samples=20, userFeatureCols=["kind"])
+    with pytest.raises(ModelError, match="userFeatures is missing"):
+        again.fit(data)
 
 
 def test_nonnegative_factors_are_not_negative(ratings):

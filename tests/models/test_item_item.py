@@ -15,6 +15,8 @@ from recsys_spark.testing import ModelContract, checkerboard
 
 
 class TestContract(ModelContract):
+    new_users = "history"
+
     def estimator(self):
         return ItemItemRecommender(regParam=1.0)
 

@@ -14,6 +14,8 @@ from recsys_spark.testing import ModelContract, checkerboard
 SMALL = {"rank": 4, "maxIter": 8, "regParam": 0.01, "numUserBlocks": 2, "numItemBlocks": 2}
 
 
+@pytest.mark.slow
+@pytest.mark.long
 class TestImplicit(ModelContract):
     def estimator(self):
         return MLlibALS(implicitPrefs=True, alpha=10.0, seed=3, **SMALL)

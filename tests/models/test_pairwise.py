@@ -23,6 +23,8 @@ SMALL = {
 
 
 class TestDotProduct(ModelContract):
+    new_users, new_items = "features", "features"
+
     def estimator(self):
         return PairwiseRecommender(**SMALL)
 
@@ -30,6 +32,8 @@ class TestDotProduct(ModelContract):
 @pytest.mark.slow
 @pytest.mark.long
 class TestNetworkBesideTheDotProduct(ModelContract):
+    new_users, new_items = "features", "features"
+
     def estimator(self):
         return PairwiseRecommender(**SMALL, loss="bpr", interaction="dot+mlp", hiddenDims=[8])
 

@@ -9,11 +9,13 @@ import pytest
 
 from recsys_spark.models import (
     ALS,
+    BlendRecommender,
     ItemItemRecommender,
     MLlibALS,
     PairwiseRecommender,
     PopularityRecommender,
     SoftmaxRecommender,
+    SpectralRecommender,
 )
 from recsys_spark.sampling import NegativeSampler
 
@@ -22,6 +24,8 @@ CLASSES = [
     SoftmaxRecommender,
     PairwiseRecommender,
     ItemItemRecommender,
+    SpectralRecommender,
+    BlendRecommender,
     PopularityRecommender,
     MLlibALS,
     NegativeSampler,
@@ -67,9 +71,10 @@ def test_documentation_has_every_argument_with_its_default(kind):
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_param_has_a_setter_and_a_getter(kind):
     values = {int: 7, float: 0.5, bool: True, str: "x"}
+    of_names = {"hiddenDims": [3], "members": {"als": {"rank": 3}}, "memberWeights": {"als": 0.5}}
     for param in kind().params:
         instance = kind()
-        value = [3] if param.name == "hiddenDims" else ["x"] if param.name.endswith("Cols") else None
+        value = of_names.get(param.name, ["x"] if param.name.endswith("Cols") else None)
         if value is None:
             annotation = (
                 inspect.signature(getattr(kind, method("set", param.name))).parameters["value"].annotation
@@ -88,6 +93,8 @@ def test_every_param_has_a_setter_and_a_getter(kind):
         (PairwiseRecommender, "numNegative", "numNegatives"),
         (PopularityRecommender, "halflife", "halfLife"),
         (ItemItemRecommender, "neighbours", "neighbors"),
+        (SpectralRecommender, "neighbours", "neighbors"),
+        (BlendRecommender, "member", "members"),
         (MLlibALS, "maxIters", "maxIter"),
         (NegativeSampler, "strateggy", "strategy"),
     ],

@@ -13,7 +13,7 @@ DAY = 86_400
 
 
 class TestContract(ModelContract):
-    learns_taste = False
+    learns_taste, new_users = False, "everyone"
 
     def estimator(self):
         return PopularityRecommender()

@@ -22,6 +22,7 @@ SMALL = {
 
 
 class TestSoftmax(ModelContract):
+    new_users = "history"
     nested = "array<struct<item:int,rating:float,probability:float>>"
 
     def estimator(self):

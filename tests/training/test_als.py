@@ -11,7 +11,7 @@ import pytest
 
 from recsys_spark.errors import ModelError
 from recsys_spark.training.als.config import ALSConfig
-from recsys_spark.training.als.program import sampled, train
+from recsys_spark.training.als.program import ALSProgram, sampled, train
 from recsys_spark.training.interactions import HEAVY_EVENTS, prepare
 from recsys_spark.training.ownership import split_by_task
 from tests.training.groups import run_group
@@ -71,8 +71,10 @@ def events(n=600, users=60, items=37, seed=0, name=int):
     )
 
 
-def fit(table, size, config, start=None, heavy_events=HEAVY_EVENTS):
-    """Vectors by id, and what task 0 reports, of a fit on ``size`` tasks whose events come in chunks."""
+def fit(table, size, config, start=None, heavy_events=HEAVY_EVENTS, payloads=None):
+    """Vectors by id, and what task 0 reports, of a fit on ``size`` tasks whose events come in chunks, and
+    ``payloads`` in the first.
+    """
     nothing = table.slice(0, 0)
     shares = [
         [
@@ -96,7 +98,10 @@ def fit(table, size, config, start=None, heavy_events=HEAVY_EVENTS):
         )
         interactions = prepare(group, pa.concat_tables(shares[group.rank]), heavy_events)
         if config.samples:
-            return sampled(group, interactions, config, None)
+            program = ALSProgram(config, (table["user"].type, table["item"].type))
+            given = payloads or {}
+            features = program.side_features(group, interactions, given if group.rank == 0 else {})
+            return sampled(group, interactions, config, None, features)
         return train(group, interactions, config, given)
 
     trained = run_group(size, program)

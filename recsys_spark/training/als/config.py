@@ -27,6 +27,7 @@ class ALSConfig:
     seed : of the users' starting factors
     burn_in, samples : of a Bayesian fit: iterations that are thrown away, and how many of the others are
         kept; 0 samples for a point estimate
+    histories : whether a user's prior mean depends on which items it has
     """
 
     rank: int
@@ -46,6 +47,7 @@ class ALSConfig:
     seed: int
     burn_in: int = 0
     samples: int = 0
+    histories: bool = False
 
     @property
     def width(self) -> int:
@@ -54,5 +56,7 @@ class ALSConfig:
 
     @property
     def served(self) -> ALSConfig:
-        """The same with the rank of the result, in which samples stand side by side."""
-        return replace(self, rank=self.rank * max(1, self.samples))
+        """The same with the rank of the result, in which samples stand side by side, each with two numbers
+        for the biases.
+        """
+        return replace(self, rank=(self.rank + 2) * self.samples) if self.samples else self

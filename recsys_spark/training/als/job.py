@@ -4,7 +4,7 @@ does not know.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,7 @@ from recsys_spark.training.barrier import (
     by_task,
     events_of,
     id_types_of,
+    packed_frame,
     packed_ratings,
     read_payloads,
     run_jobs,
@@ -74,6 +75,7 @@ def fit_als(
     per_job: int,
     start: tuple[DataFrame, DataFrame] | None,
     level: StorageLevel,
+    features: Mapping[str, DataFrame] | None = None,
 ) -> ALSFit:
     """Train on ``ratings``.
 
@@ -92,6 +94,9 @@ def fit_als(
         types.
     level : StorageLevel
         Of the packed ratings, where there are several jobs, and of the factors.
+    features : mapping, optional
+        Of a Bayesian fit: ``user features``, ``item features`` → ``id``, ``names``, ``weights``, one row per
+        id. Ids without a rating have factors too then.
 
     Returns
     -------
@@ -111,7 +116,10 @@ def fit_als(
     tasks = group_size(ratings.sparkSession)
     program = ALSProgram(config, id_types_of(ratings))
     carried = None if start is None else _carried(start, program)
-    trained = run_jobs(program, packed_ratings(ratings, tasks), carried, per_job, tasks, level)
+    packed = packed_ratings(ratings, tasks)
+    for kind, entries in (features or {}).items():
+        packed = packed.unionAll(packed_frame(entries, kind, tasks))
+    trained = run_jobs(program, packed, carried, per_job, tasks, level)
     last = trained.outcomes[-1]
     return ALSFit(
         users=_factors(trained.rows, USER, config),

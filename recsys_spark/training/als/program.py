@@ -20,6 +20,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import sparse
 
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats
@@ -30,10 +31,12 @@ from recsys_spark.schema import ITEM, USER
 from recsys_spark.training.als.config import ALSConfig
 from recsys_spark.training.als.gibbs import sample
 from recsys_spark.training.als.half_step import HalfStep, row_regularization
+from recsys_spark.training.als.prior_means import SideFeatures, bag_of_columns, side_features
 from recsys_spark.training.barrier import CARRIED, IdTypes, Outcome, Payloads, Program, events_of
 from recsys_spark.training.group import Group, Report
 from recsys_spark.training.interactions import Interactions, Side, prepare
 from recsys_spark.training.ownership import owner_of_ids
+from recsys_spark.training.side_features import ITEM_FEATURES, USER_FEATURES
 
 BIAS, FEATURES = "bias", "features"
 RESULT_ROWS = 10_000
@@ -101,7 +104,8 @@ class ALSProgram(Program[ALSOutcome]):
             start = self._factors(carried, USER), self._factors(carried, ITEM)
         done = before.done if before is not None else 0
         if self.config.samples:
-            trained = sampled(group, interactions, self.config, report)
+            features = self.side_features(group, interactions, payloads)
+            trained = sampled(group, interactions, self.config, report, features)
         else:
             config = replace(self.config, max_iterations=until - done)
             trained = train(group, interactions, config, start, report)
@@ -117,6 +121,36 @@ class ALSProgram(Program[ALSOutcome]):
             global_mean=trained.global_mean,
             all_pairs_weight=trained.all_pairs_weight,
         )
+
+    def side_features(
+        self, group: Group, interactions: Interactions, payloads: Payloads
+    ) -> tuple[SideFeatures | None, SideFeatures | None]:
+        """Features of users and of items, from what came to any task; None where there are none.
+
+        Parameters
+        ----------
+        group : Group
+            The tasks; all call this at once.
+        interactions : Interactions
+            This task's share.
+        payloads : dict
+            As :meth:`run` has them.
+        """
+        users, items = interactions.users, interactions.items
+        found: list[SideFeatures | None] = []
+        for kind, side, other, has_bag in (
+            (USER_FEATURES, users, items, self.config.histories),
+            (ITEM_FEATURES, items, users, False),
+        ):
+            entries = payloads.get(kind, [])
+            some = group.all_reduce(np.array([len(entries)], np.int64))[0]
+            if not some and not has_bag:
+                found.append(None)
+                continue
+            nothing = sparse.csr_matrix((len(side.ids), 0), dtype=np.float32)
+            bag = bag_of_columns(group, side, other) if has_bag else nothing
+            found.append(side_features(group, side, entries, bag))
+        return found[0], found[1]
 
     def _factors(self, tables: list[pa.Table], kind: str) -> Factors:
         """Ids and vectors among the rows that the job before left."""
@@ -224,7 +258,13 @@ def train(
     )
 
 
-def sampled(group: Group, interactions: Interactions, config: ALSConfig, report: Report) -> TrainedFactors:
+def sampled(
+    group: Group,
+    interactions: Interactions,
+    config: ALSConfig,
+    report: Report,
+    features: tuple[SideFeatures | None, SideFeatures | None] = (None, None),
+) -> TrainedFactors:
     """The samples of a Bayesian fit as factors; the objective of an iteration is the squared error.
 
     Parameters
@@ -237,13 +277,12 @@ def sampled(group: Group, interactions: Interactions, config: ALSConfig, report:
         The same in every task.
     report : callable, optional
         As of :func:`train`.
+    features : pair of SideFeatures or None
+        Of users and of items.
     """
-    found = sample(group, interactions, config, report)
-    users, items = interactions.users.ids, interactions.items.ids
+    found = sample(group, interactions, config, report, features)
     iterations = [Iteration(sweep.error, sweep.seconds) for sweep in found.sweeps]
-    return TrainedFactors(
-        (users, found.users), (items, found.items), interactions.mean, 0.0, iterations, False
-    )
+    return TrainedFactors(found.users, found.items, interactions.mean, 0.0, iterations, False)
 
 
 def factor_schema(id_types: IdTypes) -> pa.Schema:

@@ -25,10 +25,10 @@ from recsys_spark.training.barrier import CARRIED, Outcome, Payloads, Program, e
 from recsys_spark.training.gradient.steps import Epoch, State
 from recsys_spark.training.group import Group, Report
 from recsys_spark.training.histories import Histories, build_histories, gather_features
-from recsys_spark.training.ownership import send_to_owners
+from recsys_spark.training.ownership import send_to_owners, user_owners
+from recsys_spark.training.side_features import ITEM_FEATURES, USER_FEATURES
 
 FEATURE, NAME, VALUES = "feature", "name", "values"
-USER_FEATURES, ITEM_FEATURES = "user features", "item features"
 USER_VECTORS, ITEM_VECTORS = "user vectors", "item vectors"
 KEYS = {
     "users": USER,
@@ -173,7 +173,8 @@ def _resume(group: Group, carried: list[pa.Table], data: Histories, state: State
     """Put rows that were learnt earlier, which come in any task, into ``state``."""
     users = [table.filter(table[USER].is_valid()) for table in carried]
     others = [table.filter(pc.invert(table[USER].is_valid())) for table in carried]
-    received = send_to_owners(group, users, USER), group.all_gather(tables_to_bytes(others))
+    own = send_to_owners(group, users, USER, user_owners(group.size))
+    received = own, group.all_gather(tables_to_bytes(others))
     for learnt in map(table_from_bytes, received):
         if learnt is None:
             continue

@@ -15,7 +15,6 @@ from recsys_spark.kernels.bags import add_rows
 from recsys_spark.kernels.network import backward, forward
 from recsys_spark.kernels.pairs import pair_scores, pair_scores_backward
 from recsys_spark.kernels.randomness import mix, uniform
-from recsys_spark.training.gradient.program import ITEM_FEATURES, USER_FEATURES
 from recsys_spark.training.gradient.steps import (
     Gradient,
     State,
@@ -29,6 +28,7 @@ from recsys_spark.training.gradient.steps import (
 from recsys_spark.training.group import Group
 from recsys_spark.training.histories import Histories
 from recsys_spark.training.pairwise.config import PairwiseConfig
+from recsys_spark.training.side_features import ITEM_FEATURES, USER_FEATURES
 
 USERS, ITEMS = "users", "items"
 DROPOUT = 2

@@ -28,12 +28,7 @@ from recsys_spark.kernels.negatives import Proposal, draw_negatives
 from recsys_spark.kernels.network import forward
 from recsys_spark.kernels.randomness import mix, uniform
 from recsys_spark.training.barrier import IdTypes, Outcome
-from recsys_spark.training.gradient.program import (
-    ITEM_FEATURES,
-    USER_FEATURES,
-    GradientOutcome,
-    GradientProgram,
-)
+from recsys_spark.training.gradient.program import GradientOutcome, GradientProgram
 from recsys_spark.training.gradient.steps import (
     Epoch,
     State,
@@ -49,7 +44,7 @@ from recsys_spark.training.group import Group, Report
 from recsys_spark.training.histories import Histories
 from recsys_spark.training.pairwise.batch import DROPOUT, ITEMS, USERS, MiniBatch
 from recsys_spark.training.pairwise.config import PairwiseConfig
-from recsys_spark.training.side_features import Features
+from recsys_spark.training.side_features import ITEM_FEATURES, USER_FEATURES, Features
 
 _ORDER, _NEGATIVES, _, _START = 0, 1, DROPOUT, 3
 _SCORED_AT_ONCE = 65_536

@@ -11,9 +11,9 @@ import numpy as np
 from recsys_spark.kernels.arrays import Floats, Hashes, Ints, Longs
 from recsys_spark.kernels.bags import add_rows, bag_sums, hold_out
 from recsys_spark.kernels.losses import sampled_softmax_loss, softmax_loss
-from recsys_spark.training.gradient.program import USER_FEATURES
 from recsys_spark.training.gradient.steps import normalized
 from recsys_spark.training.histories import Histories
+from recsys_spark.training.side_features import USER_FEATURES
 from recsys_spark.training.softmax.config import SoftmaxConfig
 
 INPUTS = "inputs"

@@ -15,10 +15,10 @@ from recsys_spark.recommend.top_n import collect_factors
 from recsys_spark.schema import ITEM, RATING, USER
 from recsys_spark.training.barrier import EVENTS, by_task, packed_by_user, packed_ratings, read_payloads
 from recsys_spark.training.gradient.job import collect_features, collect_layers
-from recsys_spark.training.gradient.program import NAME, USER_FEATURES, VALUES
+from recsys_spark.training.gradient.program import NAME, VALUES
 from recsys_spark.training.histories import distinct_pairs
 from recsys_spark.training.ownership import number_ids
-from recsys_spark.training.side_features import Features
+from recsys_spark.training.side_features import USER_FEATURES, Features
 from recsys_spark.training.softmax.batch import INPUTS
 from recsys_spark.training.softmax.config import SoftmaxConfig
 from recsys_spark.training.softmax.program import user_vectors

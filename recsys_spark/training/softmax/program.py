@@ -30,7 +30,7 @@ from recsys_spark.kernels.negatives import Proposal
 from recsys_spark.kernels.network import backward, forward
 from recsys_spark.kernels.randomness import mix, uniform
 from recsys_spark.training.barrier import IdTypes, Outcome
-from recsys_spark.training.gradient.program import USER_FEATURES, GradientOutcome, GradientProgram
+from recsys_spark.training.gradient.program import GradientOutcome, GradientProgram
 from recsys_spark.training.gradient.steps import (
     Epoch,
     Gradient,
@@ -48,7 +48,7 @@ from recsys_spark.training.gradient.steps import (
 )
 from recsys_spark.training.group import Group, Report
 from recsys_spark.training.histories import Histories
-from recsys_spark.training.side_features import Features
+from recsys_spark.training.side_features import USER_FEATURES, Features
 from recsys_spark.training.softmax.batch import INPUTS, MiniBatch, SampledItems, score_gradients
 from recsys_spark.training.softmax.config import SoftmaxConfig
 

@@ -1,0 +1,544 @@
+"""A weighted sum of several models' standardised scores.
+
+How scores are standardised and added is in :mod:`recsys_spark.recommend.blend`; how weights are chosen in
+:mod:`recsys_spark.kernels.blend`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Self, cast
+
+from pyspark.ml.param import Param, TypeConverters
+from pyspark.ml.param.shared import HasSeed
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from recsys_spark.columns import matching_id
+from recsys_spark.console import progress_line
+from recsys_spark.errors import ConfigError, ModelError
+from recsys_spark.histories import PackedHistories
+from recsys_spark.kernels import metrics as kernels
+from recsys_spark.kernels.blend import greedy_weights
+from recsys_spark.kernels.metrics import ACCURACY
+from recsys_spark.models.base import RecommenderEstimator, RecommenderModel
+from recsys_spark.models.pair_model import ItemPairEstimator, ItemPairParams, PairModel
+from recsys_spark.params import check_ranges, keyword_constructor, param
+from recsys_spark.recommend.blend import Member, blended, candidates, contributions, standardized
+from recsys_spark.schema import ITEM, NEIGHBOR, SEEDED, USER
+from recsys_spark.training.item_item import WEIGHT
+
+_MEMBERS: Mapping[str, Mapping[str, Any] | None] = MappingProxyType({"als": {}, "item_item": {}})
+_NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
+CANDIDATES = 10
+"""Items of each member among which lists are compared, for each item of a list."""
+
+
+def to_members(value: object) -> dict[str, dict[str, Any]]:
+    """Names of models with their Params.
+
+    Parameters
+    ----------
+    value : mapping
+        Name in the registry → Params by name, or None for none.
+
+    Raises
+    ------
+    TypeError
+        It is something else.
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(one, Mapping | None) for one in value.values()):
+        raise TypeError(f"members must map the name of each model to its Params, got {value!r}")
+    return {str(name): dict(params or {}) for name, params in value.items()}
+
+
+def to_weights(value: object) -> dict[str, float]:
+    """Names of members with their weights.
+
+    Parameters
+    ----------
+    value : mapping
+        Name → number.
+
+    Raises
+    ------
+    TypeError
+        It is something else.
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"memberWeights must map the name of each member to a number, got {value!r}")
+    return {str(name): TypeConverters.toFloat(weight) for name, weight in value.items()}
+
+
+class BlendParams(ItemPairParams, HasSeed):
+    """The Params that the estimator shares with its model."""
+
+    members: Param[dict[str, dict[str, Any]]] = param(
+        "members", "the models: name in the registry, and Params of each", to_members
+    )
+    memberWeights: Param[dict[str, float]] = param(
+        "memberWeights", "weight of each member; empty to choose them on validation rows", to_weights
+    )
+    metric: Param[str] = param(
+        "metric",
+        "what weights are chosen by: a metric and its cut-off, such as ndcg@10",
+        TypeConverters.toString,
+    )
+    steps: Param[int] = param(
+        "steps",
+        "steps of the choice: weights are multiples of one over a number of them",
+        TypeConverters.toInt,
+    )
+    maxUsers: Param[int] = param(
+        "maxUsers", "most users with validation rows that weights are chosen by", TypeConverters.toInt
+    )
+    implicitPrefs: Param[bool] = param(
+        "implicitPrefs",
+        "whether ratings are weights of events, for members that ask and whose own Params do not say",
+        TypeConverters.toBoolean,
+    )
+    timestampCol: Param[str] = param(
+        "timestampCol", "column of timestamps, for members that read it", TypeConverters.toString
+    )
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(members=dict(_MEMBERS), memberWeights={}, metric="ndcg@10", steps=20)
+        self._setDefault(maxUsers=10_000, implicitPrefs=False, timestampCol="timestamp", seed=SEEDED)
+
+    def getMembers(self) -> dict[str, dict[str, Any]]:
+        """Names of the members, and Params of each."""
+        return self.getOrDefault(self.members)
+
+    def getMemberWeights(self) -> dict[str, float]:
+        """Weight of each member; empty where they are to be chosen."""
+        return self.getOrDefault(self.memberWeights)
+
+    def getMetric(self) -> str:
+        """What weights are chosen by."""
+        return self.getOrDefault(self.metric)
+
+    def getSteps(self) -> int:
+        """Steps of the choice."""
+        return self.getOrDefault(self.steps)
+
+    def getMaxUsers(self) -> int:
+        """Most users that weights are chosen by."""
+        return self.getOrDefault(self.maxUsers)
+
+    def getImplicitPrefs(self) -> bool:
+        """Whether ratings are weights of events."""
+        return self.getOrDefault(self.implicitPrefs)
+
+    def getTimestampCol(self) -> str:
+        """Column of timestamps."""
+        return self.getOrDefault(self.timestampCol)
+
+
+class BlendRecommender(ItemPairEstimator, BlendParams):
+    """A score is the weighted sum of several models' scores, each standardised over the catalogue.
+
+    Weights are chosen on validation rows alone (:meth:`set_validation`), by forward selection with
+    replacement (Caruana et al. 2004); without such rows they are equal.
+
+    Parameters
+    ----------
+    userCol, itemCol : str, default "user", "item"
+        Columns of ids in the input.
+    predictionCol : str, default "prediction"
+        Column that ``transform`` adds: the score, no rating.
+    ratingCol, timestampCol : str, default "rating", "timestamp"
+        Columns that members read.
+    members : dict, default {'als': {}, 'item_item': {}}
+        Name of a model in the registry → its Params by name; at least two.
+    memberWeights : dict, default {}
+        Name of a member → its weight, at least 0; without it weights are chosen.
+    metric : str, default "ndcg@10"
+        What they are chosen by.
+    steps : int, default 20
+        Steps of the choice, at least 1: weights are multiples of one over a number of steps.
+    maxUsers : int, default 10000
+        Users with validation rows that weights are chosen by, at most: those with the smallest hashes.
+    implicitPrefs : bool, default False
+        Given to members that have it and whose Params do not.
+    seed : int, default 42
+        Of members whose Params have none.
+    coldStartStrategy : str, default "nan"
+        What ``transform`` does with unknown users and items: ``nan`` or ``drop``.
+
+    Raises
+    ------
+    TypeError
+        An unknown argument, with the nearest known one; a value of the wrong type.
+    ValueError
+        From ``fit``: a Param out of range, an unknown member, or one with a Param that is not valid.
+    ModelError
+        From ``fit``: what a member raises; a member whose scores are no sums, such as a network's.
+
+    Notes
+    -----
+    Members are fitted one after the other. Their vectors lie side by side in one model, which is all that is
+    kept; users and items that a member does not know are left out. Lists cost what one model costs whose rank
+    is the sum of the ranks. Standardising costs a member with weights of pairs its scores of all users once,
+    and others the square of the rank for each user. To choose weights, the best ``10 k`` items by each member
+    of at most ``maxUsers`` users are collected: ``4 * members² * 10 k`` bytes each. Weights of pairs pass
+    through the driver: some 80 bytes each at the peak.
+
+    Examples
+    --------
+    >>> from recsys_spark import BlendRecommender
+    >>> rows = [("ann", "tea"), ("ann", "jam"), ("bob", "tea"), ("bob", "jam"), ("cid", "tea")]
+    >>> ratings = spark.createDataFrame(rows, "user string, item string")
+    >>> members = {"popularity": {}, "item_item": {"weighting": "cosine"}}
+    >>> model = BlendRecommender(members=members, ratingCol="").fit(ratings)
+    >>> model.getMemberWeights()
+    {'popularity': 0.5, 'item_item': 0.5}
+    >>> model.recommend(ratings.select("user").distinct(), 1, ratings).select("user", "item").show()
+    +----+----+
+    |user|item|
+    +----+----+
+    | cid| jam|
+    +----+----+
+    <BLANKLINE>
+    """
+
+    chooses_on_validation = True
+
+    @keyword_constructor
+    def __init__(
+        self,
+        *,
+        userCol: str = "user",
+        itemCol: str = "item",
+        predictionCol: str = "prediction",
+        ratingCol: str = "rating",
+        timestampCol: str = "timestamp",
+        members: Mapping[str, Mapping[str, Any] | None] = _MEMBERS,
+        memberWeights: Mapping[str, float] = _NO_WEIGHTS,
+        metric: str = "ndcg@10",
+        steps: int = 20,
+        maxUsers: int = 10_000,
+        implicitPrefs: bool = False,
+        seed: int = SEEDED,
+        coldStartStrategy: str = "nan",
+    ) -> None:
+        super().__init__()
+        self._features: dict[str, DataFrame] = {}
+        self._validation: DataFrame | None = None
+        self._set_given()
+
+    def setMembers(self, value: Mapping[str, Mapping[str, Any] | None]) -> Self:
+        """Set the members.
+
+        Parameters
+        ----------
+        value : mapping
+            Name of a model in the registry → its Params by name.
+        """
+        return self._set(members=value)
+
+    def setMemberWeights(self, value: Mapping[str, float]) -> Self:
+        """Set the weights.
+
+        Parameters
+        ----------
+        value : mapping
+            Name of a member → its weight, at least 0; empty to choose them.
+        """
+        return self._set(memberWeights=value)
+
+    def setMetric(self, value: str) -> Self:
+        """Set what weights are chosen by.
+
+        Parameters
+        ----------
+        value : str
+            A metric and its cut-off, such as ``ndcg@10``.
+        """
+        return self._set(metric=value)
+
+    def setSteps(self, value: int) -> Self:
+        """Set the steps of the choice.
+
+        Parameters
+        ----------
+        value : int
+            At least 1.
+        """
+        return self._set(steps=value)
+
+    def setMaxUsers(self, value: int) -> Self:
+        """Set how many users weights are chosen by.
+
+        Parameters
+        ----------
+        value : int
+            At least 1.
+        """
+        return self._set(maxUsers=value)
+
+    def setImplicitPrefs(self, value: bool) -> Self:
+        """Set the meaning of ratings.
+
+        Parameters
+        ----------
+        value : bool
+            Whether they are weights of events.
+        """
+        return self._set(implicitPrefs=value)
+
+    def setTimestampCol(self, value: str) -> Self:
+        """Set the column of timestamps.
+
+        Parameters
+        ----------
+        value : str
+            Name of the column.
+        """
+        return self._set(timestampCol=value)
+
+    def setSeed(self, value: int) -> Self:
+        """Set the seed.
+
+        Parameters
+        ----------
+        value : int
+            Of members whose Params have none.
+        """
+        return self._set(seed=value)
+
+    def check(self) -> None:
+        """Raise ``ValueError`` with a sentence for Params out of range, and members that cannot be built."""
+        check_ranges(self, {"steps": 1, "maxUsers": 1}, {"coldStartStrategy": ("nan", "drop")})
+        cutoff_of(self.getMetric())
+        members, weights = self.getMembers(), self.getMemberWeights()
+        if len(members) < 2:
+            raise ValueError(f"members must be at least two models, got {list(members)}")
+        if weights and (
+            set(weights) != set(members) or min(weights.values()) < 0 or not any(weights.values())
+        ):
+            raise ValueError(
+                f"memberWeights must have a number of at least 0 for each of {', '.join(members)}, and one "
+                f"above 0, got {weights}"
+            )
+        for name, estimator in self.estimators().items():
+            if not estimator.has_linear_scores:
+                raise ValueError(f"member {name} has scores that are no sums, and cannot be blended")
+
+    def estimators(self) -> dict[str, RecommenderEstimator]:
+        """Estimators of the members, by name; they read the columns of this one.
+
+        Raises
+        ------
+        ValueError
+            An unknown name or Param, a value of the wrong type or out of range.
+        """
+        from recsys_spark.models.registry import build  # which knows this module
+
+        found = {}
+        for name, params in self.getMembers().items():
+            if name == "blend":
+                raise ValueError("members must be single models, and one is a blend")
+            try:
+                estimator = build(name, params, self.getSeed(), "members", self.getImplicitPrefs())
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+            for column in ("userCol", "itemCol", "ratingCol", "timestampCol"):
+                if estimator.hasParam(column):
+                    estimator.set(estimator.getParam(column), self.getOrDefault(column))
+            found[name] = estimator
+        return found
+
+    def feature_columns(self) -> dict[str, list[str]]:
+        """Columns that members read features from, by side."""
+        found: dict[str, dict[str, None]] = {}
+        for estimator in self.estimators().values():
+            for side, columns in estimator.feature_columns().items():
+                found.setdefault(side, {}).update(dict.fromkeys(columns))
+        return {side: list(columns) for side, columns in found.items()}
+
+    def set_features(self, side: str, frame: DataFrame) -> None:
+        """Let members read the features of a side from ``frame``.
+
+        Parameters
+        ----------
+        side : str
+            ``user`` or ``item``, one of :meth:`feature_columns`.
+        frame : DataFrame
+            One row per id: ``userCol`` or ``itemCol``, and the feature columns.
+        """
+        self._features[side] = frame
+
+    def set_validation(self, rows: DataFrame) -> None:
+        """Choose weights by ``rows``.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            ``userCol``, ``itemCol``: what lists should have; none of it is in what ``fit`` is given.
+        """
+        self._validation = rows
+
+    def keep_choices(self, model: RecommenderModel) -> None:
+        """Keep the weights of a blend of the same members.
+
+        Parameters
+        ----------
+        model : BlendModel
+            What was fitted on a part of the data.
+        """
+        self.setMemberWeights(cast(BlendModel, model).getMemberWeights())
+
+    def _fit(self, dataset: DataFrame | PackedHistories) -> BlendModel:
+        self.check()
+        given, models = self.getMemberWeights(), dict[str, RecommenderModel]()
+        members, first = list[Member](), 0
+        for name, estimator in self.estimators().items():
+            if given and not given[name]:
+                continue  # it is no part of the model
+            started = time.monotonic()
+            for side in self._features.keys() & estimator.feature_columns():
+                estimator.set_features(side, self._features[side])
+            models[name] = estimator.fit(dataset)  # type: ignore[arg-type]
+            scores = models[name].linear_scores()
+            if scores is None:
+                raise ModelError(f"member {name} has scores that are no sums, and cannot be blended")
+            members.append(standardized(scores, first))
+            first += members[-1].neighbors
+            progress_line(f"  {name}, a member of the blend, is fitted in {time.monotonic() - started:.1f} s")
+        weights = given or self._chosen(dataset, members, list(models))
+        model = self._blended(members, [weights[name] for name in models])
+        for member in models.values():
+            member.unpersist()
+        model.slices = {
+            name: [member.length, member.first, member.first + member.neighbors]
+            for name, member in zip(models, members, strict=True)
+            if weights[name]
+        }
+        return self._copyValues(model)._set(memberWeights=weights)
+
+    def _blended(self, members: Sequence[Member], weights: Sequence[float]) -> BlendModel:
+        """The members as one model, which is in Spark's storage."""
+        users, items, pairs = blended(members, weights)
+        kept = users.persist(), items.persist()
+        try:
+            for frame in kept:
+                frame.count()
+        except BaseException:
+            for frame in kept:
+                frame.unpersist()
+            raise
+        fields = {ITEM: items.schema["id"].dataType, NEIGHBOR: T.IntegerType(), WEIGHT: T.FloatType()}
+        kind = T.StructType([T.StructField(name, of_column) for name, of_column in fields.items()])
+        return BlendModel(items.sparkSession.createDataFrame(pairs, kind), items, users)._store(*kept)
+
+    def _chosen(
+        self, dataset: DataFrame | PackedHistories, members: Sequence[Member], names: Sequence[str]
+    ) -> dict[str, float]:
+        """Weights by the validation rows."""
+        if self._validation is None:
+            return dict.fromkeys(names, 1 / len(names))
+        metric, k = cutoff_of(self.getMetric())
+        like = members[0].known.schema["id"].dataType, members[0].items.schema["id"].dataType
+        names_of = (
+            (USER, ITEM) if isinstance(dataset, PackedHistories) else (self.getUserCol(), self.getItemCol())
+        )
+        train = dataset.rows(USER, ITEM) if isinstance(dataset, PackedHistories) else dataset
+        known = _pairs(train, names_of, like)
+        held = _pairs(self._validation, (self.getUserCol(), self.getItemCol()), like)
+        of_users = held.groupBy("id").agg(F.collect_set(ITEM).alias("relevant"))
+        some = of_users.orderBy(F.xxhash64("id"), "id").limit(self.getMaxUsers()).persist()
+        try:
+            seen = known.join(some.select("id"), "id", "left_semi").groupBy("id")
+            users = some.join(seen.agg(F.collect_set(ITEM).alias("seen")), "id")
+            found = candidates(members, users, CANDIDATES * k)
+        finally:
+            some.unpersist()
+        if not len(found.n_relevant):
+            progress_line("  no user has validation rows: all members of the blend have equal weights")
+            return dict.fromkeys(names, 1 / len(names))
+        weights, alone, together = greedy_weights(*found, getattr(kernels, metric), k, self.getSteps())
+        told = ", ".join(
+            f"{weight:.2f} {name} ({value:.4f})"
+            for name, weight, value in zip(names, weights, alone, strict=True)
+        )
+        progress_line(f"  {self.getMetric()} of the blend on validation {together:.4f}: {told}")
+        return dict(zip(names, weights.tolist(), strict=True))
+
+
+def cutoff_of(metric: str) -> tuple[str, int]:
+    """A metric's name and its cut-off.
+
+    Parameters
+    ----------
+    metric : str
+        Such as ``ndcg@10``.
+
+    Raises
+    ------
+    ValueError
+        It is no metric of lists with a cut-off of at least 1.
+    """
+    name, _, k = metric.partition("@")
+    if name not in ACCURACY or not k.isdecimal() or not int(k):
+        raise ValueError(
+            f"metric must be one of {', '.join(ACCURACY)} with a cut-off, such as ndcg@10, got {metric!r}"
+        )
+    return name, int(k)
+
+
+def _pairs(rows: DataFrame, names: tuple[str, str], like: tuple[T.DataType, T.DataType]) -> DataFrame:
+    """``id`` and ``item`` of rows, of the models' types; without those that are of another."""
+    user, item = (matching_id(rows, name, kind) for name, kind in zip(names, like, strict=True))
+    return rows.select(user.alias("id"), item.alias(ITEM)).dropna()
+
+
+class BlendModel(PairModel, BlendParams):
+    """Members' standardised and weighted scores as one model.
+
+    Attributes
+    ----------
+    weights : DataFrame
+        One row per (item, neighbor) of each member with weights of pairs: ``item``, ``neighbor`` int, a place
+        in the users' ``items``, ``weight`` float.
+    items : DataFrame
+        One row per item that all members know: ``id``, ``features`` array<float>: the members' side by side.
+    histories : DataFrame
+        One row per user that all members know: ``id``, ``features`` array<float>, ``items`` array<int> and
+        ``values`` array<float>.
+    slices : dict
+        Name of a member whose weight is above 0 → length of its features, and its first place in the users'
+        ``items`` and the one after its last.
+    """
+
+    def __init__(self, weights: DataFrame, items: DataFrame, histories: DataFrame) -> None:
+        super().__init__(weights, items, histories)
+        self.slices: dict[str, list[int]] = {}
+
+    def fitted_values(self) -> dict[str, Any]:
+        """Which part of the vectors is whose."""
+        return {"slices": self.slices}
+
+    def with_reasons(self, lists: DataFrame) -> DataFrame:
+        """Lists with the member that adds most to each score.
+
+        Parameters
+        ----------
+        lists : DataFrame
+            Of :meth:`recommend_lists`.
+
+        Returns
+        -------
+        DataFrame
+            ``id``, ``recommendations``, array<struct<item, score, reason>>. One join by user.
+        """
+        return contributions(lists, self.linear_scores(), self.slices)
+
+    def _item_vectors(self) -> DataFrame:
+        return self.items
+
+    def _with_vectors(self, histories: DataFrame) -> DataFrame:
+        return histories.withColumn("bias", F.lit(0.0).cast("float"))
