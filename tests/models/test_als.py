@@ -42,6 +42,8 @@ class TestImplicit(ModelContract):
         return ALS(implicitPrefs=True, alpha=10.0, seed=3, **TWO_COLOURS)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 class TestBiases(ModelContract):
     """Explicit ratings that are all 1 say nothing about taste: this tests how biases are handled."""
 
