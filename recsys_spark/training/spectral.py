@@ -205,8 +205,8 @@ def singular_vectors(
     -----
     Memory of a task, in bytes: ``12 * rank`` for each of its items (at least 1,536), and 128 for each row of
     users or items that it holds or is sent. Time of a pass: 64 additions for each interaction, and the
-    products of a block with all before it. The largest singular values are found to four digits and more, the
-    last ones of a matrix whose values are much alike to a few hundredths.
+    products of a block with all before it. The largest singular values are exact but for rounding, the last
+    ones approximate where many are much alike.
     """
     matrix, items = _Normalized(group, data), data.items
     dimensions = min(config.passes * BLOCK, items.total)
