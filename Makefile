@@ -2,7 +2,7 @@
 # make airflow       the same under Airflow, which gets an environment of its own
 # make test          the tests but the slow ones
 # make test-slow     whole nights, a cluster, and other tests that take their time
-# make test-long     nights under Airflow, on a cluster and in a backfill
+# make test-long     nights that are killed, on a full disk, under Airflow in a backfill; models beside others
 # make test-fast     the tests that need no Java and little compiling
 # make check         format, lint, types, layers
 # make docs          the documents, in docs/_build/html
@@ -15,6 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DATE := 2026-01-31
 AIRFLOW := .venv-airflow
+PEERS := .venv-peers
 
 .PHONY: demo airflow test test-slow test-long test-fast check format docs notebooks pictures dist clean
 
@@ -37,7 +38,7 @@ test: test-fast
 	$(BIN)/python -m pytest -m "spark and not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.test $(AIRFLOW)/.airflow
-	$(BIN)/python -m pytest -m "slow and not long" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "slow and not long" $(PYTEST_ARGS)
 
 test-long: $(VENV)/.test $(AIRFLOW)/.airflow
 	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
@@ -67,11 +68,13 @@ pictures: $(VENV)/.test
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -E -b html docs docs/_build/html
 
+bench-peers: $(PEERS)/.peers
+
 bench-%: $(VENV)/.bench
 	$(BIN)/python -m tests.benchmarks.$*
 
 clean:
-	rm -rf $(VENV) $(AIRFLOW) .recsys dist docs/_build docs/_generated
+	rm -rf $(VENV) $(AIRFLOW) $(PEERS) .recsys dist docs/_build docs/_generated
 
 # Each stamp is one set of packages; a second run finds it and installs nothing.
 $(VENV)/.run: setup.py | java
@@ -99,6 +102,12 @@ $(VENV)/.bench: setup.py $(VENV)/.run
 $(AIRFLOW)/.airflow: jobs/airflow/requirements.txt
 	@set -e; python=$$(sh .ci/find-python); test -x $(AIRFLOW)/bin/python || "$$python" -m venv $(AIRFLOW)
 	$(AIRFLOW)/bin/python -m pip install --quiet --requirement jobs/airflow/requirements.txt
+	@touch $@
+
+# So does a library that a benchmark measures against.
+$(PEERS)/.peers: tests/benchmarks/requirements-peers.txt
+	@set -e; python=$$(sh .ci/find-python); test -x $(PEERS)/bin/python || "$$python" -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement tests/benchmarks/requirements-peers.txt
 	@touch $@
 
 .PHONY: java

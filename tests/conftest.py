@@ -30,9 +30,6 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "spark.sql.warehouse.dir": str(warehouse),
         "spark.sql.catalogImplementation": "in-memory",
         "spark.sql.shuffle.partitions": "2",
-        # most queries run once or twice: what the second compiler takes is never earned back. Without it
-        # frames are larger, and what MLlib reads back is deep
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -Xss4m",
     }
     session = get_session(Session(cores=2, memory="2g", spark=settings), "tests")
     yield session
@@ -83,10 +80,15 @@ def opened(browser: Browser) -> Iterator[Callable[..., tuple[Page, list[str]]]]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use the session."""
+    """Mark the tests that use the session; where several processes run tests, a module's go to one of them,
+    and so do those of all modules that share two nights.
+    """
     for item in items:
-        if "spark" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "spark" in fixtures:
             item.add_marker("spark")
+        group = "two nights" if "two_nights" in fixtures else item.nodeid.split("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

@@ -63,9 +63,9 @@ def after(step, number):
     ("work", "step", "number", "first_iterations"),
     [
         # one job: the killed fit starts again
-        ("als", "ALS iteration", 1, 3),
+        pytest.param("als", "ALS iteration", 1, 3, id="als"),
         # jobs of twelve epochs: what the first one learnt is kept
-        ("softmax", "softmax epoch", 12, 2),
+        pytest.param("softmax", "softmax epoch", 12, 2, marks=pytest.mark.long, id="softmax"),
     ],
 )
 def test_executor_killed_in_mid_fit_costs_one_job_and_no_bit(
@@ -77,7 +77,7 @@ def test_executor_killed_in_mid_fit_costs_one_job_and_no_bit(
     assert "shipped.zip" in answered["module"]
 
 
-@pytest.mark.parametrize("work", ["sampling", "lists"])
+@pytest.mark.parametrize("work", [pytest.param("sampling", marks=pytest.mark.long), "lists"])
 def test_executor_killed_in_mid_stage_costs_its_tasks_and_no_row(cluster, tmp_path, work):
     def in_the_middle(line):
         told = re.search(r"stage \d+: (\d+) of (\d+) tasks", line)
@@ -87,6 +87,7 @@ def test_executor_killed_in_mid_stage_costs_its_tasks_and_no_row(cluster, tmp_pa
     assert answered["same"]
 
 
+@pytest.mark.long
 def test_fit_on_a_cluster_that_encrypts_its_network(encrypting_cluster, tmp_path):
     answered, _ = worked_twice(encrypting_cluster, tmp_path, "als")
     assert answered["same"]

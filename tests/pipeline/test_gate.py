@@ -189,8 +189,8 @@ def test_popular_items_of_a_fixed_date_must_be_beaten(shop):
     ("metric", "limit", "value", "lists", "options"),
     [
         ("uncovered_share", "max_uncovered", 1 - 10 / 12, LISTS, {"users": 12}),
-        ("fallback_share", "max_fallback", 0.4, LISTS, {"fallback": 12}),
-        ("row_change", "max_row_change", 0.6, LISTS[:4], {}),
+        pytest.param("fallback_share", "max_fallback", 0.4, LISTS, {"fallback": 12}, marks=pytest.mark.long),
+        pytest.param("row_change", "max_row_change", 0.6, LISTS[:4], {}, marks=pytest.mark.long),
         ("row_change", "max_row_change", 0.6, LISTS[:8] * 2, {}),
         ("churn", "max_churn", 1.0, ["xyz"] * 10, {}),
         ("score_drift", "max_drift", 2.5, LISTS, {"scores": (3.5, 5.5)}),

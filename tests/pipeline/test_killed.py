@@ -13,7 +13,7 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.long]
 
 DAY = "2026-01-31"
 KILLS = [
@@ -105,7 +105,7 @@ class Nights:
     ("kills", "died"),
     [
         pytest.param([KILLS[0], KILLS[4], KILLS[8]], {"ingest", "recommend"}, id="some"),
-        pytest.param(KILLS, {"ingest", "train", "evaluate", "recommend"}, marks=pytest.mark.long, id="all"),
+        pytest.param(KILLS, {"ingest", "train", "evaluate", "recommend"}, id="all"),
     ],
 )
 def test_killed_at_every_step_and_write_it_ends_as_if_undisturbed(tmp_path, kills, died):
