@@ -38,7 +38,7 @@ test: test-fast
 	$(BIN)/python -m pytest -m "spark and not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.test $(AIRFLOW)/.airflow
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "slow and not long" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not long" $(PYTEST_ARGS)
 
 test-long: $(VENV)/.test $(AIRFLOW)/.airflow
 	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)

@@ -18,6 +18,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 from pyspark.sql import SparkSession
 
+from recsys_spark import console
 from recsys_spark.config import Session
 from recsys_spark.session import get_session
 
@@ -80,15 +81,10 @@ def opened(browser: Browser) -> Iterator[Callable[..., tuple[Page, list[str]]]]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use the session; where several processes run tests, a module's go to one of them,
-    and so do those of all modules that share two nights.
-    """
+    """Mark the tests that use the session."""
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        if "spark" in fixtures:
+        if "spark" in getattr(item, "fixturenames", ()):
             item.add_marker("spark")
-        group = "two nights" if "two_nights" in fixtures else item.nodeid.split("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +106,13 @@ def spark_as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
             session.conf.set(name, value)
     for database in {database.name for database in session.catalog.listDatabases()} - databases:
         session.sql(f"DROP DATABASE `{database}` CASCADE")
+
+
+@pytest.fixture(autouse=True)
+def console_as_it_was() -> Iterator[None]:
+    """After a test progress is shown again, where a command was asked to be quiet."""
+    yield
+    console.configure()
 
 
 @pytest.fixture(autouse=True, scope="module")

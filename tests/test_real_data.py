@@ -85,6 +85,7 @@ def test_every_user_gets_ten_unseen_items(night):
     assert lists.join(night.lake.read("ratings"), ["user", "item"]).count() == 0
 
 
+@pytest.mark.long
 def test_explicit_als_reaches_the_measured_error_over_u1_to_u5(spark, data_dir, tmp_path):
     """Mean RMSE .928 +- .01: rank 10, regParam 0.1, predictions clipped to the scale, as measured
     elsewhere.

@@ -180,7 +180,8 @@ class Lakehouse:
         present = self._present(name)
         self._require_types(name, present, columns)
         self._require_properties(name)
-        retried(lambda: self._add(name, self._present(name), features), name)
+        if features:
+            retried(lambda: self._add(name, self._present(name), features), name)
         self._met.add(asked)
         return [column for column in present if column not in {*columns, *features}]
 

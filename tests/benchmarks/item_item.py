@@ -25,23 +25,23 @@ from recsys_spark.session import get_session
 from tests.benchmarks.night import with_peaks
 from tests.benchmarks.report import best, publish, seconds
 
-USERS, NEIGHBORS, N = 70_000, 200, 10
+NEIGHBORS, N = 200, 10
 
 
-def packed(spark: SparkSession, ratings: int, items: int) -> PackedHistories:
+def packed(spark: SparkSession, ratings: int, users: int, items: int) -> PackedHistories:
     """Histories of a synthetic data set, in memory."""
-    rows = synthetic_inputs(spark, world_of(ratings, 1, USERS, items)).ratings
+    rows = synthetic_inputs(spark, world_of(ratings, 1, users, items)).ratings
     parts = {"part": F.lit("train"), "rating": F.col("rating").cast("double")}
     made = pack_histories(rows.withColumns(parts), ratings).of("train")
     made.counts()
     return made
 
 
-def matrix(rows: DataFrame, items: int) -> csr_matrix:
+def matrix(rows: DataFrame, users: int, items: int) -> csr_matrix:
     """The same as users by items."""
     table = rows.select("user", "item").toArrow()
-    users, columns = (table[name].to_numpy() for name in ("user", "item"))
-    return csr_matrix((np.ones(len(users), np.float32), (users, columns)), (USERS + 1, items + 1))
+    at = tuple(table[name].to_numpy() for name in ("user", "item"))
+    return csr_matrix((np.ones(len(table), np.float32), at), (users + 1, items + 1))
 
 
 MODELS: dict[str, Any] = {
@@ -51,9 +51,9 @@ MODELS: dict[str, Any] = {
 }
 
 
-def measured(spark: SparkSession, ratings: int, items: int, name: str) -> dict[str, Any]:
+def measured(spark: SparkSession, ratings: int, users: int, items: int, name: str) -> dict[str, Any]:
     """One fit, and the lists of everybody that it makes."""
-    histories, models = packed(spark, ratings, items), []
+    histories, models = packed(spark, ratings, users, items), []
 
     def fit() -> None:
         models.append(MODELS[name].fit(histories))
@@ -61,12 +61,12 @@ def measured(spark: SparkSession, ratings: int, items: int, name: str) -> dict[s
 
     taken, java, python = with_peaks(fit)
     model = models[0]
-    users = model.known_users().persist()
-    users.count()
+    everybody = model.known_users().persist()
+    everybody.count()
     request = ListRequest(N, histories)
 
     def listing() -> None:
-        model.recommend_lists(users, request).write.format("noop").mode("overwrite").save()
+        model.recommend_lists(everybody, request).write.format("noop").mode("overwrite").save()
 
     found: dict[str, Any] = {
         "what": f"{name}, {items:,} items",
@@ -81,16 +81,16 @@ def measured(spark: SparkSession, ratings: int, items: int, name: str) -> dict[s
     return found
 
 
-def peer(spark: SparkSession, ratings: int, items: int) -> dict[str, Any]:
+def peer(spark: SparkSession, ratings: int, users: int, items: int) -> dict[str, Any]:
     """``implicit``'s cosine neighbours."""
-    histories = packed(spark, ratings, items)
-    users = matrix(histories.rows("user", "item"), items)
+    histories = packed(spark, ratings, users, items)
+    rated = matrix(histories.rows("user", "item"), users, items)
     histories.unpersist()
     with threadpool_limits(1, "blas"):
         model = CosineRecommender(K=NEIGHBORS, num_threads=2)
-        taken = seconds(lambda: model.fit(users, show_progress=False))
-        everybody = np.flatnonzero(np.diff(users.indptr))
-        lists = best(lambda: model.recommend(everybody, users[everybody], N=N), 1)
+        taken = seconds(lambda: model.fit(rated, show_progress=False))
+        everybody = np.flatnonzero(np.diff(rated.indptr))
+        lists = best(lambda: model.recommend(everybody, rated[everybody], N=N), 1)
     what = f"implicit, cosine, {items:,} items"
     return {"what": what, "weights": model.similarity.nnz, "fit, s": taken, "lists of everybody, s": lists}
 
@@ -99,17 +99,21 @@ def main() -> None:
     """Measure and publish."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ratings", type=int, default=10_000_000)
+    parser.add_argument("--users", type=int, default=70_000)
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 30_000, 100_000])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--name", default="item_item", help="of the file of results")
     options = parser.parse_args()
+    size = options.ratings, options.users
     spark = get_session()
-    rows = [measured(spark, 100_000, 1_000, "ridge") | {"what": "warm up"}][1:]
+    measured(spark, 100_000, options.users, 1_000, "ridge")  # compiles
+    rows = list[dict[str, Any]]()
     for items in options.items:
-        rows += [measured(spark, options.ratings, items, name) for name in options.models]
+        rows += [measured(spark, *size, items, name) for name in options.models]
         if "cosine" in options.models:
-            rows.append(peer(spark, options.ratings, items))
-    notes = [f"{USERS:,} users; {NEIGHBORS} neighbours; lists of {N}, without what is in the history"]
-    publish("item_item", f"Weights of item pairs on {options.ratings:,} ratings", rows, notes)
+            rows.append(peer(spark, *size, items))
+    notes = [f"{options.users:,} users; {NEIGHBORS} neighbours; lists of {N}, without what is in the history"]
+    publish(options.name, f"Weights of item pairs on {options.ratings:,} ratings", rows, notes)
 
 
 if __name__ == "__main__":

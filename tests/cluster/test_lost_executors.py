@@ -77,7 +77,8 @@ def test_executor_killed_in_mid_fit_costs_one_job_and_no_bit(
     assert "shipped.zip" in answered["module"]
 
 
-@pytest.mark.parametrize("work", [pytest.param("sampling", marks=pytest.mark.long), "lists"])
+@pytest.mark.long
+@pytest.mark.parametrize("work", ["sampling", "lists"])
 def test_executor_killed_in_mid_stage_costs_its_tasks_and_no_row(cluster, tmp_path, work):
     def in_the_middle(line):
         told = re.search(r"stage \d+: (\d+) of (\d+) tasks", line)

@@ -73,7 +73,9 @@ def test_no_more_tasks_than_there_is_work(submitted):
             "packages",
             "recsys: this Spark session cannot use Delta Lake (it has none of its jars): start it with",
         ),
-        ("libraries", "the executors lack it: run recsys pack, and submit"),
+        pytest.param(
+            "libraries", "the executors lack it: run recsys pack, and submit", marks=pytest.mark.long
+        ),
     ],
 )
 def test_what_is_missing_is_said_in_the_last_line(cluster, tmp_path, missing, said):

@@ -218,6 +218,7 @@ def test_rows_that_are_gone_since_they_were_made_close_the_gate(shop):
         gate(night)
 
 
+@pytest.mark.long
 def test_rows_of_forgotten_people_are_not_missing(shop, spark):
     night = shop.night(NEXT)
     evaluated(night, GOOD)

@@ -38,6 +38,7 @@ from tests.pipeline.shop import DAY, NEXT, Shop
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_night_on_movielens_10m_keeps_accents(spark, tmp_path):
     release = tmp_path / "ml-10M100K"
     release.mkdir()
@@ -325,6 +326,7 @@ def test_what_the_split_leaves_out_is_rated_and_in_no_part(shop):
     night.pairs().unpersist()
 
 
+@pytest.mark.long
 def test_holdout_users_needs_models_that_score_new_users(shop):
     with pytest.raises(ConfigError, match=r"split\.method: given 'holdout_users'.*als cannot"):
         shop.night(split={"method": "holdout_users"})
