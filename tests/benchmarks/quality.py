@@ -227,6 +227,7 @@ def random_tenth(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
             inside = F.when(~F.isnan("prediction"), F.greatest(F.lit(1.0), F.least(F.lit(5.0), "prediction")))
             predicted = {"clipped": model.transform(test).withColumn("prediction", inside)}
             errors += [m.value for m in rating_metrics(predicted) if m.metric == "rmse"]
+            print(f"{name}, seed {seed}: {errors[-1]:.4f}, {taken[-1]:.0f} s", flush=True)
             train.unpersist()
             test.unpersist()
         rows.append(
