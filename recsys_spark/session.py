@@ -56,6 +56,8 @@ NEEDED = {
     "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true",
     # larger methods are never compiled by Java, and run ten times slower than without generated code
     "spark.sql.codegen.hugeMethodLimit": "8000",
+    # times as Parquet has them now, with least and largest in each file: Spark's 96 bits have none
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     # one BLAS and numba thread per Python worker: Spark owns the parallelism
     **{f"spark.executorEnv.{name}": "1" for name in THREAD_VARIABLES},
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,8 +91,8 @@ class DeltaReader(Reader):
     root : str
         Folder.
     instead : callable, optional
-        What reads tables that cannot be read so, as of a lake whose path has a percent sign, or of a table
-        that has deletion vectors; without it that is an error.
+        What reads tables that cannot be read so, as of a lake whose path has a percent sign; without it that
+        is an error.
 
     Raises
     ------
@@ -150,22 +151,36 @@ class DeltaReader(Reader):
         return pa.schema(self._open(path).schema().to_arrow()) if self._is_table(path) else None
 
     def _rows(self, name: str, columns: Sequence[str], among: Mapping[str, Collection[object]]) -> pa.Table:
-        import pyarrow.compute as pc
-        from pyarrow.dataset import ParquetReadOptions
-        from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+        from deltalake import QueryBuilder
 
-        condition = None
-        for column, values in among.items():
-            kept = pc.field(column).isin(list(values))
-            condition = kept if condition is None else condition & kept
-        # Spark's times read as nanoseconds would end in the years 1677 and 2262
-        options = ParquetReadOptions(coerce_int96_timestamp_unit="us")
-        path = f"{self.root}/{name}"
-        # of Arrow's own: the threads of a file system in Python would want to call Python when it ends, and
-        # end the process by an abort
-        files = SubTreeFileSystem(path, LocalFileSystem())
-        dataset = self._open(path).to_pyarrow_dataset(parquet_read_options=options, filesystem=files)
-        return dataset.to_table(columns=list(columns), filter=condition)
+        table = self._open(f"{self.root}/{name}")
+        schema = pa.schema(table.schema().to_arrow())
+        queries = QueryBuilder().register("asked", table)
+        # times of 96 bits, which Spark may write, read as nanoseconds would end in the years 1677 and 2262
+        queries.execute("SET datafusion.execution.parquet.coerce_int96 = 'us'")
+        listed = ", ".join(map(_name, columns))
+        where = "".join(f" AND {_name(column)} IN ({_values(values)})" for column, values in among.items())
+        select = f"SELECT {listed} FROM asked WHERE true{where}"  # noqa: S608 - all of it is quoted
+        found = pa.table(queries.execute(select).read_all())
+        return found.cast(pa.schema([schema.field(column) for column in columns]))
+
+
+def _name(column: str) -> str:
+    """A column as SQL names it."""
+    quotes = '"'
+    return f"{quotes}{column.replace(quotes, 2 * quotes)}{quotes}"
+
+
+def _values(values: Collection[object]) -> str:
+    """Whole numbers, dates and texts as SQL lists them; of none it is a list in which nothing is."""
+    return ", ".join(map(_literal, values)) or "NULL"
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, int):
+        return str(value)
+    text = "'" + str(value).replace("'", "''") + "'"
+    return f"DATE {text}" if isinstance(value, date) else text
 
 
 class SparkReader(Reader):

@@ -22,6 +22,8 @@ class Table:
     required : columns that are NOT NULL
     checks : name → condition of a CHECK constraint
     partition : columns the table is partitioned by
+    marks_rows : a row that is replaced is marked as gone where it lies, by a deletion vector, and its file is
+        not written anew: for a large table in which a night changes few rows of each file
     """
 
     grain: str
@@ -29,6 +31,7 @@ class Table:
     required: Sequence[str] = ()
     checks: Mapping[str, str] | None = None
     partition: Sequence[str] = ()
+    marks_rows: bool = False
 
 
 FINITE = "abs({0}) < double('Infinity')"  # false for NaN too: in Spark it is larger than any number
@@ -59,6 +62,7 @@ TABLES: dict[str, Table] = {
         },
         required=("user", "item", "rating", "first_run", "last_run"),
         checks={"finite_rating": FINITE.format("rating"), "run_order": "first_run <= last_run"},
+        marks_rows=True,
     ),
     "rejected_ratings": Table(
         "one row per rejected input row",

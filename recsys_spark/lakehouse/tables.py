@@ -305,6 +305,16 @@ class Lakehouse:
         """
         retried(lambda: self._delta(name).optimize().executeCompaction(), name)
 
+    def purge(self, name: str) -> None:
+        """Write the files anew that hold rows which are only marked as gone, in one commit.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`~recsys_spark.lakehouse.schemas.TABLES`.
+        """
+        retried(lambda: self.spark.sql(f"REORG TABLE {self._table(name)} APPLY (PURGE)"), name)
+
     def vacuum(self, name: str, days: int, below_floor: bool = False) -> int:
         """Remove the files that no version of the last days needs; those versions can no longer be read.
 
@@ -668,17 +678,17 @@ class Lakehouse:
             builder = builder.addColumn(column, kind, nullable=column not in table.required)
         for check, condition in (table.checks or {}).items():
             builder = builder.property(f"delta.constraints.{check}", condition)
-        for key, value in self._properties().items():
+        for key, value in self._properties(name).items():
             builder = builder.property(key, value)
         return builder.comment(table.grain).partitionedBy(*table.partition)
 
-    def _properties(self) -> dict[str, str]:
-        """Table properties: old versions stay readable, and other readers than Spark can read the newest."""
+    def _properties(self, name: str) -> dict[str, str]:
+        """Table properties: old versions stay readable, and simple readers can read what is served."""
         kept = f"interval {self.retention.days} days"
         return {
             "delta.deletedFileRetentionDuration": kept,
             "delta.logRetentionDuration": kept,
-            "delta.enableDeletionVectors": "false",
+            "delta.enableDeletionVectors": str(TABLES[name].marks_rows).lower(),
             "delta.columnMapping.mode": "none",
         }
 
@@ -702,7 +712,7 @@ class Lakehouse:
     def _require_properties(self, name: str) -> None:
         """Set the properties that an existing table has otherwise."""
         table, present = self._table(name), self._present_properties(name)
-        other = {key: value for key, value in self._properties().items() if present.get(key) != value}
+        other = {key: value for key, value in self._properties(name).items() if present.get(key) != value}
         if other:
             listed = ", ".join(f"'{key}' = '{value}'" for key, value in other.items())
             retried(lambda: self.spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ({listed})"), name)

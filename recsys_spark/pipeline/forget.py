@@ -64,6 +64,9 @@ def forget(spark: SparkSession, config: Config, users: Collection[str], today: d
             gone[name] = lake.read(name).where(where).count()
             if gone[name]:
                 lake.delete(name, where)
+            if TABLES[name].marks_rows:  # earlier rows of theirs too, that a night replaced
+                lake.purge(name)
+            if gone[name]:
                 version = lake.version(name)
                 progress_line(f"  {name}: {gone[name]:,} rows removed, gone from version {version} on")
         for of_date in dates:  # so that the rest of a date's lists can still be published

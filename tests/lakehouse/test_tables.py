@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Lake
 from recsys_spark.errors import LakeError
 from recsys_spark.lakehouse.ledger import Ledger
+from recsys_spark.lakehouse.reader import DeltaReader
 from recsys_spark.lakehouse.tables import Lakehouse, Upserted
 from recsys_spark.pipeline.ingest import NEWER
 
@@ -68,6 +69,30 @@ def test_upsert_counts_and_changes_what_is_newer_only(spark, lake):
         "b": 3.0,
         "c": 1.0,
     }
+
+
+def test_a_corrected_rating_is_written_alone_and_read_once(spark, tmp_path):
+    """The file of the old row stays, with a mark on that row; who reads without Spark minds it too."""
+    lake = Lakehouse(spark, Lake(root=str(tmp_path)))
+    lake.create("ratings")
+    old = [("a", "x", 3.0), ("b", "x", 3.0), ("c", "x", 3.0)]
+    lake.append("ratings", rating(spark, *old).coalesce(1), 3)
+    (file,) = lake.read("ratings").inputFiles()
+    updates = {"rating": "new.rating"}
+    corrected = rating(spark, ("b", "x", 5.0), ("d", "x", 1.0))
+    lake.upsert("ratings", corrected, ("user", "item"), newer=F.expr(NEWER), updates=updates)
+    assert file in lake.read("ratings").inputFiles()
+    users = ["a", "b", "c", "d"]
+    rows = DeltaReader(str(tmp_path)).rows("ratings", ["user", "rating"], {"user": users}).to_pylist()
+    assert sorted((row["user"], row["rating"]) for row in rows) == [
+        ("a", 3.0),
+        ("b", 5.0),
+        ("c", 3.0),
+        ("d", 1.0),
+    ]
+    lake.purge("ratings")
+    assert file not in lake.read("ratings").inputFiles()
+    assert lake.read("ratings").count() == 4
 
 
 def test_old_versions_stay_readable(spark, lake):

@@ -112,6 +112,7 @@ def test_nothing_is_maintained_while_a_night_is_running(shop, spark):
 def that_forgot(spark, tmp_path_factory):
     """A shop that has forgotten ``ann``: her ratings, her lists, and a row of hers that was rejected."""
     shop = Shop(spark, tmp_path_factory.mktemp("forgotten"))
+    shop.ingested("ann,x,4,1500000000")  # which the next input corrects
     rows = ("ann,x,3", "bob,x,3", "bob,y,3", "ann,y,9", "anna,y,9")
     shop.receive(*(f"{row},1600000000" for row in rows))
     ingest(shop.night())
