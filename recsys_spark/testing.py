@@ -40,6 +40,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import pack_histories
+from recsys_spark.recommend.top_n import GroupRules, ListRequest, explode_lists
 
 USERS, ITEMS = 12, 10
 ID_TYPES: dict[str, Callable[[int], int | str]] = {
@@ -129,6 +130,24 @@ class ModelContract:
         denied = spark.createDataFrame([(2,), (9,)], "item int")
         rows = fitted.recommend(users, 99, allowedItems=allowed, deniedItems=denied).collect()
         assert {(row["user"], row["item"]) for row in rows} == {(u, i) for u in (0, 1) for i in (1, 3)}
+
+    def test_users_are_recommended_what_they_may_be_shown(self, spark: SparkSession, fitted: Any) -> None:
+        users = spark.createDataFrame([(user,) for user in range(4)], "user int")
+        pairs = "user int, item int"
+        groups = spark.createDataFrame([(2, 0), (3, None)], "user int, group int")
+        request = ListRequest(
+            99,
+            allowed_pairs=spark.createDataFrame([(0, 1), (0, 2), (0, 777), (888, 1)], pairs),
+            denied_pairs=spark.createDataFrame([(0, 2), (1, 3), (1, 777)], pairs),
+            group_rules=GroupRules(
+                groups, spark.createDataFrame([(0, 4), (0, 5), (0, 777)], "group int, item int")
+            ),
+        )
+        listed: dict[int, set[int]] = {user: set() for user in range(4)}
+        for row in explode_lists(fitted.recommend_lists(users, request)).collect():
+            listed[row["user"]].add(row["item"])
+        everything = set(range(ITEMS))
+        assert listed == {0: {1}, 1: everything - {3}, 2: everything - {4, 5}, 3: everything}
 
     def test_more_than_the_catalogue_gives_what_there_is(self, spark: SparkSession, fitted: Any) -> None:
         users = spark.createDataFrame([(0,)], "user int")

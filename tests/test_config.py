@@ -159,6 +159,10 @@ def test_events_and_a_mapped_column_need_each_other(load):
         (["history.softmax=[view]"], "history names 'softmax', which is not among models"),
         (["recommend.exclude_seen=[bought]"], r"recommend\.exclude_seen names the event 'bought'"),
         (["recommend.exclude_seen=[]"], r"recommend\.exclude_seen"),
+        (["recommend.seen_days=7"], r"recommend\.seen_days needs ingest\.source\.columns\.timestamp"),
+        (["recommend.users.active_days=7"], r"users\.active_days needs ingest\.source\.columns\.timestamp"),
+        (["recommend.users.table={path: a}"], r"recommend\.users: .*table lists users: give its column user"),
+        (["recommend.items.deny={path: a, user: u}"], r"recommend\.items: .*deny lists items: give .* item"),
     ],
 )
 def test_contradictions_about_events_are_named(load, overrides, message):

@@ -15,7 +15,7 @@ from numpydoc.docscrape import NumpyDocString
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from recsys_spark.config import Config, ingest, sections
+from recsys_spark.config import Config, ingest, rules, sections
 from recsys_spark.config.section import Section
 from recsys_spark.data.cleaning import REASONS
 from recsys_spark.models.registry import REGISTRY
@@ -38,6 +38,11 @@ SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "`negatives`": ("negatives", sections.Negatives),
     "`evaluate`": ("evaluate", sections.Evaluate),
     "`recommend`": ("recommend", sections.Recommend),
+    "`recommend.users`": ("recommend.users", rules.UserRules),
+    "`recommend.users.table`": ("recommend.users.table", rules.Listed),
+    "`recommend.items`": ("recommend.items", rules.ItemRules),
+    "`recommend.items.allow`": ("recommend.items.allow", rules.Listed),
+    "`recommend.items.deny`": ("recommend.items.deny", rules.Listed),
     "`recommend.similar_items`": ("recommend.similar_items", sections.SimilarItems),
     "`recommend.block_sizes`": ("recommend.block_sizes", sections.BlockSizes),
     "`gate`": ("gate", sections.Gate),

@@ -16,6 +16,7 @@ from recsys_spark.config.ingest import (
     SyntheticSource,
 )
 from recsys_spark.config.loading import config_problem, load_config
+from recsys_spark.config.rules import ItemRules, Listed, UserRules
 from recsys_spark.config.sections import BlockSizes, Config, Lake, Report, Retention, Session, Split
 
 __all__ = [
@@ -26,7 +27,9 @@ __all__ = [
     "Events",
     "FileSource",
     "Ingest",
+    "ItemRules",
     "Lake",
+    "Listed",
     "MovieLensSource",
     "Report",
     "Retention",
@@ -34,6 +37,7 @@ __all__ = [
     "SideTable",
     "Split",
     "SyntheticSource",
+    "UserRules",
     "config_problem",
     "load_config",
 ]

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from recsys_spark.config.ingest import Ingest
+from recsys_spark.config.rules import ItemRules, UserRules
 from recsys_spark.config.section import Count, Section
 from recsys_spark.schema import SEEDED, Measure
 
@@ -187,6 +188,14 @@ class Recommend(Section):
     """Whether lists leave out what the user has seen; or the event types that count as seeing, such as
     ``[purchase]``. Holds for evaluation too.
     """
+    seen_days: Count | None = None
+    """Days, the run date the last of them, in which something must have been seen to be left out: what was
+    seen before may be listed again. Without it all that was ever seen is left out. Holds for evaluation too.
+    """
+    users: UserRules = UserRules()
+    """Who gets a list; everybody where nothing is said."""
+    items: ItemRules = ItemRules()
+    """What lists may hold; everything where nothing is said."""
     similar_items: SimilarItems | None = SimilarItems()
     """The neighbours of every item, as a table; ``null`` for none."""
     block_sizes: BlockSizes = BlockSizes()
@@ -277,6 +286,19 @@ class Config(Section):
             raise ValueError(
                 "recommend.refit_every needs the ratings of the last fit: retention.days as long"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _counted_in_days(self) -> Self:
+        recommend = self.recommend
+        if recommend.seen_days is not None and recommend.exclude_seen is False:
+            raise ValueError("recommend.seen_days says what is left out, and recommend.exclude_seen is false")
+        for key, days in (
+            ("seen_days", recommend.seen_days),
+            ("users.active_days", recommend.users.active_days),
+        ):
+            if days is not None and not self.ingest.has_timestamps:
+                raise ValueError(f"recommend.{key} needs ingest.source.columns.timestamp")
         return self
 
     @model_validator(mode="after")

@@ -252,6 +252,33 @@ def clean_side_table(
     return raw.select(typed.alias(key), *features, reason.alias(REASON), RAW, SOURCE_FILE)
 
 
+def clean_ids(raw: DataFrame, id_types: Mapping[str, IdType]) -> DataFrame:
+    """Typed ids of rows that have nothing else, each row with the reason why it cannot be read or null.
+
+    Parameters
+    ----------
+    raw : DataFrame
+        The keys of ``id_types``, ``fault``, ``raw``, ``source_file``.
+    id_types : mapping of str to str
+        ``user``, ``item`` or both → the type of its ids.
+
+    Returns
+    -------
+    DataFrame
+        The same rows: the ids, ``reason``. Narrow: no shuffle.
+
+    Raises
+    ------
+    SourceError
+        A typed source has ids that are neither whole numbers nor strings.
+    """
+    typed = {key: _id(raw.schema[key], kind) for key, kind in id_types.items()}
+    missing = (F.when(_blank(F.col(key).cast("string")), F.lit(f"missing_{key}")) for key in typed)
+    unparsable = (F.when(value.isNull(), F.lit(f"unparsable_{key}")) for key, value in typed.items())
+    reason = F.coalesce(F.col(FAULT), *missing, *unparsable)
+    return raw.select(*(value.alias(key) for key, value in typed.items()), reason.alias(REASON))
+
+
 def computed_once(rows: DataFrame) -> DataFrame:
     """The same rows behind a generator, through which the optimizer does not push a filter.
 

@@ -21,7 +21,7 @@ from recsys_spark.models.pair_model import NeighborModel
 from recsys_spark.models.persistence import restored
 from recsys_spark.models.softmax import SoftmaxModel
 from recsys_spark.packing import one_array
-from recsys_spark.recommend.top_n import CollectedWeights, matrix_of
+from recsys_spark.recommend.scores import CollectedWeights, matrix_of
 from recsys_spark.schema import ITEM
 from recsys_spark.training.gradient.job import layers_of
 from recsys_spark.training.gradient.program import NAME, VALUES

@@ -15,7 +15,8 @@ import numpy as np
 
 from recsys_spark.kernels.arrays import Booleans, Doubles, Floats, Ints, Longs
 from recsys_spark.kernels.item_item import Bags, add_scores
-from recsys_spark.kernels.topn import ItemBlock, best_columns, score_block
+from recsys_spark.kernels.products import product
+from recsys_spark.kernels.topn import ItemBlock, best_columns
 
 ROUNDING = 1e-6
 """Of float32, about."""
@@ -74,8 +75,7 @@ def moments(
     users : float32 array, shape (n_users, rank)
     blocks : of all items, with weights of item pairs
     bags : the users' histories
-    user_block : users scored at a time; the last ones are filled up, so that a user's bits do not depend on
-        the others
+    user_block : users scored at a time; a user's bits do not depend on the others
 
     Returns
     -------
@@ -85,13 +85,12 @@ def moments(
     """
     sums, squares = np.zeros(len(users)), np.zeros(len(users))
     buffer = np.empty(user_block * max(len(block.biases) for block in blocks), np.float32)
-    asked = np.zeros((user_block, users.shape[1]), np.float32)
     for start in range(0, len(users), user_block):
         rows = slice(start, min(start + user_block, len(users)))
-        n = rows.stop - rows.start
-        asked[:n] = users[rows]
         for block in blocks:
-            scores = score_block(asked, block, buffer)[:n]
+            shape = rows.stop - rows.start, len(block.biases)
+            scores = product(users[rows], block.factors, buffer[: shape[0] * shape[1]].reshape(shape))
+            scores += block.biases
             if block.weights is not None:
                 add_scores(scores, bags.rows(rows.start, rows.stop), block.weights)
             scores[:, np.isneginf(block.biases)] = 0.0

@@ -37,8 +37,6 @@ from recsys_spark.kernels.arrays import Booleans, Doubles, Floats, Ints, Longs
 from recsys_spark.kernels.conjugate_gradient import compiled_conjugate_gradient
 from recsys_spark.kernels.normal_equations import chunk_rows, compiled_exact
 
-TURNED_ROWS = 256
-"""Rows that are turned at a time."""
 ROUNDING_SQUARED = 1e-12
 """Square of a rounding error of float32 factors that have been turned, as a fraction, and more."""
 
@@ -154,23 +152,6 @@ def eigenbasis(gram: Doubles) -> Floats:
     if not np.isfinite(gram).all():
         return np.eye(len(gram), dtype=np.float32)
     return np.ascontiguousarray(np.linalg.eigh(gram)[1][:, ::-1].astype(np.float32))
-
-
-def turned(vectors: Floats, basis: Floats) -> Floats:
-    """``vectors @ basis``, in which the bits of a row do not depend on how many others there are.
-
-    Parameters
-    ----------
-    vectors : float32 array, shape (n_rows, rank)
-    basis : float32 array, shape (rank, n): a basis, or the vectors of n items
-    """
-    result = np.empty((len(vectors), basis.shape[1]), np.float32)
-    block = np.zeros((TURNED_ROWS, len(basis)), np.float32)
-    for begin in range(0, len(vectors), TURNED_ROWS):
-        rows = vectors[begin : begin + TURNED_ROWS]
-        block[: len(rows)] = rows
-        result[begin : begin + len(rows)] = (block @ basis)[: len(rows)]
-    return result
 
 
 def is_rounding(squares: Doubles) -> Booleans:

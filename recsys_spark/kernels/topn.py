@@ -3,21 +3,22 @@
     score(u, i) = x_u · y_i + Σ_j w_ij x_uj + b_i
 
 where the sum, over the items of the user's history, is that of models of item pairs. One float32 matrix
-product per (user block, item block), to which the sums are added; seen items masked in place, and an exact
-selection that touches most scores only once: the maximum of each group of ``GROUP`` neighbouring items is
-taken first, and only the ``n`` best groups of a row are searched. An item among the n best lies in one of the
-n groups with the largest maxima, so nothing is lost. The groups are laid out so that the maximum runs over a
-strided view, which numpy vectorises; neighbouring items of the catalogue share a group, which keeps the tie
-rule exact (smaller item first).
+product per (user block, item block), to which the sums are added; what a user has seen, or may not be shown,
+masked in place; and an exact selection that touches most scores only once: the maximum of each group of
+``GROUP`` neighbouring items is taken first, and only the ``n`` best groups of a row are searched. An item
+among the n best lies in one of the n groups with the largest maxima, so nothing is lost. The groups are laid
+out so that the maximum runs over a strided view, which numpy vectorises; neighbouring items of the catalogue
+share a group, which keeps the tie rule exact (smaller item first).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from recsys_spark.kernels.arrays import Doubles, Floats, Integers, Ints, Longs
+from recsys_spark.kernels.arrays import Booleans, Doubles, Floats, Integers, Ints, Longs
 from recsys_spark.kernels.item_item import Bags, PairWeights, add_scores
 from recsys_spark.kernels.log_sums import log_sums_of
 
@@ -40,6 +41,8 @@ class ItemBlock:
     start : first catalogue position of the block
     size : number of items, without padding
     weights : weights of item pairs whose targets are columns of the block, or None
+    denied : bool array, shape (n_groups_of_users, n_groups * GROUP), or None: what the users of a group may
+        not be shown
     """
 
     factors: Floats
@@ -47,6 +50,7 @@ class ItemBlock:
     start: int
     size: int
     weights: PairWeights | None = None
+    denied: Booleans | None = None
 
     @classmethod
     def build(cls, factors: Floats, biases: Floats, start: int = 0) -> ItemBlock:
@@ -69,6 +73,13 @@ class ItemBlock:
         columns = self.columns(weights.targets[inside]).astype(np.int32)
         return replace(self, weights=PairWeights(counted[weights.indptr], columns, weights.weights[inside]))
 
+    def with_denied(self, denied: Booleans) -> ItemBlock:
+        """The block with those columns of ``denied``, shape (n_groups_of_users, n_items), that lie in it."""
+        positions = np.arange(self.start, self.start + self.size, dtype=np.int64)
+        inside = np.zeros((len(denied), len(self.biases)), bool)
+        inside[:, self.columns(positions)] = denied[:, positions]
+        return replace(self, denied=inside)
+
     @property
     def n_groups(self) -> int:
         """Number of groups, the last one padded."""
@@ -80,6 +91,30 @@ class ItemBlock:
         return group + self.n_groups * member
 
 
+class Allowed(NamedTuple):
+    """What users may be shown at all; each of the two may be None, where it limits nobody.
+
+    Attributes
+    ----------
+    groups : int32 array, shape (n_users,): the row of the blocks' ``denied`` that holds for a user, -1 for
+        none
+    only : CSR pair (indptr int64 (n_users + 1,), positions int32 (nnz,)): the catalogue positions that a
+        user may be shown, in any order, -1 for an item that is not there; a user without any is not limited
+    """
+
+    groups: Ints | None = None
+    only: tuple[Longs, Ints] | None = None
+
+    def rows(self, start: int, stop: int) -> Allowed:
+        """Of the users ``start`` to ``stop``."""
+        groups = None if self.groups is None else self.groups[start:stop]
+        if self.only is None:
+            return Allowed(groups)
+        indptr, positions = self.only
+        ends = indptr[start : stop + 1]
+        return Allowed(groups, (ends - ends[0], positions[ends[0] : ends[-1]]))
+
+
 def top_n(
     users: Floats,
     blocks: list[ItemBlock],
@@ -88,8 +123,9 @@ def top_n(
     user_block: int = 256,
     log_sums: Doubles | None = None,
     bags: Bags | None = None,
+    allowed: Allowed | None = None,
 ) -> tuple[Ints, Floats]:
-    """Best ``n`` unseen items of each user, best first.
+    """Best ``n`` unseen items of each user, of those that may be shown, best first.
 
     Parameters
     ----------
@@ -101,9 +137,10 @@ def top_n(
         Catalogue positions never to return; duplicates and any order allowed.
     n : int, at least 1
     user_block : users scored at a time
-    log_sums : float64 array, shape (n_users,), or None: filled with log Σ e^score over all items, seen ones
-        included
+    log_sums : float64 array, shape (n_users,), or None: filled with log Σ e^score over all items that may be
+        shown, seen ones included
     bags : the users' histories, where blocks have weights of item pairs
+    allowed : what may be shown to whom; None for everything
 
     Returns
     -------
@@ -136,6 +173,8 @@ def top_n(
             product = score_block(users[rows], block, buffer)
             if bags is not None and block.weights is not None:
                 add_scores(product, bags.rows(rows.start, rows.stop), block.weights)
+            if allowed is not None:
+                mask_all_but(product, block, allowed.rows(rows.start, rows.stop))
             if log_sums is not None:
                 log_sums[rows] = add_log_sums(log_sums[rows] if block.start else None, product)
             mask_seen(product, block, block_rows, block_seen)
@@ -205,6 +244,26 @@ def add_log_sums(before: Doubles | None, scores: Floats) -> Doubles:
     """Log Σ e^score of each row, added to the sums ``before``; scores of -inf add nothing."""
     sums = log_sums_of(scores)
     return sums if before is None else np.logaddexp(before, sums)
+
+
+def mask_all_but(scores: Floats, block: ItemBlock, allowed: Allowed) -> None:
+    """Set the scores of what may not be shown to -inf in place; ``allowed`` has as many users as ``scores``
+    has rows.
+    """
+    if allowed.groups is not None and block.denied is not None:
+        of_group = np.flatnonzero(allowed.groups >= 0)
+        for group in np.unique(allowed.groups[of_group]):
+            rows = of_group[allowed.groups[of_group] == group]
+            scores[np.ix_(rows, np.flatnonzero(block.denied[group]))] = -np.inf
+    if allowed.only is not None:
+        indptr, positions = allowed.only
+        counts = np.diff(indptr)
+        rows = np.repeat(np.arange(len(counts)), counts)
+        inside = (positions >= block.start) & (positions < block.start + block.size)
+        places = rows[inside], block.columns(positions[inside])
+        kept = scores[places]
+        scores[counts > 0] = -np.inf
+        scores[places] = kept
 
 
 def mask_seen(scores: Floats, block: ItemBlock, rows: Longs, positions: Ints) -> None:

@@ -45,13 +45,8 @@ from recsys_spark.columns import column_of, id_column
 from recsys_spark.config import BlockSizes
 from recsys_spark.models.persistence import ParamsReader
 from recsys_spark.params import param
-from recsys_spark.recommend.top_n import (
-    DEFAULT_BLOCK_SIZES,
-    RECOMMENDATIONS,
-    LinearScores,
-    ListRequest,
-    explode_lists,
-)
+from recsys_spark.recommend.scores import LinearScores
+from recsys_spark.recommend.top_n import DEFAULT_BLOCK_SIZES, RECOMMENDATIONS, ListRequest, explode_lists
 from recsys_spark.schema import ITEM, RATING, SCORE, USER
 
 
@@ -255,7 +250,7 @@ class RecommenderModel(Model):
         ModelError
             ``n`` is below 1.
         """
-        request = ListRequest(n, seen, allowedItems, deniedItems, blockSizes)
+        request = ListRequest(n, seen, allowedItems, deniedItems, block_sizes=blockSizes)
         return self._held(explode_lists(self.recommend_lists(users, request)))
 
     def recommendForAllUsers(

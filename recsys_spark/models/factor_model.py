@@ -22,9 +22,9 @@ from recsys_spark.models.base import RecommenderModel, spark_shape
 from recsys_spark.models.persistence import FramesModel
 from recsys_spark.models.storage import Stored
 from recsys_spark.recommend.rescore import PairScorer, dot_products
+from recsys_spark.recommend.scores import LinearScores
 from recsys_spark.recommend.top_n import (
     DEFAULT_BLOCK_SIZES,
-    LinearScores,
     ListRequest,
     distinct_ids,
     explode_lists,

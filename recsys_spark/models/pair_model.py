@@ -27,17 +27,8 @@ from recsys_spark.models.persistence import FramesModel
 from recsys_spark.models.storage import Stored
 from recsys_spark.params import KeywordParams, param
 from recsys_spark.recommend.rescore import dot_products
-from recsys_spark.recommend.top_n import (
-    CollectedWeights,
-    LinearScores,
-    ListRequest,
-    bags_of,
-    collect_factors,
-    distinct_ids,
-    matrix_of,
-    no_vector,
-    recommend_lists,
-)
+from recsys_spark.recommend.scores import CollectedWeights, LinearScores, bags_of, collect_factors, matrix_of
+from recsys_spark.recommend.top_n import ListRequest, distinct_ids, no_vector, recommend_lists
 from recsys_spark.schema import ITEM, NEIGHBOR, PART, RANK, RATING, SIMILARITY, TIMESTAMP, TRAIN, USER
 from recsys_spark.training.barrier import require_trainable
 from recsys_spark.training.item_item import WEIGHT, histories_of_users
@@ -341,13 +332,17 @@ class NeighborModel(PairModel):
         """Whether what a user's items count are ratings less their mean; else each positive one counts 1."""
         return False
 
-    def similarItems(self, n: int) -> DataFrame:
+    def similarItems(
+        self, n: int, allowedItems: DataFrame | None = None, deniedItems: DataFrame | None = None
+    ) -> DataFrame:
         """The ``n`` items that speak most for each item, by their weights.
 
         Parameters
         ----------
         n : int
             Length of the lists, at least 1.
+        allowedItems, deniedItems : DataFrame, optional
+            ``itemCol``; nothing but these, and none of those, is a neighbour.
 
         Returns
         -------
@@ -356,7 +351,12 @@ class NeighborModel(PairModel):
             ``rank`` from 1. Of equal weights the smaller neighbour is first.
         """
         order = Window.partitionBy(ITEM).orderBy(F.desc(WEIGHT), NEIGHBOR)
-        ranked = self.weights.where(F.col(WEIGHT) > 0).withColumn(RANK, F.row_number().over(order))
+        pairs = self.weights.where(F.col(WEIGHT) > 0)
+        for frame, how in ((allowedItems, "left_semi"), (deniedItems, "left_anti")):
+            if frame is not None:
+                same = matching_id(frame, self.getItemCol(), pairs.schema[NEIGHBOR].dataType)
+                pairs = pairs.join(frame.select(same.alias(NEIGHBOR)), NEIGHBOR, how)
+        ranked = pairs.withColumn(RANK, F.row_number().over(order))
         similarity = F.col(WEIGHT).alias(SIMILARITY)
         return self._held(ranked.where(F.col(RANK) <= n).select(ITEM, NEIGHBOR, similarity, RANK))
 

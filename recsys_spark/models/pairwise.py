@@ -29,7 +29,8 @@ from recsys_spark.models.gradient_model import (
 from recsys_spark.models.pairwise_params import PairParams, PairwiseParams
 from recsys_spark.params import check_ranges, keyword_constructor
 from recsys_spark.recommend.rescore import PairScorer, dot_products, rescore
-from recsys_spark.recommend.top_n import LinearScores, ListRequest, no_vector
+from recsys_spark.recommend.scores import LinearScores
+from recsys_spark.recommend.top_n import ListRequest, no_vector
 from recsys_spark.schema import SEEDED
 from recsys_spark.training.gradient.job import collect_features, collect_layers
 from recsys_spark.training.gradient.program import VALUES

@@ -16,7 +16,8 @@ from recsys_spark.histories import PackedHistories, rows_of
 from recsys_spark.models.base import InteractionColumns, RecommenderEstimator, RecommenderModel
 from recsys_spark.models.persistence import FramesModel
 from recsys_spark.params import KeywordParams, check_ranges, keyword_constructor, param
-from recsys_spark.recommend.top_n import LinearScores, ListRequest, no_vector, recommend_lists
+from recsys_spark.recommend.scores import LinearScores
+from recsys_spark.recommend.top_n import ListRequest, no_vector, recommend_lists
 from recsys_spark.schema import ITEM, USER
 
 

@@ -31,13 +31,8 @@ from recsys_spark.models.gradient_model import (
 from recsys_spark.models.softmax_params import BagParams, SoftmaxParams
 from recsys_spark.models.softmax_sql import PROBABILITY, best_of_histories
 from recsys_spark.params import check_ranges, keyword_constructor
-from recsys_spark.recommend.top_n import (
-    DEFAULT_BLOCK_SIZES,
-    LOG_NORMALIZER,
-    RECOMMENDATIONS,
-    ListRequest,
-    collect_factors,
-)
+from recsys_spark.recommend.scores import collect_factors
+from recsys_spark.recommend.top_n import DEFAULT_BLOCK_SIZES, LOG_NORMALIZER, RECOMMENDATIONS, ListRequest
 from recsys_spark.schema import ITEM, RATING, SCORE, SEEDED, USER
 from recsys_spark.training.group import fold_in_tasks
 from recsys_spark.training.side_features import USER_FEATURES

@@ -24,7 +24,7 @@ from recsys_spark.kernels.bags import bag_sums
 from recsys_spark.models.pair_model import NeighborEstimator, NeighborModel, NeighborParams
 from recsys_spark.packing import lists_of, plain
 from recsys_spark.params import check_ranges, keyword_constructor, param
-from recsys_spark.recommend.top_n import bags_of, collect_factors
+from recsys_spark.recommend.scores import bags_of, collect_factors
 from recsys_spark.schema import SEEDED
 from recsys_spark.training.item_item import GRAPH, ItemItemConfig, fit_item_item, histories_of_users
 from recsys_spark.training.spectral import SpectralConfig, fit_spectral

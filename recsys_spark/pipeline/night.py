@@ -12,7 +12,7 @@ from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, FileSource, config_problem
@@ -311,7 +311,7 @@ class Night:
         """All ratings at the pinned version, until the run date; of derived ones those that are worth
         something on it.
         """
-        rows = self.stored_ratings(self.ratings_version(), self.run_date)
+        rows = self._stored()
         settings = self.config.ingest
         return as_of(rows, settings.events, self.run_date) if settings.has_events else rows
 
@@ -350,7 +350,7 @@ class Night:
         return self.pairs().of(TRAIN, FOLD_IN, *([VALIDATION] if part == TEST else []))
 
     def seen(self, known: PackedHistories) -> PackedHistories | DataFrame | None:
-        """What lists leave out, as the configuration's ``recommend.exclude_seen`` has it.
+        """What lists leave out, as the configuration's ``exclude_seen`` and ``seen_days`` have it.
 
         Parameters
         ----------
@@ -360,13 +360,28 @@ class Night:
         Returns
         -------
         PackedHistories or DataFrame or None
-            All that is known; ``user``, ``item`` of what has an event of the types that count as seeing; or
-            nothing.
+            All that is known; ``user``, ``item`` of what was seen of late, or has an event of the types that
+            count as seeing; or nothing.
         """
-        asked = self.config.recommend.exclude_seen
-        if isinstance(asked, bool):
-            return known if asked else None
-        return known.rows(USER, ITEM).join(self._events(asked), [USER, ITEM], "left_semi")
+        asked, days = self.config.recommend.exclude_seen, self.config.recommend.seen_days
+        if asked is False:
+            return None
+        if asked is True and days is None:
+            return known
+        rows = self._events(asked) if isinstance(asked, list) else self._stored()
+        if days is not None:
+            rows = rows.where(self.of_last(days))
+        return known.rows(USER, ITEM).join(rows, [USER, ITEM], "left_semi")
+
+    def of_last(self, days: int) -> Column:
+        """Condition over ``timestamp`` of the last days, the run date the last of them.
+
+        Parameters
+        ----------
+        days : int
+            How many.
+        """
+        return F.col(TIMESTAMP) >= F.lit(end_of(self.run_date) - timedelta(days=days))
 
     def fitted_on(self, model: str, ratings: PackedHistories) -> PackedHistories | DataFrame:
         """What a model is fitted on: all of the ratings, or those with events of the types that the
@@ -386,6 +401,9 @@ class Night:
         worths = as_of(pair_worths(self._events(types), settings, self.run_date), settings, self.run_date)
         return ratings.rows(USER, ITEM).join(worths, [USER, ITEM])
 
+    def _stored(self) -> DataFrame:
+        return self.stored_ratings(self.ratings_version(), self.run_date)
+
     def _events(self, types: Sequence[str]) -> DataFrame:
         """The events of some types until the run date, at the pinned version."""
         events = self.lake.read("events", self.versions()["events"])
@@ -399,8 +417,7 @@ class Night:
             parts = rows.select(USER, ITEM, PART)
             rows = ratings.join(parts, [USER, ITEM], "left").fillna(LEFT_OUT, [PART])
         if self.config.ingest.has_events:  # and those that are worth nothing on the run date
-            stored = self.stored_ratings(self.ratings_version(), self.run_date)
-            rows = stored.select(USER, ITEM).join(rows, [USER, ITEM], "left")
+            rows = self._stored().select(USER, ITEM).join(rows, [USER, ITEM], "left")
         return rows
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pyspark.sql import DataFrame
@@ -18,6 +19,7 @@ from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.pipeline.checks import check_lists
 from recsys_spark.pipeline.details import PATHS
+from recsys_spark.pipeline.eligibility import Rules
 from recsys_spark.pipeline.fitted import (
     COMPARISON,
     FALLBACK,
@@ -61,11 +63,13 @@ def recommend(night: Night) -> None:
                 f"the champion {champion!r} is no longer among models: evaluate {night.run_date} again"
             )
         model, fallback = _models(night, champion, record)
-        made = make_lists(night, champion, model, fallback, kept)
-        record.counts |= check_lists(made.rows, made.seen)
+        rules = Rules(night, record)
+        made = make_lists(night, rules, champion, model, fallback, kept)
+        record.counts |= check_lists(made.rows, made.request.seen)
+        rules.check(made.rows)
         filled = made.rows.where("reason = 'fallback'").count()
         record.counts |= {"users": made.users.count(), "fallback_rows": filled}
-        neighbors = similar_items(night, record, champion, model, kept)
+        neighbors = similar_items(night, record, made.request, champion, model, kept)
         _write(night, record, made.rows.withColumn("run_date", F.lit(night.run_date)))
         write_similar_items(night, record, neighbors)
         record.details["champion"] = champion
@@ -79,23 +83,30 @@ class Made(NamedTuple):
     ----------
     rows : ``user``, ``item``, ``score``, ``rank``, ``model``, ``reason``
     users : ``user``: whom they are for
-    seen : what they leave out: ``user``, ``item``, packed or as rows; None for nothing
+    request : what was asked for
     """
 
     rows: DataFrame
     users: DataFrame
-    seen: PackedHistories | DataFrame | None
+    request: ListRequest
 
 
 def make_lists(
-    night: Night, champion: str, model: ListMaker, fallback: RecommenderModel | None, kept: ExitStack
+    night: Night,
+    rules: Rules,
+    champion: str,
+    model: ListMaker,
+    fallback: RecommenderModel | None,
+    kept: ExitStack,
 ) -> Made:
-    """Lists of all users: the model's, with popular items where they are short.
+    """Lists of all users that get one: the model's, with popular items where they are short.
 
     Parameters
     ----------
     night : Night
         The run: session, tables, ledger and pinned data.
+    rules : Rules
+        Who gets lists, and what may be in them.
     champion : str
         The model's name.
     model : RecommenderModel or Folded
@@ -111,12 +122,12 @@ def make_lists(
         kept.callback(frame.persist().unpersist)
         return frame
 
-    users = keep(night.pairs().user_counts().select(USER))
+    users = keep(rules.users())
     seen = night.seen(night.pairs())
     if isinstance(seen, DataFrame):
         seen = keep(seen)  # a join with the events, which is read three times
     sizes = night.config.recommend.block_sizes
-    request = ListRequest(n, seen, block_sizes=sizes, only_supported=True)
+    request = rules.request(ListRequest(n, seen, block_sizes=sizes, only_supported=True))
     lists = model.recommend_lists(users, request)
     if isinstance(model, RecommenderModel):
         lists = model.with_reasons(lists)
@@ -124,9 +135,9 @@ def make_lists(
     if fallback is not None:
         short = keep(_short(rows, users, n))
         if not short.isEmpty():
-            more = _fill(rows, short, fallback, n, seen)
+            more = _fill(rows, short, fallback, request)
             rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
-    return Made(rows, users, seen)
+    return Made(rows, users, request)
 
 
 def _models(night: Night, champion: str, record: StepRecord) -> tuple[ListMaker, RecommenderModel | None]:
@@ -162,23 +173,18 @@ def _short(rows: DataFrame, users: DataFrame, n: int) -> DataFrame:
     return users.join(have, USER, "left").fillna(0, ["have"]).where(F.col("have") < n)
 
 
-def _fill(
-    rows: DataFrame,
-    short: DataFrame,
-    fallback: RecommenderModel,
-    n: int,
-    seen: PackedHistories | DataFrame | None,
-) -> DataFrame:
+def _fill(rows: DataFrame, short: DataFrame, fallback: RecommenderModel, request: ListRequest) -> DataFrame:
     """Popular items, unseen and not yet listed, for the users of ``short``; ranks go on from the list's
     end.
     """
-    taken = rows.select(USER, ITEM)
+    taken, seen = rows.select(USER, ITEM), request.seen
     if seen is not None:
         pairs = seen.rows(USER, ITEM) if isinstance(seen, PackedHistories) else seen
         taken = taken.unionByName(pairs.select(USER, ITEM))
     taken = taken.join(short, USER, "left_semi")
-    more = fallback.recommend(short.select(USER), n, taken).join(short, USER)
-    return more.where(F.col(RANK) + F.col("have") <= n).select(
+    lists = fallback.recommend_lists(short.select(USER), replace(request, seen=taken))
+    more = explode_lists(lists).join(short, USER)
+    return more.where(F.col(RANK) + F.col("have") <= request.n).select(
         USER, ITEM, SCORE, (F.col(RANK) + F.col("have")).alias(RANK)
     )
 

@@ -18,6 +18,7 @@ from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.pipeline.details import PATHS
+from recsys_spark.pipeline.eligibility import Rules
 from recsys_spark.pipeline.fitted import COMPARISON, POPULAR, SERVING, load
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.recommend import make_lists
@@ -47,7 +48,7 @@ def reproduce(spark: SparkSession, config: Config, run_date: date, to: str | Non
     recommend step read, at the versions that it read, and writes no table.
 
     The settings are those of the ledger; of ``config`` only the lake counts. People who have been forgotten
-    since get no lists.
+    since get no lists; files that rules name are read as they are now.
 
     Parameters
     ----------
@@ -75,7 +76,8 @@ def reproduce(spark: SparkSession, config: Config, run_date: date, to: str | Non
     night = Night(spark, made_with, run_date, pinned=versions)
     with ExitStack() as kept:
         model, fallback = _models(night, row)
-        made = make_lists(night, row["details"]["champion"], model, fallback, kept).rows
+        rules = Rules(night, StepRecord(versions_read=dict(row["versions_read"])))
+        made = make_lists(night, rules, row["details"]["champion"], model, fallback, kept).rows
         made = _remembered(night.lake, made)
         if to is not None:
             made.write.parquet(to)

@@ -44,14 +44,15 @@ def settings_of(config: Config, step: str) -> str:
     """
     whole = config.model_dump(mode="json")
     models = {name: config.params.get(name, {}) for name in config.models}
+    recommend = whole["recommend"]
     fitted = {"models": models, "history": whole["history"], "seed": config.seed}
     parts: dict[str, Any] = {
         "ingest": whole["ingest"],
         "split": [whole["split"], config.seed],
         "sample_negatives": [whole["negatives"], config.seed],
-        "train": [fitted, whole["recommend"]["refit_every"]],
-        "evaluate": [whole["evaluate"], whole["recommend"]["exclude_seen"], config.seed],
-        "recommend": [whole["recommend"], fitted],
+        "train": [fitted, recommend["refit_every"]],
+        "evaluate": [whole["evaluate"], recommend["exclude_seen"], recommend["seen_days"], config.seed],
+        "recommend": [recommend, fitted],
         "gate": [whole["gate"], whole["evaluate"]["champion_metric"], config.seed],
         "publish": None,
         "report": whole["report"],

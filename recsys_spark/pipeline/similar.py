@@ -16,6 +16,7 @@ from recsys_spark.pipeline.checks import check_neighbors
 from recsys_spark.pipeline.fitted import compared, load
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import Folded, ListMaker
+from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.schema import ITEM, MEASURE, NEIGHBOR, RANK, SIMILARITY
 from recsys_spark.training.item_item import WEIGHT
 
@@ -24,7 +25,12 @@ NEIGHBOR_ROWS = "similar_rows"
 
 
 def similar_items(
-    night: Night, record: StepRecord, champion: str, model: ListMaker, kept: ExitStack
+    night: Night,
+    record: StepRecord,
+    request: ListRequest,
+    champion: str,
+    model: ListMaker,
+    kept: ExitStack,
 ) -> DataFrame | None:
     """Neighbours of every item that a model knows, checked: by the configured measure of its vectors, or by
     its weights of item pairs.
@@ -37,6 +43,8 @@ def similar_items(
         The run: session, tables, ledger and pinned data.
     record : StepRecord
         What the step says of itself; counts are added.
+    request : ListRequest
+        What was asked for the lists: the items that it allows for everybody are neighbours.
     champion : str
         The model's name.
     model : RecommenderModel or Folded
@@ -62,10 +70,11 @@ def similar_items(
     if found is None:
         return None
     measure: str = wanted.measure
+    among: dict[str, Any] = {"allowedItems": request.allowed_items, "deniedItems": request.denied_items}
     if isinstance(found, NeighborModel):
-        measure, alike = WEIGHT, found.similarItems(wanted.n)
+        measure, alike = WEIGHT, found.similarItems(wanted.n, **among)
     else:
-        alike = found.similarItems(wanted.n, measure, blockSizes=night.config.recommend.block_sizes)
+        alike = found.similarItems(wanted.n, measure, blockSizes=request.block_sizes, **among)
     rows = alike.select(
         F.lit(night.run_date).alias("run_date"),
         ITEM,

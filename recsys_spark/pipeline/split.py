@@ -5,6 +5,8 @@ from __future__ import annotations
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError, ModelError
 from recsys_spark.histories import LEFT_OUT
+from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.pipeline.eligibility import Rules
 from recsys_spark.pipeline.night import Night
 from recsys_spark.schema import TEST, TRAIN, VALIDATION
 
@@ -23,11 +25,14 @@ def split(night: Night) -> None:
     ------
     LakeError
         There are no ratings yet.
+    ConfigError, SourceError
+        A rule of ``recommend.users`` or ``recommend.items`` cannot be asked.
     ModelError
         A part would be empty.
     """
     with night.step("split") as record:
         night.pin(_versions(night))
+        Rules(night, StepRecord()).require()  # long before the lists are made
         record.versions_read |= night.versions()
         for part, (ratings, users) in night.rated().counts().items():
             if part != LEFT_OUT:

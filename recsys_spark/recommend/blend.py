@@ -23,19 +23,12 @@ from pyspark.sql.pandas.types import to_arrow_type
 from recsys_spark.kernels.arrays import Booleans, Doubles, Floats, Longs, Mapped
 from recsys_spark.kernels.blend import ItemMoments, moments, moments_of_products, scales, union_of_best
 from recsys_spark.kernels.item_item import Bags, PairWeights, add_scores, pair_scores
-from recsys_spark.kernels.least_squares import turned
+from recsys_spark.kernels.products import product
 from recsys_spark.kernels.topn import ItemBlock
 from recsys_spark.packing import lists_of, one_array, plain
 from recsys_spark.recommend.rescore import dot_products, runs
-from recsys_spark.recommend.top_n import (
-    REASON,
-    RECOMMENDATIONS,
-    CollectedWeights,
-    LinearScores,
-    bags_of,
-    collect_factors,
-    matrix_of,
-)
+from recsys_spark.recommend.scores import CollectedWeights, LinearScores, bags_of, collect_factors, matrix_of
+from recsys_spark.recommend.top_n import REASON, RECOMMENDATIONS
 from recsys_spark.schema import ITEM, NEIGHBOR, SCORE
 
 SCORES_AT_ONCE = 2**24
@@ -373,7 +366,7 @@ def _scores(batch: pa.RecordBatch, place: int, member: tuple[Floats, PairWeights
     """A member's standardised scores of all items."""
     factors, weights, first, neighbors = member
     x = matrix_of(pa.chunked_array([batch[f"features {place}"]]))
-    scores = turned(x, factors.T)
+    scores = product(x, factors.T)
     if weights is not None:
         among = pa.array(np.arange(first, first + neighbors, dtype=np.int32))
         add_scores(scores, bags_of(batch[f"items {place}"], batch[f"values {place}"], among), weights)

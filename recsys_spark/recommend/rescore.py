@@ -15,7 +15,8 @@ from pyspark.sql import functions as F
 
 from recsys_spark.kernels.arrays import Floats
 from recsys_spark.packing import plain
-from recsys_spark.recommend.top_n import RECOMMENDATIONS, collect_factors
+from recsys_spark.recommend.scores import collect_factors
+from recsys_spark.recommend.top_n import RECOMMENDATIONS
 from recsys_spark.schema import ITEM, SCORE
 
 PairScorer = Callable[[Floats, Floats], Floats]

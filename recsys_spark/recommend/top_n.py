@@ -33,17 +33,19 @@ from recsys_spark.columns import matching_id
 from recsys_spark.config import BlockSizes
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import HISTORY, PackedHistories, chosen, places
-from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Mapped
+from recsys_spark.kernels.arrays import Booleans, Doubles, Floats, Ints, Mapped
 from recsys_spark.kernels.item_item import Bags, PairWeights
-from recsys_spark.kernels.topn import ItemBlock, top_n, top_n_of_biases
-from recsys_spark.packing import PACKED, bucket_of, encoded_ids, one_array, packing, power_of_two, unpacked
+from recsys_spark.kernels.topn import Allowed, ItemBlock, top_n, top_n_of_biases
+from recsys_spark.packing import PACKED, bucket_of, one_array, packing, power_of_two, unpacked
 from recsys_spark.recommend.approximate import approximate_top_n, build_index, open_index
-from recsys_spark.schema import ITEM, NEIGHBOR, PART, RANK, SCORE, USER
+from recsys_spark.recommend.scores import CollectedWeights, bags_of, bias_of, collect_factors, matrix_of
+from recsys_spark.schema import ITEM, PART, RANK, SCORE, USER
 
 RECOMMENDATIONS = "recommendations"
 REASON = "reason"
 LOG_NORMALIZER = "log_normalizer"
-_USERS, _SEEN = "users", "seen"
+_USERS, _SEEN, _ONLY = "users", "seen", "only"
+GROUP = "group"
 LIST_ENTRIES = 2**21
 """Entries of lists that a task holds at a time, about 40 bytes each; more only for longer lists of one block
 of users.
@@ -51,16 +53,32 @@ of users.
 
 
 class _Users(NamedTuple):
-    """Vectors of users, and their histories where scores are made of them."""
+    """Vectors of users, their histories where scores are made of them, and what they may be shown."""
 
     vectors: Floats
     bags: Bags | None
+    allowed: Allowed | None
 
 
 _Search = Callable[[_Users, Any, Doubles | None], tuple[Ints, Floats]]
 """From users, and their seen items as compressed rows, their lists; fills log normalisers where asked to."""
 
 DEFAULT_BLOCK_SIZES = BlockSizes()
+
+
+class GroupRules(NamedTuple):
+    """What some users may not be shown, the same for all users of a group.
+
+    Attributes
+    ----------
+    users : DataFrame
+        ``user``, unique, ``group`` int: from 0, or null; to users without one nothing is denied.
+    denied : DataFrame
+        One row per (``group``, ``item``).
+    """
+
+    users: DataFrame
+    denied: DataFrame
 
 
 @dataclass(frozen=True)
@@ -76,6 +94,12 @@ class ListRequest:
         neither counted nor packed again.
     allowed_items, denied_items : DataFrame, optional
         ``item``; nothing but these, and none of those, is recommended to any user.
+    allowed_pairs : DataFrame, optional
+        ``user``, ``item``: users who have a row are recommended nothing else.
+    denied_pairs : DataFrame, optional
+        ``user``, ``item``: never recommended, as what is seen.
+    group_rules : GroupRules, optional
+        What groups of users may not be shown: collected, one bit for each group and item.
     block_sizes : BlockSizes
         Bounds of a task's memory; :class:`recsys_spark.config.BlockSizes` states them.
     only_supported : bool
@@ -92,6 +116,9 @@ class ListRequest:
     seen: DataFrame | PackedHistories | None = None
     allowed_items: DataFrame | None = None
     denied_items: DataFrame | None = None
+    allowed_pairs: DataFrame | None = None
+    denied_pairs: DataFrame | None = None
+    group_rules: GroupRules | None = None
     block_sizes: BlockSizes = DEFAULT_BLOCK_SIZES
     only_supported: bool = False
 
@@ -103,11 +130,13 @@ class ListRequest:
         object.__setattr__(self, "n", int(self.n))
 
     @cached_property
-    def seen_pairs(self) -> int:
-        """How many rows ``seen`` has, or more; counted once for all models that are asked the same."""
-        if isinstance(self.seen, PackedHistories):
-            return self.seen.size
-        return 0 if self.seen is None else self.seen.count()
+    def pairs(self) -> int:
+        """How many rows ``seen`` and the pairs have, or more; counted once for all models that are asked the
+        same.
+        """
+        frames = [self.seen, self.denied_pairs, self.allowed_pairs]
+        packed = [frame.size for frame in frames if isinstance(frame, PackedHistories)]
+        return sum(packed) + sum(frame.count() for frame in frames if isinstance(frame, DataFrame))
 
 
 def recommend_lists(
@@ -155,21 +184,27 @@ def recommend_lists(
     + id)`` bytes; so are weights, 8 bytes each. The same users return the same bits on any partitioning.
     """
     spark, sizes, seen = users.sparkSession, request.block_sizes, request.seen
-    seen_pairs = request.seen_pairs
+    of_users = request.pairs
     items = _permitted(items, request)
     catalogue, factors, biases = collect_factors(items)
     request = replace(request, n=min(request.n, max(1, len(catalogue))))
     ids = spark.sparkContext.broadcast(catalogue)
+    denied = None if request.group_rules is None else _denied(request.group_rules, items, catalogue)
     if approximate:
+        if denied is not None or request.allowed_pairs is not None:
+            raise ModelError(
+                "an index of items cannot be searched for what some users alone may be shown: set retrieval "
+                "to exact, or leave out rules of users and items"
+            )
         search = _approximate_search(spark.sparkContext, factors, biases, request)
     else:
         of_pairs = None if weights is None else weights.on(catalogue)
-        search = _exact_search(spark.sparkContext, factors, biases, request, of_pairs)
+        search = _exact_search(spark.sparkContext, factors, biases, request, of_pairs, denied)
     neighbors = None if weights is None else spark.sparkContext.broadcast(weights.neighbors)
     events = F.sum(F.size("items")) if weights is not None else F.lit(0)
     (sums,) = users.agg(F.count("*").alias("users"), events.alias("events")).collect()
     n_users, n_events = sums["users"], sums["events"] or 0
-    pairs = max(seen_pairs, n_events)
+    pairs = max(of_users, n_events)
     buckets = power_of_two(max(n_users / sizes.users_per_task, pairs / sizes.pairs_per_task))
     # as many users as have so many events
     pack_rows = max(1, sizes.pack_rows * n_users // n_events) if n_events > n_users else sizes.pack_rows
@@ -178,15 +213,19 @@ def recommend_lists(
     if isinstance(seen, PackedHistories):
         seen.require_id_types(id_type, item_type)
         buckets, parts = min(buckets, seen.buckets), seen.parts
-    history = [] if weights is None else ["items", "values"]
-    vectors = users.select(bucket_of(F.col("id"), buckets), "id", "features", _bias(users), *history)
+    further = [] if weights is None else ["items", "values"]
+    if request.group_rules is not None:
+        users, further = users.join(_groups(request.group_rules, id_type), "id", "left"), [*further, GROUP]
+    vectors = users.select(bucket_of(F.col("id"), buckets), "id", "features", bias_of(users), *further)
     packed = vectors.mapInArrow(packing(_USERS, pack_rows), PACKED)
     if isinstance(seen, PackedHistories):
         packed = packed.unionAll(seen.in_buckets(buckets))
-    elif seen is not None:
-        user, item = matching_id(seen, USER, id_type), matching_id(seen, ITEM, item_type)
-        pairs = seen.select(bucket_of(user, buckets), user.alias("id"), item.alias(ITEM))
-        packed = packed.unionAll(pairs.mapInArrow(packing(_SEEN, sizes.pack_rows, _positions(ids)), PACKED))
+    for kind, frame in ((_SEEN, seen), (_SEEN, request.denied_pairs), (_ONLY, request.allowed_pairs)):
+        if isinstance(frame, DataFrame):
+            user, item = matching_id(frame, USER, id_type), matching_id(frame, ITEM, item_type)
+            pairs = frame.select(bucket_of(user, buckets), user.alias("id"), item.alias(ITEM))
+            placed = packing(kind, sizes.pack_rows, _positions(ids))
+            packed = packed.unionAll(pairs.mapInArrow(placed, PACKED))
     lists = T.ArrayType(T.StructType([T.StructField(ITEM, item_type), T.StructField(SCORE, T.FloatType())]))
     result = T.StructType([T.StructField("id", id_type), T.StructField(RECOMMENDATIONS, lists)])
     if normalized:
@@ -250,26 +289,49 @@ def _permitted(items: DataFrame, request: ListRequest) -> DataFrame:
     return items
 
 
-def _bias(side: DataFrame) -> Column:
-    return (F.col("bias") if "bias" in side.columns else F.lit(0.0)).cast("float").alias("bias")
+def _denied(rules: GroupRules, items: DataFrame, catalogue: pa.Array) -> Booleans:
+    """What each group may not be shown, shape (n_groups, n_items)."""
+    item = matching_id(rules.denied, ITEM, items.schema["id"].dataType).alias(ITEM)
+    (most,) = rules.users.agg(F.max(GROUP).alias("last")).collect()
+    rows = rules.denied.where(F.col(GROUP).isNotNull()).select(F.col(GROUP).cast("int"), item).toArrow()
+    position = pc.fill_null(pc.index_in(one_array(rows[ITEM]), value_set=catalogue), -1).to_numpy()
+    group = one_array(rows[GROUP]).to_numpy()
+    n_groups = 1 + max(-1 if most["last"] is None else most["last"], group.max(initial=-1))
+    denied = np.zeros((n_groups, len(catalogue)), bool)
+    known = position >= 0
+    denied[group[known], position[known]] = True
+    return denied
+
+
+def _groups(rules: GroupRules, id_type: T.DataType) -> DataFrame:
+    """The users' groups by ``id``."""
+    return rules.users.select(matching_id(rules.users, USER, id_type).alias("id"), F.col(GROUP).cast("int"))
 
 
 def _exact_search(
-    context: SparkContext, factors: Floats, biases: Floats, request: ListRequest, pairs: PairWeights | None
+    context: SparkContext,
+    factors: Floats,
+    biases: Floats,
+    request: ListRequest,
+    pairs: PairWeights | None,
+    denied: Booleans | None,
 ) -> _Search:
     """Exact search, by blocks of items cut at multiples of ``item_block``."""
-    if not factors.shape[1] and pairs is None:
+    unlimited = denied is None and request.allowed_pairs is None
+    if not factors.shape[1] and pairs is None and unlimited:
         return _bias_search(context.broadcast(biases), request.n)
     size, user_block, n = request.block_sizes.item_block, request.block_sizes.user_block, request.n
     starts = range(0, max(len(factors), 1), size)
     item_blocks = (ItemBlock.build(factors[s : s + size], biases[s : s + size], s) for s in starts)
     if pairs is not None:
         item_blocks = (block.with_weights(pairs) for block in item_blocks)
+    if denied is not None:
+        item_blocks = (block.with_denied(denied) for block in item_blocks)
     blocks = [context.broadcast(Mapped(block)) for block in item_blocks]
 
     def search(users: _Users, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:
         held = [block.value.value for block in blocks]
-        return top_n(users.vectors, held, seen, n, user_block, log_sums, users.bags)
+        return top_n(users.vectors, held, seen, n, user_block, log_sums, users.bags, users.allowed)
 
     return search
 
@@ -312,158 +374,12 @@ def _approximate_search(
     return search
 
 
-def collect_factors(items: DataFrame) -> tuple[pa.Array, Floats, Floats]:
-    """The whole catalogue on the driver: ids in ascending order, factors (n_items, rank) and biases
-    (n_items,), float32.
-
-    Parameters
-    ----------
-    items : DataFrame
-        ``id``, ``features``, optionally ``bias``.
-
-    Raises
-    ------
-    ModelError
-        Features are not finite or not all of one length.
-    """
-    table = items.select("id", "features", _bias(items)).toArrow().combine_chunks().sort_by("id")
-    return one_array(table["id"]), matrix_of(table["features"]), table["bias"].to_numpy()
-
-
-class LinearScores(NamedTuple):
-    """What a model's scores are made of: dot products, sums over the user's history, biases.
-
-    Attributes
-    ----------
-    users, items, weights : as :func:`recommend_lists` takes them
-    """
-
-    users: DataFrame
-    items: DataFrame
-    weights: CollectedWeights | None
-
-
-@dataclass(frozen=True)
-class CollectedWeights:
-    """Weights of item pairs on the driver.
-
-    Parameters
-    ----------
-    items, neighbors : pyarrow.Array
-        Ids of the items that are scored, and of those of histories; ascending.
-    pairs : PairWeights
-        By place among them.
-    """
-
-    items: pa.Array
-    neighbors: pa.Array
-    pairs: PairWeights
-
-    @classmethod
-    def of(cls, weights: DataFrame) -> CollectedWeights:
-        """Collect rows of ``item``, ``neighbor``, ``weight`` float. One job.
-
-        Parameters
-        ----------
-        weights : DataFrame
-            One row per pair.
-        """
-        return cls.of_table(weights.select(ITEM, NEIGHBOR, "weight").toArrow())
-
-    @classmethod
-    def of_table(cls, table: pa.Table) -> CollectedWeights:
-        """The same of an Arrow table.
-
-        Parameters
-        ----------
-        table : pyarrow.Table
-            ``item``, ``neighbor``, ``weight``.
-        """
-        (items, targets), (neighbors, codes) = encoded_ids(table[ITEM]), encoded_ids(table[NEIGHBOR])
-        order = np.argsort(codes * len(items) + targets)
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(neighbors)))])
-        values = table["weight"].to_numpy().astype(np.float32)[order]
-        return cls(
-            items, neighbors, PairWeights(indptr.astype(np.int64), targets[order].astype(np.int32), values)
-        )
-
-    def on(self, catalogue: pa.Array) -> PairWeights:
-        """The weights of the items of a catalogue, by place in it.
-
-        Parameters
-        ----------
-        catalogue : pyarrow.Array
-            Ids, ascending.
-        """
-        place = pc.fill_null(pc.index_in(self.items, value_set=catalogue), -1).to_numpy().astype(np.int32)
-        targets = place[self.pairs.targets]
-        if (place >= 0).all():
-            return self.pairs._replace(targets=targets)
-        kept = targets >= 0
-        counted = np.concatenate([[0], np.cumsum(kept)])
-        return PairWeights(counted[self.pairs.indptr], targets[kept], self.pairs.weights[kept])
-
-    def by_item(self) -> PairWeights:
-        """As rows of each item that is scored, with the items of histories, ascending, as ``targets``."""
-        codes = np.repeat(np.arange(len(self.neighbors), dtype=np.int32), np.diff(self.pairs.indptr))
-        order = np.argsort(self.pairs.targets, kind="stable")
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(self.pairs.targets, minlength=len(self.items)))])
-        return PairWeights(indptr.astype(np.int64), codes[order], self.pairs.weights[order])
-
-
-def bags_of(items: pa.ListArray, values: pa.ListArray, among: pa.Array) -> Bags:
-    """Histories as compressed rows of places; items that are not among the ids are left out.
-
-    Parameters
-    ----------
-    items, values : list arrays of one shape
-        Ids and float32.
-    among : pyarrow.Array
-        Ids, ascending.
-    """
-    places = pc.fill_null(pc.index_in(items.flatten(), value_set=among), -1).to_numpy().astype(np.int32)
-    rows = np.repeat(np.arange(len(items)), pc.fill_null(pc.list_value_length(items), 0).to_numpy())
-    keys, given = rows * len(among) + places, np.asarray(values.flatten(), np.float32)
-    if (places < 0).any():
-        kept = places >= 0
-        keys, places, rows, given = keys[kept], places[kept], rows[kept], given[kept]
-    if (keys[1:] < keys[:-1]).any():
-        order = np.argsort(keys)
-        places, given = places[order], given[order]
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(items)))])
-    return Bags(indptr.astype(np.int64), places, given)
-
-
-def matrix_of(column: pa.ChunkedArray) -> Floats:
-    """A column of equally long lists as a float32 matrix, shape (n_rows, rank).
-
-    Parameters
-    ----------
-    column : pyarrow.ChunkedArray
-        Lists of floats.
-
-    Raises
-    ------
-    ModelError
-        Features are not finite or not all of one length.
-    """
-    lists = one_array(column)
-    lengths = pc.unique(pc.list_value_length(lists)).to_pylist() if len(lists) else [0]
-    if len(lengths) != 1:
-        raise ModelError(f"features must all have one length, found {sorted(map(str, lengths))}")
-    matrix = np.asarray(lists.flatten(), np.float32).reshape(len(lists), lengths[0])
-    if not np.isfinite(matrix).all():
-        raise ModelError("features must be finite: the model was not fitted well")
-    return matrix
-
-
 def _positions(catalogue: Broadcast[Any]) -> Callable[[pa.Table], pa.Table]:
-    """Replace seen items by their catalogue positions (int32); pairs of unknown items are dropped."""
+    """Replace items by their catalogue positions (int32), unknown ones by -1."""
 
     def replaced(pairs: pa.Table) -> pa.Table:
-        position = pc.index_in(one_array(pairs[ITEM]), value_set=catalogue.value)
-        known = pairs.select(["bucket", "id"]).append_column(ITEM, position)
-        return known.filter(pc.is_valid(known[ITEM])) if position.null_count else known
+        position = pc.fill_null(pc.index_in(one_array(pairs[ITEM]), value_set=catalogue.value), -1)
+        return pairs.select(["bucket", "id"]).append_column(ITEM, position)
 
     return replaced
 
@@ -496,7 +412,12 @@ def _filling(
         for history in tables.get(HISTORY, []):
             ratings = chosen(history.select([USER, ITEM, PART]), parts)
             seen.append(_rows_of_history(ids, catalogue.value, ratings))
-        indptr, positions = _csr(len(ids), seen)
+        indptr, positions = _csr(len(ids), [_known(*pairs) for pairs in seen])
+        only = [_rows_of_pairs(ids, pairs) for pairs in tables.get(_ONLY, [])]
+        groups = pc.fill_null(one_array(users[GROUP]), -1).to_numpy() if GROUP in users.column_names else None
+        allowed = (
+            Allowed(groups, _csr(len(ids), only) if only else None) if only or groups is not None else None
+        )
         bags = None
         if neighbors is not None:
             bags = bags_of(one_array(users["items"]), one_array(users["values"]), neighbors.value)
@@ -505,7 +426,11 @@ def _filling(
             first, last = indptr[part.start], indptr[part.stop]
             own = indptr[part.start : part.stop + 1] - first, positions[first:last]
             log_sums = np.zeros(part.stop - part.start) if normalized else None
-            asked = _Users(vectors[part], None if bags is None else bags.rows(part.start, part.stop))
+            asked = _Users(
+                vectors[part],
+                None if bags is None else bags.rows(part.start, part.stop),
+                None if allowed is None else allowed.rows(part.start, part.stop),
+            )
             items, scores = search(asked, own, log_sums)
             scores += biases[part, None]
             columns = [ids[part], _lists(items, scores, catalogue.value)]
@@ -517,23 +442,27 @@ def _filling(
 
 
 def _rows_of_pairs(ids: pa.Array, pairs: pa.Table) -> tuple[Ints, Ints]:
-    """Of pairs ``id``, ``item`` (a position): rows of ``ids``, -1 for others, and positions."""
+    """Of pairs ``id``, ``item`` (a position, or -1): rows of ``ids``, -1 for others, and positions."""
     rows = pc.fill_null(pc.index_in(one_array(pairs["id"]), value_set=ids), -1)
     return rows.to_numpy(zero_copy_only=False), one_array(pairs[ITEM]).to_numpy().astype(np.int32)
 
 
 def _rows_of_history(ids: pa.Array, catalogue: pa.Array, ratings: pa.Table) -> tuple[Ints, Ints]:
-    """The same of a payload's ratings; rows are -1 for items that are not in the catalogue too."""
+    """The same of a payload's ratings."""
     users, items = (one_array(ratings[name]) for name in (USER, ITEM))
-    rows, positions = places(users, ids), places(items, catalogue)
+    return places(users, ids), places(items, catalogue)
+
+
+def _known(rows: Ints, positions: Ints) -> tuple[Ints, Ints]:
+    """The same with rows of -1 for items that are not in the catalogue."""
     return np.where(positions < 0, np.int32(-1), rows), positions
 
 
-def _csr(n_rows: int, seen: list[tuple[Ints, Ints]]) -> Any:
-    """Seen positions by row; those of row -1 are dropped."""
-    if not seen:
+def _csr(n_rows: int, pairs: list[tuple[Ints, Ints]]) -> Any:
+    """Positions by row; those of row -1 are dropped."""
+    if not pairs:
         return np.zeros(n_rows + 1, np.int64), np.zeros(0, np.int32)
-    rows, positions = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+    rows, positions = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     if rows.min(initial=0) < 0:
         rows, positions = rows[rows >= 0], positions[rows >= 0]
     # numpy sorts 16-bit keys by radix

@@ -31,7 +31,7 @@ from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats
 from recsys_spark.packing import PACKED, bucket_of, one_array, packing, unpacked
 from recsys_spark.params import check_ranges, keyword_constructor
-from recsys_spark.recommend.top_n import collect_factors
+from recsys_spark.recommend.scores import collect_factors
 from recsys_spark.sampling.sampler_params import STRATEGIES, SamplerParams
 from recsys_spark.sampling.share import (
     BATCH,

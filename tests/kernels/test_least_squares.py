@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import nnls
 
 from recsys_spark.kernels import conjugate_gradient, normal_equations
-from recsys_spark.kernels.least_squares import Weights, eigenbasis, equation, solve, solve_equation, turned
+from recsys_spark.kernels.least_squares import Weights, eigenbasis, equation, solve, solve_equation
 
 NONE = np.zeros(0, np.float32)
 EXPLICIT = Weights(False, np.float32(1), np.float32(0.25))
@@ -202,16 +202,6 @@ def test_gram_matrix_is_diagonal_in_its_eigenbasis():
     np.testing.assert_allclose(basis.T @ gram @ basis, np.diag(diagonal), atol=1e-4)
     np.testing.assert_allclose(basis @ basis.T, np.eye(5), atol=1e-6)
     assert (np.diff(diagonal) <= 0).all()
-
-
-@pytest.mark.parametrize("rank", [1, 7, 64])
-def test_rows_are_turned_to_the_same_bits_whatever_the_others(rank):
-    rng = np.random.default_rng(0)
-    vectors, basis = (rng.normal(size=(n, rank)).astype(np.float32) for n in (700, rank))
-    every = turned(vectors, basis)
-    np.testing.assert_allclose(every, vectors.astype(float) @ basis, rtol=1e-4, atol=1e-4)
-    for row in (0, 3, 255, 256, 699):
-        assert turned(vectors[row : row + 1], basis).tobytes() == every[row].tobytes()
 
 
 @pytest.mark.parametrize(("solver", "rank"), [("cholesky", 7), ("cg", 64)])

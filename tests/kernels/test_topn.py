@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_spark.kernels.topn import GROUP, ItemBlock, best_columns, top_n, top_n_of_biases
+from recsys_spark.kernels.topn import GROUP, Allowed, ItemBlock, best_columns, top_n, top_n_of_biases
 
 
 def slow_top_n(users, items, biases, seen, n):
@@ -69,6 +69,36 @@ def test_lists_by_bias_alone_equal_the_slow_twin(data):
     for row, listed in enumerate(expected):
         np.testing.assert_array_equal(scores[row, : len(listed)], biases[listed])
         assert np.isneginf(scores[row, len(listed) :]).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_users_are_shown_nothing_but_what_they_may_be(data):
+    """Groups with what they are denied, and users with the only items they may be shown, or one that is not
+    in the catalogue.
+    """
+    n_users, n_items, n = (data.draw(st.integers(1, most)) for most in (9, 100, 12))
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    users, items = (draw.integers(-2, 3, (size, 2)).astype(np.float32) for size in (n_users, n_items))
+    biases, everything = np.zeros(n_items, np.float32), set(range(n_items))
+    seen = [draw.integers(0, n_items, draw.integers(0, 5)).tolist() for _ in range(n_users)]
+    groups, denied = draw.integers(-1, 3, n_users).astype(np.int32), draw.random((3, n_items)) < 0.4
+    only = [draw.integers(-1, n_items, draw.choice([0, 1, 30])).tolist() for _ in range(n_users)]
+    may = [
+        (set(own) if own else everything) - (set() if group < 0 else set(np.flatnonzero(denied[group])))
+        for own, group in zip(only, groups.tolist(), strict=True)
+    ]
+    blocks = [
+        block.with_denied(denied) for block in blocks_of(items, biases, data.draw(st.sampled_from([40, 64])))
+    ]
+    log_sums, user_block = np.zeros(n_users), data.draw(st.integers(1, 10))
+    allowed = Allowed(groups, csr(only))
+    found, _ = top_n(users, blocks, csr(seen), n, user_block, log_sums, allowed=allowed)
+    excluded = [everything - own | set(gone) for own, gone in zip(may, seen, strict=True)]
+    assert as_lists(found) == slow_top_n(users, items, biases, excluded, n)
+    for user, own in enumerate(may):
+        scores = (users[user] @ items.T)[[item for item in own if item >= 0]].astype(np.float64)
+        assert log_sums[user] == pytest.approx(np.logaddexp.reduce(scores, initial=-np.inf), abs=1e-4)
 
 
 def test_random_scores_give_the_same_items_as_a_full_sort():

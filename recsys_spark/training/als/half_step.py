@@ -24,8 +24,8 @@ from recsys_spark.kernels.least_squares import (
     is_rounding,
     solve,
     solve_equation,
-    turned,
 )
+from recsys_spark.kernels.products import product
 from recsys_spark.training.als.config import ALSConfig
 from recsys_spark.training.group import Group
 from recsys_spark.training.interactions import Side
@@ -152,7 +152,7 @@ class HalfStep:
         own = eigenbasis(gram[:rank, :rank]) if self.group.rank == 0 else np.zeros((0, 0), np.float32)
         basis = self.group.all_gather(own)[0]
         for rows in (other_vectors, vectors):
-            rows[:, :rank] = turned(rows[:, :rank], basis)
+            rows[:, :rank] = product(rows[:, :rank], basis)
         buckets = list(pairwise(self.other.bucket_rows))
         parts = (np.square(other_vectors[a:b, :rank], dtype=np.float64).sum(axis=0) for a, b in buckets)
         squares = self.group.ordered_sum(parts, len(buckets), rank)

@@ -18,8 +18,9 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from recsys_spark.histories import PackedHistories
 from recsys_spark.kernels.arrays import Doubles
 from recsys_spark.kernels.events import sort_events
-from recsys_spark.kernels.least_squares import Weights, eigenbasis, is_rounding, solve, turned
-from recsys_spark.recommend.top_n import collect_factors
+from recsys_spark.kernels.least_squares import Weights, eigenbasis, is_rounding, solve
+from recsys_spark.kernels.products import product
+from recsys_spark.recommend.scores import collect_factors
 from recsys_spark.schema import ITEM, RATING, USER
 from recsys_spark.training.als.config import ALSConfig
 from recsys_spark.training.als.half_step import row_regularization
@@ -162,7 +163,7 @@ def fold_in(
     basis = np.eye(config.rank, dtype=np.float32)
     if config.solver != "nonnegative":
         basis = eigenbasis(gram)
-        factors = turned(factors, basis)
+        factors = product(factors, basis)
         squares = np.square(factors, dtype=np.float64).sum(axis=0)
         nothing = is_rounding(squares)
         factors[:, nothing] = squares[nothing] = 0.0
@@ -195,7 +196,7 @@ def fold_in(
         counts = np.bincount(rows[counted], minlength=len(users))
         row_reg = row_regularization(counts, len(catalogue), config, all_pairs_weight)
         solve(config.solver, *csr, shifts, vectors, all_pairs, row_reg, weights, 0, solution)
-        solution[:, : config.rank] = turned(solution[:, : config.rank], back)
+        solution[:, : config.rank] = product(solution[:, : config.rank], back)
         served = np.flatnonzero(np.diff(csr[0]))
         yield from factor_rows(USER, (users.take(pa.array(served)), solution[served]), config, id_types)
 

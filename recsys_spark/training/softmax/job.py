@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.kernels.arrays import Floats
 from recsys_spark.packing import lists_of
-from recsys_spark.recommend.top_n import collect_factors
+from recsys_spark.recommend.scores import collect_factors
 from recsys_spark.schema import ITEM, RATING, USER
 from recsys_spark.training.barrier import EVENTS, by_task, packed_by_user, packed_ratings, read_payloads
 from recsys_spark.training.gradient.job import collect_features, collect_layers

@@ -1,0 +1,75 @@
+"""Who gets lists, and what may be in them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from recsys_spark.config.section import Count, Section
+
+Condition = Annotated[str, Field(min_length=1)]
+
+
+class Listed(Section):
+    """A file or table of users, of items, or of both; read anew each night."""
+
+    path: str = Field(min_length=1)
+    """File, folder or glob."""
+    format: Literal["csv", "json", "parquet", "delta"] = "csv"
+    """Format of the files or the table; csv has commas and a header."""
+    user: str | None = None
+    """Column of user ids; without it rows are for everybody."""
+    item: str | None = None
+    """Column of item ids."""
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Role → column."""
+        return {role: name for role, name in (("user", self.user), ("item", self.item)) if name is not None}
+
+
+class UserRules(Section):
+    """Who gets a list; the others have none, and cost nothing."""
+
+    where: Condition | None = None
+    """SQL condition over the columns of the table ``users`` and ``run_date``, such as ``country = 'NL'``: who
+    gets a list is whom it is true for, which it is for nobody without a row there.
+    """
+    active_days: Count | None = None
+    """Who has a rating or an event of so many days, the run date the last of them."""
+    table: Listed | None = None
+    """Who is in this table; with ``user``."""
+
+    @model_validator(mode="after")
+    def _of_users(self) -> Self:
+        if self.table is not None and (self.table.user is None or self.table.item is not None):
+            raise ValueError("table lists users: give its column user, and no item")
+        return self
+
+
+class ItemRules(Section):
+    """What lists may hold. Lists are as long as ever, as the best of what is left are taken."""
+
+    where: Condition | None = None
+    """SQL condition over the columns of the table ``items`` and ``run_date``, such as ``stock > 0 AND
+    available_from <= run_date``: an item is listed, or named as similar, where it is true, which it is of no
+    item without a row there.
+    """
+    for_user: Condition | None = None
+    """SQL condition over ``item.<column>`` of ``items``, ``user.<column>`` of ``users`` and ``run_date``,
+    such as ``item.minimum_age <= user.age``: a user is shown an item where it is true. The columns of users
+    that it names may have at most 1,000 different sets of values.
+    """
+    allow: Listed | None = None
+    """Nothing else is listed; with ``user``, nothing else for the users who are there."""
+    deny: Listed | None = None
+    """Never listed; with ``user``, never for that user."""
+
+    @model_validator(mode="after")
+    def _of_items(self) -> Self:
+        for name in ("allow", "deny"):
+            table = getattr(self, name)
+            if table is not None and table.item is None:
+                raise ValueError(f"{name} lists items: give its column item")
+        return self

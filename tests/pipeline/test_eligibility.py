@@ -1,0 +1,160 @@
+"""Who gets lists and what may be in them: lists hold all that the rules leave, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from recsys_spark.errors import ConfigError, PublishError, SourceError
+from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.pipeline.eligibility import Rules
+from recsys_spark.pipeline.steps import STEPS
+from tests.pipeline.shop import Shop
+
+USERS, ITEMS = [f"u{n:02}" for n in range(12)], [f"i{n}" for n in range(8)]
+AGE = {user: 12 if n % 3 == 0 else 40 for n, user in enumerate(USERS[:-1])}
+"""Of all users but the last, who has no row."""
+COUNTRY = {user: "BE" if n in (4, 5) else "NL" for n, user in enumerate(USERS[:-1])}
+FROM_AGE = {item: 18 if n < 2 else 0 for n, item in enumerate(ITEMS)}
+STOCK = {item: 0 if item == "i2" else 5 for item in ITEMS}
+SEEN = {user: {ITEMS[(n + k) % 8] for k in range(3)} for n, user in enumerate(USERS)}
+LONG_AGO = "u07"
+"""Has rated nothing of late."""
+DENIED = [("u01", "i4"), ("u01", "i5"), ("u02", "i2"), ("nobody", "i1")]
+ALLOWED = [("u03", "i6"), ("u03", "i5"), ("u06", "no such item")]
+"""Users to whom nothing else may be shown."""
+RULES = {
+    "users": {"where": "country = 'NL'", "active_days": 90},
+    "items": {
+        "where": "stock > 0 AND run_date < DATE'2030-01-01'",
+        "for_user": "item.from_age <= user.age",
+        "deny": {"path": "denied.csv", "user": "u", "item": "i"},
+        "allow": {"path": "allowed.csv", "user": "u", "item": "i"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def shop(spark, tmp_path_factory):
+    """After a night up to its lists, with every kind of rule."""
+    shop = Shop(spark, tmp_path_factory.mktemp("rules"))
+
+    def write(name, header, rows):
+        path = shop.folder / name
+        path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
+        return str(path)
+
+    users = write("users.csv", "u,age,country", [(u, AGE[u], COUNTRY[u]) for u in AGE])
+    items = write("items.csv", "i,from_age,stock", [(i, FROM_AGE[i], STOCK[i]) for i in ITEMS])
+    RULES["items"]["deny"]["path"] = write("denied.csv", "u,i", DENIED)
+    RULES["items"]["allow"]["path"] = write("allowed.csv", "u,i", ALLOWED)
+    shop.tree["ingest"]["source"] |= {
+        "users": {
+            "path": users,
+            "id": "u",
+            "columns": {"age": "age", "country": "country"},
+        },
+        "items": {
+            "path": items,
+            "id": "i",
+            "columns": {"from_age": "from_age", "stock": "stock"},
+            "types": {"from_age": "int", "stock": "int"},
+        },
+    }
+    shop.tree["recommend"] = {"n": 8, "similar_items": {"n": 7}, **RULES}
+    at = {user: 1_600_000_000 if user == LONG_AGO else 1_718_000_000 for user in USERS}
+    shop.receive(*(f"{u},{i},{3 + n % 3},{at[u] + n}" for u in USERS for n, i in enumerate(sorted(SEEN[u]))))
+    night = shop.night()
+    for step in ("ingest", "split", "train", "evaluate", "recommend"):
+        STEPS[step](night)
+    return shop
+
+
+def test_lists_hold_all_that_the_rules_leave_and_nothing_else(shop):
+    expected = {}
+    for user in USERS:
+        if COUNTRY.get(user) == "NL" and user != LONG_AGO:
+            own = {item for listed, item in ALLOWED if listed == user} or set(ITEMS)
+            gone = SEEN[user] | {item for denied, item in DENIED if denied == user}
+            fit = {item for item in ITEMS if STOCK[item] and FROM_AGE[item] <= AGE[user]}
+            expected[user] = own & fit - gone
+    found = {}
+    for user, item in shop.rows("recommendations", "user", "item"):
+        found.setdefault(user, set()).add(item)
+    assert found == {user: items for user, items in expected.items() if items}
+    assert not expected["u06"]
+
+
+def test_neighbours_are_what_everybody_may_be_shown(shop):
+    rows = shop.rows("similar_items", "item", "neighbor")
+    assert {item for item, _ in rows} == set(ITEMS)
+    assert {neighbor for _, neighbor in rows} == set(ITEMS) - {"i2"}
+
+
+def test_a_night_says_what_its_rules_left_out(shop):
+    counts = shop.night().ledger.last_done("recommend")["counts"]
+    assert counts["users"] == 8
+    told = {name: counts[name] for name in counts if name.startswith(("rule", "user_groups", "users_left"))}
+    assert told == {
+        "users_left_out": 4,
+        "rule_allowed_items": 7,
+        "rule_allowed_pairs": 3,
+        "rule_denied_pairs": 4,
+        "rule_denied_to_groups": 2 + 8,  # to the young, and to whom has no age
+        "user_groups": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "user", "item"),
+    [
+        ("recommend.users.where", "u04", "i7"),
+        ("recommend.users.where", "u11", "i7"),
+        ("recommend.users.active_days", LONG_AGO, "i6"),
+        ("recommend.items.where", "u01", "i2"),
+        ("recommend.items.where", "u01", "no such item"),
+        ("recommend.items.for_user", "u00", "i1"),
+        ("recommend.items.deny", "u01", "i5"),
+        ("recommend.items.allow", "u03", "i7"),
+    ],
+)
+def test_a_row_that_breaks_a_rule_is_found(shop, key, user, item):
+    night = shop.night()
+    rules, lists = Rules(night, StepRecord()), night.lake.read("recommendations").select("user", "item")
+    rules.check(lists)
+    planted = lists.union(shop.spark.createDataFrame([(user, item)], lists.schema))
+    with pytest.raises(PublishError, match=rf"1 rows of the lists break {key}; nothing was written"):
+        rules.check(planted)
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        (
+            {"items": {"where": "stok > 0"}},
+            r"recommend\.items\.where: given 'stok > 0'; allowed: .*'stock'.*stok",
+        ),
+        ({"items": {"where": "stock > "}}, r"recommend\.items\.where: given 'stock > '"),
+        (
+            {"items": {"for_user": "item.from_age <= user.years"}},
+            r"recommend\.items\.for_user: .*'age', 'country'",
+        ),
+        ({"items": {"for_user": "item.stock > 3"}}, r"names a user\.<column>; recommend\.items\.where"),
+        ({"users": {"where": "stock > 0"}}, r"recommend\.users\.where: .*'country'"),
+    ],
+)
+def test_a_condition_that_cannot_be_asked_ends_the_split(shop, rules, message):
+    with pytest.raises(ConfigError, match=message):
+        STEPS["split"](shop.night(recommend={"n": 8, **rules}))
+
+
+def test_a_table_with_a_row_without_an_id_ends_the_split(shop, tmp_path):
+    (tmp_path / "odd.csv").write_text("u,i\nu01,\nu02,i1\n")
+    deny = {"path": str(tmp_path / "odd.csv"), "user": "u", "item": "i"}
+    with pytest.raises(SourceError, match=r"odd\.csv, which recommend\.items\.deny names, .*missing_item 1"):
+        STEPS["split"](shop.night(recommend={"n": 8, "items": {"deny": deny}}))
+
+
+def test_more_groups_of_users_than_can_be_told_apart_are_an_error(shop, monkeypatch):
+    monkeypatch.setattr("recsys_spark.pipeline.eligibility.MAX_GROUPS", 1)
+    with pytest.raises(ConfigError, match="at most 1 different sets of values"):
+        Rules(shop.night(), StepRecord()).require()
