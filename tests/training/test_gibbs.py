@@ -187,7 +187,7 @@ def test_coefficients_are_those_of_a_ridge_regression_and_vary_as_it_says():
         means = PriorMeans(group, data.users, features, 3, 9, 0)
         vectors = np.random.default_rng(7).normal(size=(len(ids), 3)).astype(np.float32)
         drawn = []
-        for sweep in range(2_000):
+        for sweep in range(500):
             means.beta = np.zeros((4, 3))  # its strength is drawn only from coefficients
             means.draw(vectors, mean, precision, sweep)
             drawn.append(means.beta.copy())
