@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 REVISION = Path(__file__).with_name("recsys_spark") / "revision.py"
 INDEX = ["usearch>=2.16"]  # approximate nearest neighbours, for lists from very large catalogues
+TUNE = ["optuna>=4"]  # chooses what a search tries next, ends what is hopeless, and remembers it all
 TEST = [
     "pytest>=8",
     "pytest-cov>=5",
@@ -25,6 +26,7 @@ TEST = [
     "pandas-stubs",
     "types-PyYAML",
     *INDEX,
+    *TUNE,
 ]
 
 DOCS = [
@@ -74,6 +76,7 @@ setup(
         "docs": DOCS,
         "bench": ["implicit==0.7.3", "threadpoolctl>=3"],  # the peer that the benchmarks measure against
         "index": INDEX,
+        "tune": TUNE,
         "notebooks": ["jupytext>=1.16", "ipykernel>=6", "nbconvert>=7"],  # what runs them, with their outputs
         "bench-torch": ["torch>=2.6"],  # the softmax model's peer; of its own, as its wheels take 3 GB
     },

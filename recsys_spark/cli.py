@@ -360,6 +360,36 @@ def explore(
 
 
 @app.command()
+def tune(config: ConfigFile, run_date: RunDate, overrides: Overrides = None) -> None:
+    """Search the Params of tune.ranges on the validation part of a night, and print the best."""
+    night = _night(config, run_date, overrides, reads_inputs=False)
+    import yaml
+
+    from recsys_spark.pipeline.tune import tune
+
+    with night.alone():
+        found = tune(night)
+    metric = night.config.evaluate.champion_metric
+    for one in found:
+        beside = "" if one.configured is None else f", and {one.configured:.4f} as it is configured"
+        result_line(f"# {one.model}: {metric} = {one.value:.4f} on validation{beside}; {one.trials:,} trials")
+        own = night.config.params.get(one.model, {})
+        result_line(yaml.safe_dump({one.model: {**own, **one.params}}, sort_keys=False).rstrip())
+
+
+@app.command()
+def feedback(
+    config: ConfigFile, run_date: RunDate, as_json: AsJson = False, overrides: Overrides = None
+) -> None:
+    """Say what users did with a date's lists, from the events that came after them."""
+    night = _night(config, run_date, overrides, reads_inputs=False)
+    from recsys_spark.pipeline.feedback import describe_feedback, feedback
+
+    with night.alone():
+        answer(describe_feedback(feedback(night)), as_json)
+
+
+@app.command()
 def rollback(
     config: ConfigFile,
     to: Annotated[

@@ -15,7 +15,7 @@ from numpydoc.docscrape import NumpyDocString
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from recsys_spark.config import Config, ingest, rules, sections
+from recsys_spark.config import Config, ingest, rules, sections, tuning
 from recsys_spark.config.section import Section
 from recsys_spark.data.cleaning import REASONS
 from recsys_spark.models.registry import REGISTRY
@@ -46,7 +46,9 @@ SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "`recommend.similar_items`": ("recommend.similar_items", sections.SimilarItems),
     "`recommend.block_sizes`": ("recommend.block_sizes", sections.BlockSizes),
     "`gate`": ("gate", sections.Gate),
+    "`feedback`": ("feedback", sections.Feedback),
     "`report`": ("report", sections.Report),
+    "`tune`": ("tune", tuning.Tune),
     "`retention`": ("retention", sections.Retention),
 }
 """Heading → prefix of the keys, and the section."""

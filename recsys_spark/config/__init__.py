@@ -18,6 +18,7 @@ from recsys_spark.config.ingest import (
 from recsys_spark.config.loading import config_problem, load_config
 from recsys_spark.config.rules import ItemRules, Listed, UserRules
 from recsys_spark.config.sections import BlockSizes, Config, Lake, Report, Retention, Session, Split
+from recsys_spark.config.tuning import Range, Tune
 
 __all__ = [
     "BlockSizes",
@@ -31,12 +32,14 @@ __all__ = [
     "Lake",
     "Listed",
     "MovieLensSource",
+    "Range",
     "Report",
     "Retention",
     "Session",
     "SideTable",
     "Split",
     "SyntheticSource",
+    "Tune",
     "UserRules",
     "config_problem",
     "load_config",

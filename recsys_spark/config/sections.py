@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from recsys_spark.config.ingest import Ingest
 from recsys_spark.config.rules import ItemRules, UserRules
 from recsys_spark.config.section import Count, Section
+from recsys_spark.config.tuning import Tune
 from recsys_spark.schema import SEEDED, Measure
 
 
@@ -235,6 +236,17 @@ class Gate(Section):
     """
 
 
+class Feedback(Section):
+    """What counts as an answer to lists, for ``recsys feedback``."""
+
+    days: Count = 1
+    """Days after the run date in which an answer may come."""
+    events: Annotated[list[str], Field(min_length=1)] | None = None
+    """Event types that are answers; all when absent."""
+    min_rating: float | None = None
+    """Ratings below this are no answers; of sources with ratings."""
+
+
 class Report(Section):
     """The page that shows what a night has made."""
 
@@ -268,8 +280,12 @@ class Config(Section):
     """The nightly lists."""
     gate: Gate = Gate()
     """What lists must satisfy to be served."""
+    feedback: Feedback = Feedback()
+    """What counts as an answer to lists, for ``recsys feedback``."""
     report: Report | None = Report()
     """The page that shows what a night has made; ``null`` for none."""
+    tune: Tune | None = None
+    """What ``recsys tune`` searches; no night does."""
     retention: Retention = Retention()
     """How long what nights have read and made is kept."""
     seed: int = Field(SEEDED, ge=0, lt=2**31)
@@ -302,6 +318,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _answered(self) -> Self:
+        if self.feedback.min_rating is not None and self.ingest.has_events:
+            raise ValueError("feedback.min_rating is for sources with ratings: feedback.events is for events")
+        return self
+
+    @model_validator(mode="after")
     def _timed(self) -> Self:
         """Without timestamps there is no cut in time: rows divide by chance where nothing else is asked."""
         if self.ingest.has_timestamps or "method" in self.split.model_fields_set:
@@ -313,6 +335,8 @@ class Config(Section):
         asked = {f"history.{model}": types for model, types in self.history.items()}
         if isinstance(self.recommend.exclude_seen, list):
             asked["recommend.exclude_seen"] = self.recommend.exclude_seen
+        if self.feedback.events is not None:
+            asked["feedback.events"] = self.feedback.events
         known = self.ingest.events.weights
         for model in self.history:
             if model not in self.models:

@@ -151,7 +151,7 @@ TABLES: dict[str, Table] = {
         required=("run_id", "run_date", "model", "split", "part", "metric", "k", "segment", "value", "users"),
         checks={
             "finite_value": FINITE.format("value"),
-            "known_part": "part IN ('validation', 'test', 'lists')",
+            "known_part": "part IN ('validation', 'test', 'lists', 'served')",
             "known_verdict": "verdict IS NULL OR verdict IN ('pass', 'fail')",
         },
     ),

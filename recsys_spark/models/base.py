@@ -172,6 +172,21 @@ class RecommenderModel(Model):
     folds_in: ClassVar[bool] = False
     """Whether ``foldIn(histories, ratingCol)`` makes a model of other users, from their ratings."""
 
+    def transform(self, dataset: DataFrame, params: Any = None) -> DataFrame:
+        """The rows with a prediction; see :class:`pyspark.ml.Transformer`. The frame knows its model.
+
+        Parameters
+        ----------
+        dataset : DataFrame
+            ``userCol``, ``itemCol``.
+        params : dict, optional
+            Param → a value for this call.
+        """
+        model = self.copy(params) if params else self
+        frame = model._transform(dataset)
+        frame._made_by = model  # type: ignore[attr-defined]
+        return frame
+
     @abstractmethod
     def known_users(self) -> DataFrame:
         """One row per user of the training data: ``user``."""
@@ -352,6 +367,17 @@ class RecommenderModel(Model):
         """Lists of ``users`` as ``recommendFor…`` returns them."""
         lists = self.recommend_lists(users, request)
         return spark_shape(lists, self.getOrDefault("userCol"), self.getOrDefault("itemCol"))
+
+
+def maker_of(frame: DataFrame) -> RecommenderModel | None:
+    """The model whose ``transform`` returned this very frame.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Any.
+    """
+    return getattr(frame, "_made_by", None) if "_made_by" in vars(frame) else None
 
 
 def spark_shape(lists: DataFrame, key: str, listed: str) -> DataFrame:

@@ -29,6 +29,9 @@ from recsys_spark.schema import ITEM, REASON, USER
 MAX_GROUPS = 1_000
 """How many different sets of values the columns may have by which users are told apart."""
 
+RULE = "rule_"
+"""How counts of the ledger begin that say what rules left out."""
+
 _RUN_DATE = "run_date"
 _USERS, _ITEMS = "recommend.users", "recommend.items"
 
@@ -66,7 +69,7 @@ class Rules:
         everybody = self._everybody()
         users = self._chosen_users(everybody)
         if users is not everybody:
-            self.record.counts["users_left_out"] = everybody.count() - users.count()
+            self.record.counts[f"{RULE}users_left_out"] = everybody.count() - users.count()
         return users
 
     def request(self, request: ListRequest) -> ListRequest:
@@ -91,7 +94,7 @@ class Rules:
                 rows = self._read(f"{_ITEMS}.{name}", table)
                 key = f"{word}_items" if table.user is None else f"{word}_pairs"
                 given[key] = given[key].join(rows, ITEM, "left_semi") if key in given else rows
-        self.record.counts |= {f"rule_{key}": rows.count() for key, rows in given.items()}
+        self.record.counts |= {f"{RULE}{key}": rows.count() for key, rows in given.items()}
         groups = None if rules.for_user is None else self._groups(rules.for_user)
         return replace(request, group_rules=groups, **given)  # type: ignore[arg-type]
 
@@ -144,10 +147,10 @@ class Rules:
         for field in kind.fields:
             field.nullable = True
         groups = F.broadcast(self.night.spark.createDataFrame(numbered, kind))
-        denied = self._asked(groups, condition).select(GROUP, F.col(f"item.{ITEM}").alias(ITEM)).persist()
+        denied = self._asked(groups, condition).select(GROUP, F.col(f"item.{ITEM}").alias(ITEM))
         everybody = self._everybody().join(users.select(USER, *by), USER, "left")
         same = reduce(and_, (everybody[name].eqNullSafe(groups[name]) for name in by))
-        self.record.counts |= {"user_groups": len(rows), "rule_denied_to_groups": denied.count()}
+        self.record.counts |= {f"{RULE}user_groups": len(rows), f"{RULE}denied_to_groups": denied.count()}
         return GroupRules(everybody.join(groups, same).select(USER, GROUP), denied)
 
     def _asked_of_users(self, condition: str) -> list[str]:

@@ -149,7 +149,7 @@ def _by_user(
     """Write each user's metrics, and return their means by segment."""
     k = night.config.evaluate.cutoff
     users = with_activity(lists.select(F.col("id").alias(USER)), active)
-    ages = _ages(night, record)
+    ages = ages_of(night, record)
     users = (
         users.withColumn(AGE, F.lit(None).cast("string")) if ages is None else users.join(ages, USER, "left")
     )
@@ -181,8 +181,16 @@ def _by_segment(rows: DataFrame, k: int) -> list[MetricRow]:
     ]
 
 
-def _ages(night: Night, record: StepRecord) -> DataFrame | None:
-    """``user`` and band of age, where the users have ages."""
+def ages_of(night: Night, record: StepRecord) -> DataFrame | None:
+    """``user`` and band of age, where the users have ages.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    record : StepRecord
+        What the step says of itself; the version of ``users`` is added.
+    """
     if not night.lake.exists("users"):
         return None
     version = record.versions_read.setdefault("users", night.lake.version("users"))

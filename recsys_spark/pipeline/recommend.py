@@ -19,7 +19,7 @@ from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.pipeline.checks import check_lists
 from recsys_spark.pipeline.details import PATHS
-from recsys_spark.pipeline.eligibility import Rules
+from recsys_spark.pipeline.eligibility import RULE, Rules
 from recsys_spark.pipeline.fitted import (
     COMPARISON,
     FALLBACK,
@@ -73,6 +73,12 @@ def recommend(night: Night) -> None:
         _write(night, record, made.rows.withColumn("run_date", F.lit(night.run_date)))
         write_similar_items(night, record, neighbors)
         record.details["champion"] = champion
+        touched = {name: count for name, count in record.counts.items() if name.startswith(RULE)}
+        if touched:
+            told = (
+                f"{name.removeprefix(RULE).replace('_', ' ')} {count:,}" for name, count in touched.items()
+            )
+            progress_line(f"  rules: {', '.join(told)}")
         progress_line(f"  {record.counts['rows']:,} rows for {record.counts['users']:,} users, by {champion}")
 
 

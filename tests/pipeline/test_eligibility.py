@@ -93,14 +93,13 @@ def test_neighbours_are_what_everybody_may_be_shown(shop):
 def test_a_night_says_what_its_rules_left_out(shop):
     counts = shop.night().ledger.last_done("recommend")["counts"]
     assert counts["users"] == 8
-    told = {name: counts[name] for name in counts if name.startswith(("rule", "user_groups", "users_left"))}
-    assert told == {
-        "users_left_out": 4,
+    assert {name: counts[name] for name in counts if name.startswith("rule")} == {
+        "rule_users_left_out": 4,
         "rule_allowed_items": 7,
         "rule_allowed_pairs": 3,
         "rule_denied_pairs": 4,
         "rule_denied_to_groups": 2 + 8,  # to the young, and to whom has no age
-        "user_groups": 3,
+        "rule_user_groups": 3,
     }
 
 

@@ -1,0 +1,199 @@
+"""What users did with lists that were served: a date's lists beside the events that came after them."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from pyspark.sql import Column, DataFrame, Row
+from pyspark.sql import functions as F
+
+from recsys_spark.console import Section, progress_line
+from recsys_spark.data.events import end_of
+from recsys_spark.errors import LakeError
+from recsys_spark.evaluation.ranking import MetricValue
+from recsys_spark.evaluation.segments import ACTIVITY, AGE, with_activity
+from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.pipeline.measuring import ages_of
+from recsys_spark.pipeline.metrics import MetricRow, write_metrics
+from recsys_spark.pipeline.night import Night
+from recsys_spark.recommend.top_n import REASON
+from recsys_spark.schema import EVENT, EVERYONE, ITEM, RANK, RATING, TIMESTAMP, USER
+
+SERVED = "served"
+"""``part`` of what was measured of lists in use."""
+
+ALL_MODELS = "all"
+"""``model`` of what is about whole lists, which may be of several models."""
+
+_WIDTH = 1.96
+"""Standard errors from a mean to the end of its interval of 95 %."""
+
+
+def feedback(night: Night) -> list[MetricRow]:
+    """Measure lists by what came after: reads recommendations, ratings, events, users, writes metrics.
+
+    An answer is a pair that a user took in the ``feedback.days`` after the run date. Who took anything then
+    is counted as having seen the list: nothing says who else did. So these are no rates of clicks, but
+    compare models, reasons, ranks and groups of users that were served side by side.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+
+    Returns
+    -------
+    list of MetricRow
+        ``answered``: of the rows of lists, those that were answered, for each model and all, by
+        ``reason=``, ``rank=``, ``activity=`` and ``age=``; ``hit_rate``: of users, those whose list was
+        answered; ``recall``: of what users took, what their lists had. Intervals of 95 %, users being what
+        is drawn.
+
+    Raises
+    ------
+    LakeError
+        The date's lists were not published, the days after it have not been ingested, or nobody took
+        anything.
+    """
+    with night.step("feedback") as record:
+        lists, answers = _served(night, record), _answers(night, record).persist()
+        try:
+            rows = _measured(night, record, lists, answers)
+        finally:
+            answers.unpersist()
+        record.versions_written["metrics"] = write_metrics(night, rows)
+        whole = next(row.measured for row in rows if row.measured.metric == "hit_rate")
+        record.counts |= {"metrics": len(rows), "users": whole.users}
+        progress_line(f"  {whole.users:,} users came back; of {whole.value:.1%} the list was answered")
+    return rows
+
+
+def describe_feedback(rows: list[MetricRow]) -> list[Section]:
+    """The rows as a table.
+
+    Parameters
+    ----------
+    rows : list of MetricRow
+        Of :func:`feedback`.
+    """
+    shown = [
+        {
+            "model": row.measured.model,
+            "metric": row.measured.metric,
+            "segment": row.segment,
+            "value": row.measured.value,
+            "low": row.measured.low,
+            "high": row.measured.high,
+            "users": row.measured.users,
+        }
+        for row in rows
+    ]
+    return [Section("feedback", "Lists in use", shown, list(shown[0]))]
+
+
+def _served(night: Night, record: StepRecord) -> DataFrame:
+    """The date's lists, which were published."""
+    night.ledger.last_done("publish")
+    version = record.versions_read["recommendations"] = night.lake.version("recommendations")
+    return night.lake.read("recommendations", version).where(F.col("run_date") == F.lit(night.run_date))
+
+
+def _answers(night: Night, record: StepRecord) -> DataFrame:
+    """``user``, ``item``, distinct: what was taken in the days after the run date."""
+    settings, lake = night.config.feedback, night.lake
+    last = night.run_date + timedelta(days=settings.days)
+    ingested = (
+        lake.read("runs").where("step = 'ingest' AND state = 'done'").agg(F.max("run_date").alias("last"))
+    )
+    (newest,) = ingested.collect()
+    if newest["last"] is None or newest["last"] < last:
+        raise LakeError(
+            f"what came after {night.run_date} is known until {newest['last']}: run this again when {last} "
+            "has been ingested, or set feedback.days to fewer"
+        )
+    name = "events" if night.config.ingest.has_events else "ratings"
+    version = record.versions_read[name] = lake.version(name)
+    after = (F.col(TIMESTAMP) >= F.lit(end_of(night.run_date))) & (F.col(TIMESTAMP) < F.lit(end_of(last)))
+    rows = lake.read(name, version).where(after)
+    if settings.events is not None:
+        rows = rows.where(F.col(EVENT).isin(*settings.events))
+    if settings.min_rating is not None:
+        rows = rows.where(F.col(RATING) >= settings.min_rating)
+    return rows.select(USER, ITEM).distinct()
+
+
+def _measured(night: Night, record: StepRecord, lists: DataFrame, answers: DataFrame) -> list[MetricRow]:
+    n = night.config.recommend.n
+    back = answers.groupBy(USER).agg(F.count("*").alias("taken"))
+    hit = answers.withColumn("hit", F.lit(1))
+    shown = (
+        lists.join(back.select(USER), USER, "left_semi").join(hit, [USER, ITEM], "left").fillna(0, ["hit"])
+    )
+    shown = shown.select(USER, RANK, "model", REASON, "hit").persist()
+    try:
+        users = _with_segments(night, record, shown.select(USER).distinct())
+        found = _answered(shown, users, n)
+        of_users = shown.groupBy(USER).agg(F.sum("hit").alias("hits")).join(back, USER)
+        whole: dict[str, MetricValue] = {}
+        for metric, top, bottom in (("hit_rate", F.col("hits") > 0, F.lit(1)), ("recall", "hits", "taken")):
+            part = F.col(top).cast("int") if isinstance(top, str) else top.cast("int")
+            of = F.col(bottom) if isinstance(bottom, str) else bottom
+            (row,) = of_users.agg(*_sums(part, of)).collect()
+            if not row["users"]:
+                raise LakeError(
+                    f"nobody who has a list of {night.run_date} took anything in the days after it"
+                )
+            whole[metric] = _ratio(ALL_MODELS, metric, n, row)
+    finally:
+        shown.unpersist()
+    return [MetricRow(SERVED, value) for value in whole.values()] + found
+
+
+def _with_segments(night: Night, record: StepRecord, users: DataFrame) -> DataFrame:
+    """``user`` and ``segments``: names of the groups that the user is in."""
+    known = night.stored_ratings(night.ratings_version(), night.run_date)
+    counted = with_activity(users, known.groupBy(USER).agg(F.count("*").alias("ratings")))
+    labels = [F.concat(F.lit(f"{ACTIVITY}="), ACTIVITY)]
+    ages = ages_of(night, record)
+    if ages is not None:
+        counted = counted.join(ages, USER, "left")
+        labels.append(F.concat(F.lit(f"{AGE}="), AGE))
+    return counted.select(USER, F.array(F.lit(EVERYONE), *labels).alias("segments"))
+
+
+def _answered(shown: DataFrame, users: DataFrame, n: int) -> list[MetricRow]:
+    """Of the rows of each group, how many were answered."""
+    own = F.array(F.concat(F.lit("reason="), REASON), F.concat(F.lit("rank="), RANK))
+    groups = F.explode(F.array_compact(F.concat("segments", own))).alias("segment")
+    models = F.explode(F.array(F.lit(ALL_MODELS), "model")).alias("model")
+    rows = shown.join(users, USER).select(USER, "hit", "model", groups).select(USER, "hit", models, "segment")
+    per_user = rows.groupBy("model", "segment", USER).agg(F.sum("hit").alias("h"), F.count("*").alias("n"))
+    sums = per_user.groupBy("model", "segment").agg(*_sums(F.col("h"), F.col("n")))
+    found = sorted(sums.collect(), key=lambda row: (row["model"], _order(row["segment"])))
+    return [MetricRow(SERVED, _ratio(row["model"], "answered", n, row), row["segment"]) for row in found]
+
+
+def _order(segment: str) -> tuple[str, int, str]:
+    """Ranks as numbers."""
+    kind, _, name = segment.partition("=")
+    return kind, int(name) if name.isdigit() else 0, name
+
+
+def _sums(top: Column, bottom: Column) -> list[Column]:
+    """What the ratio of two sums over users, and its error, are made of."""
+    products = {"tt": top * top, "tb": top * bottom, "bb": bottom * bottom}
+    sums = [F.sum(value).alias(name) for name, value in {"t": top, "b": bottom, **products}.items()]
+    return [F.count("*").alias("users"), *sums]
+
+
+def _ratio(model: str, metric: str, k: int, row: Row) -> MetricValue:
+    """A ratio of two sums over users, with an interval: the users are a sample, and a user's rows are not
+    independent (the linearised variance of a ratio; Deng, Knoblich & Lu 2018).
+    """
+    users, value = row["users"], row["t"] / row["b"]
+    squares = row["tt"] - 2 * value * row["tb"] + value**2 * row["bb"]
+    if users < 2:
+        return MetricValue(model, metric, k, value, None, None, users)
+    width = _WIDTH * math.sqrt(max(squares, 0.0) * users / (users - 1)) / row["b"]
+    return MetricValue(model, metric, k, value, max(0.0, value - width), min(1.0, value + width), users)

@@ -1,0 +1,103 @@
+"""What users did with lists that were served, counted by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from recsys_spark.errors import LakeError
+from recsys_spark.pipeline.feedback import feedback
+from recsys_spark.pipeline.ingest import ingest
+from recsys_spark.pipeline.split import split
+from tests.pipeline.shop import DAY, NEXT, Shop
+
+pytestmark = pytest.mark.slow
+
+BEFORE, IN_TIME, TOO_LATE = 1_719_700_000, 1_719_835_200, 1_719_921_700
+"""29 June, 1 July at noon, and 2 July of 2024."""
+
+
+@pytest.fixture(scope="module")
+def shop(spark, tmp_path_factory):
+    """Lists of a and b for four users, and one row that is filled in. Three take something the day after."""
+    shop = Shop(spark, tmp_path_factory.mktemp("answered"))
+    old = [f"u{user},o{item},3,{BEFORE + item}" for user in range(4) for item in range(4)]
+    shop.receive(*old, f"u0,a,3,{BEFORE}")
+    night = shop.night()
+    ingest(night)
+    split(night)
+    rows = [
+        (DAY, f"u{user}", rank, item, 1.0, "als", "model")
+        for user in range(4)
+        for rank, item in enumerate("ab", 1)
+    ]
+    rows[3] = (DAY, "u1", 2, "b", 1.0, "popularity", "fallback")
+    night.lake.create("recommendations")
+    frame = spark.createDataFrame(rows, night.lake.read("recommendations").schema)
+    night.lake.append("recommendations", frame, len(rows))
+    with night.step("publish"):
+        pass
+    later = [f"u0,a,5,{IN_TIME}", f"u1,b,1,{IN_TIME}", f"u1,z,4,{IN_TIME}", f"u2,z,5,{IN_TIME}"]
+    shop.receive(*later, f"u3,a,5,{TOO_LATE}", f"u9,a,5,{IN_TIME}")
+    ingest(shop.night(NEXT))
+    return shop
+
+
+def measured(shop, **changes):
+    """(metric, model, segment) → the value and its interval, as the table has them."""
+    night = shop.night(**changes)
+    feedback(night)
+    rows = night.lake.read("metrics").where(f"run_id = '{night.run_id}'").collect()
+    assert {row["part"] for row in rows} == {"served"}
+    return {(row["metric"], row["model"], row["segment"]): row for row in rows}
+
+
+def test_rows_users_and_what_was_taken_are_counted(shop):
+    found = {key: row["value"] for key, row in measured(shop).items()}
+    assert found == pytest.approx(
+        {
+            ("hit_rate", "all", "everyone"): 2 / 3,
+            ("recall", "all", "everyone"): 2 / 4,
+            ("answered", "all", "everyone"): 2 / 6,
+            ("answered", "all", "rank=1"): 1 / 3,
+            ("answered", "all", "rank=2"): 1 / 3,
+            ("answered", "all", "reason=model"): 1 / 5,
+            ("answered", "all", "reason=fallback"): 1.0,
+            ("answered", "all", "activity=q4"): 1 / 2,
+            ("answered", "all", "activity=q3"): 1 / 4,
+            ("answered", "als", "everyone"): 1 / 5,
+            ("answered", "als", "rank=1"): 1 / 3,
+            ("answered", "als", "rank=2"): 0.0,
+            ("answered", "als", "reason=model"): 1 / 5,
+            ("answered", "als", "activity=q4"): 1 / 2,
+            ("answered", "als", "activity=q3"): 0.0,
+            ("answered", "popularity", "everyone"): 1.0,
+            ("answered", "popularity", "rank=2"): 1.0,
+            ("answered", "popularity", "reason=fallback"): 1.0,
+            ("answered", "popularity", "activity=q3"): 1.0,
+        }
+    )
+
+
+def test_interval_is_that_of_a_ratio_over_users(shop):
+    """Of two rows each, one, one and none were answered: 1/3, 1/3 and -2/3 more than a third of them."""
+    row = measured(shop)["answered", "all", "everyone"]
+    width = 1.96 * math.sqrt((1 / 9 + 1 / 9 + 4 / 9) * 3 / 2) / 6
+    assert (row["low"], row["high"], row["users"]) == pytest.approx((1 / 3 - width, 1 / 3 + width, 3))
+
+
+def test_low_ratings_are_no_answers(shop):
+    found = measured(shop, feedback={"min_rating": 3.0})
+    assert found["hit_rate", "all", "everyone"]["value"] == 1 / 3
+    assert found["recall", "all", "everyone"]["value"] == 1 / 3
+
+
+def test_days_that_have_not_come_in_are_named(shop):
+    with pytest.raises(LakeError, match=r"known until 2024-07-01: run this again when 2024-07-03 has been"):
+        feedback(shop.night(feedback={"days": 3}))
+
+
+def test_lists_that_were_not_published_are_an_error(shop):
+    with pytest.raises(LakeError, match="step 'publish' has not been done for run date 2024-07-01"):
+        feedback(shop.night(NEXT))

@@ -1,0 +1,99 @@
+"""Searching Params: the configured ones first, on validation rows alone, and where it was when it goes on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from recsys_spark.errors import ConfigError
+from recsys_spark.pipeline.steps import STEPS
+from recsys_spark.pipeline.tune import tune
+from tests.pipeline.shop import Shop
+
+pytestmark = pytest.mark.slow
+
+RANGES = {"als": {"rank": [2, 4], "regParam": {"low": 0.01, "high": 1.0, "log": True}}}
+
+
+@pytest.fixture(scope="module")
+def shop(spark, tmp_path_factory):
+    """After ingest and split; of ALS the search has two trials."""
+    shop = Shop(spark, tmp_path_factory.mktemp("tuned"))
+    rows = [(user, item) for user in range(12) for item in range(8) if (user * item + user) % 3]
+    shop.receive(*(f"u{user},i{item},{1 + item % 5},{1_600_000_000 + item}" for user, item in rows))
+    shop.tree["als"] |= {"regParam": 0.1}
+    shop.tree["tune"] = {"ranges": RANGES, "trials": 2, "study": str(shop.folder / "study.log")}
+    for step in ("ingest", "split"):
+        STEPS[step](shop.night())
+    shop.found = tune(shop.night())
+    return shop
+
+
+def trials(shop):
+    """Trial → its rows in the metrics."""
+    rows = shop.night().lake.read("metrics").where("segment LIKE 'trial=%'").collect()
+    found = {}
+    for row in rows:
+        found.setdefault(int(row["segment"].removeprefix("trial=")), {})[row["metric"]] = row
+    return found
+
+
+def test_configured_values_come_first_and_the_best_is_found(shop):
+    (found,) = shop.found
+    values = {trial: rows["ndcg"]["value"] for trial, rows in trials(shop).items()}
+    assert found.trials == len(values) == 2
+    assert (found.model, found.configured) == ("als", pytest.approx(values[0]))
+    assert found.value == pytest.approx(max(values.values()))
+    details = shop.night().ledger.last_done("tune")["details"]
+    first = json.loads(details["als trial=0"])
+    assert (first["rank"], first["regParam"]) == (4, 0.1)
+    best = json.loads(details[f"als trial={max(values, key=values.get)}"])
+    assert {name: best[name] for name in found.params} == found.params
+
+
+def test_validation_rows_alone_are_looked_at(shop):
+    rows = [row for metrics in trials(shop).values() for row in metrics.values()]
+    assert {(row["part"], row["model"], row["k"]) for row in rows} == {("validation", "als", 3)}
+
+
+def test_a_search_goes_on_where_it_was(shop, tmp_path):
+    before, copied = trials(shop), shop.copied(tmp_path)
+    study = copied.folder / "study.log"
+    study.write_bytes((shop.folder / "study.log").read_bytes())
+    copied.tree["tune"] = {**shop.tree["tune"], "trials": 3, "study": str(study)}
+    (found,) = tune(copied.night())
+    assert found.trials == 3
+    assert trials(copied).keys() == {*before, 2}
+
+
+def test_a_trial_that_is_behind_ends_early(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr("recsys_spark.pipeline.tune.STARTING", 1)
+    copied = shop.copied(tmp_path)
+    copied.tree |= {"als": {**shop.tree["als"], "maxIter": 4, "rank": 4}}
+    # nothing is learnt of ratings that weigh nothing
+    copied.tree["tune"] = {
+        "ranges": {"als": {"alpha": [1.0, 1e-9]}},
+        "trials": 2,
+        "study": str(tmp_path / "other.log"),
+    }
+    (found,) = tune(copied.night())
+    details = copied.night().ledger.last_done("tune")["details"]
+    ended = {json.loads(text)["alpha"]: json.loads(text)["how"] for text in details.values()}
+    assert ended == {1.0: "", 1e-9: "ended after 1 iterations"}
+    assert found.params == {"alpha": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ({"softmax": {"dim": [3]}}, r"tune\.ranges\.softmax: given 'softmax'; allowed: one of"),
+        ({"als": {"rnak": [3]}}, r"tune\.ranges\.als\.rnak: given 'rnak'; allowed: a Param of als: .*rank"),
+        ({"als": {"rank": [0]}}, "rank must be at least 1"),
+        ({"als": {"regParam": {"low": -1.0, "high": 1.0}}}, "regParam must be at least 0"),
+        ({"als": {"solver": {"low": 1.0, "high": 2.0}}}, "allowed: a list of values"),
+    ],
+)
+def test_what_cannot_be_searched_is_named(shop, ranges, message):
+    with pytest.raises(ConfigError, match=message):
+        tune(shop.night(tune={"ranges": ranges}))
