@@ -43,6 +43,7 @@ SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "`recommend.items`": ("recommend.items", rules.ItemRules),
     "`recommend.items.allow`": ("recommend.items.allow", rules.Listed),
     "`recommend.items.deny`": ("recommend.items.deny", rules.Listed),
+    "`recommend.rerank`": ("recommend.rerank", rules.Rerank),
     "`recommend.similar_items`": ("recommend.similar_items", sections.SimilarItems),
     "`recommend.block_sizes`": ("recommend.block_sizes", sections.BlockSizes),
     "`gate`": ("gate", sections.Gate),

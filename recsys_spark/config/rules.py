@@ -48,6 +48,27 @@ class UserRules(Section):
         return self
 
 
+class Rerank(Section):
+    """How lists are chosen from more candidates than they have room for."""
+
+    candidates: Count = 100
+    """The best so many by the model's score, of which ``n`` are shown."""
+    diversity: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Weight of how like an item is to one that is in the list already, against its score: 0 for none."""
+    by: str = Field("genres", min_length=1)
+    """Column of the table ``items`` whose values, one or several, make items alike."""
+    caps: dict[str, Count] = Field({})
+    """Column of ``items`` → how many items of a list may share a value of it; more only where nothing else is
+    left of the candidates.
+    """
+
+    @model_validator(mode="after")
+    def _chooses(self) -> Self:
+        if not self.diversity and not self.caps:
+            raise ValueError("give diversity, caps, or both")
+        return self
+
+
 class ItemRules(Section):
     """What lists may hold. Lists are as long as ever, as the best of what is left are taken."""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from recsys_spark.config.ingest import Ingest
-from recsys_spark.config.rules import ItemRules, UserRules
+from recsys_spark.config.rules import ItemRules, Rerank, UserRules
 from recsys_spark.config.section import Count, Section
 from recsys_spark.config.tuning import Tune
 from recsys_spark.schema import SEEDED, Measure
@@ -197,6 +197,8 @@ class Recommend(Section):
     """Who gets a list; everybody where nothing is said."""
     items: ItemRules = ItemRules()
     """What lists may hold; everything where nothing is said."""
+    rerank: Rerank | None = None
+    """How lists are made diverse; ``null`` for the order of the scores. Holds for evaluation too."""
     similar_items: SimilarItems | None = SimilarItems()
     """The neighbours of every item, as a table; ``null`` for none."""
     block_sizes: BlockSizes = BlockSizes()

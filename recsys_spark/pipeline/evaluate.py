@@ -69,7 +69,9 @@ def evaluate(night: Night) -> None:
         held = held_out(night.rated(), night.config.evaluate.min_rating).persist()
         try:
             # a kept model is the champion already, and knows the validation part
-            chosen = [] if kept is not None else accuracy_on_validation(night, held, candidates, popular)
+            chosen = (
+                [] if kept is not None else accuracy_on_validation(night, record, held, candidates, popular)
+            )
             champion = kept.model if kept is not None else champion_of(chosen, wanted, list(candidates))
             models = {**candidates, **_others(night, record, popular)}
             judged, by_segment, seconds = judge_on_test(night, record, held, models, popular)

@@ -22,6 +22,7 @@ from recsys_spark.models.base import RecommenderModel
 from recsys_spark.pipeline.metrics import MetricRow
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import Folded, ListMaker
+from recsys_spark.pipeline.reranking import shown_lists
 from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.schema import ITEM, RATING, TEST, USER, VALIDATION
 
@@ -42,7 +43,7 @@ class Judged(NamedTuple):
 
 
 def accuracy_on_validation(
-    night: Night, held: DataFrame, models: Mapping[str, ListMaker], popular: ListMaker
+    night: Night, record: StepRecord, held: DataFrame, models: Mapping[str, ListMaker], popular: ListMaker
 ) -> list[MetricValue]:
     """Accuracy on the validation part, which is all that the choice of a champion needs.
 
@@ -50,6 +51,8 @@ def accuracy_on_validation(
     ----------
     night : Night
         The run: session, tables, ledger and pinned data.
+    record : StepRecord
+        What the step says of itself; versions are added.
     held : DataFrame
         Of :func:`~recsys_spark.evaluation.held_out.held_out`.
     models : mapping of str to ListMaker
@@ -58,7 +61,7 @@ def accuracy_on_validation(
         What fills lists up.
     """
     k = night.config.evaluate.cutoff
-    with _lists(night, held, models, popular, VALIDATION) as (lists, _):
+    with _lists(night, record, held, models, popular, VALIDATION) as (lists, _):
         means = [F.avg(name).alias(name) for name in ACCURACY]
         rows = user_metrics(lists, list(models), k).groupBy("model").agg(F.count("*").alias("users"), *means)
         return [
@@ -87,7 +90,7 @@ def judge_on_test(
         What fills lists up.
     """
     active = held.where(F.col(KNOWN) > 0).select(USER, F.col(KNOWN).alias("ratings"))
-    with _lists(night, held, models, popular, TEST, timed=True) as (lists, seconds):
+    with _lists(night, record, held, models, popular, TEST, timed=True) as (lists, seconds):
         judged = _ranking(night, record, lists, list(models), active.count()) + _rating(night, models)
         return Judged(judged, _by_user(night, record, lists, models, active), seconds)
 
@@ -95,6 +98,7 @@ def judge_on_test(
 @contextmanager
 def _lists(
     night: Night,
+    record: StepRecord,
     held: DataFrame,
     models: Mapping[str, ListMaker],
     popular: ListMaker,
@@ -121,7 +125,8 @@ def _lists(
         filling = keep(popular.recommend_lists(users, request))
         lists, seconds = dict[str, DataFrame](), dict[str, float]()
         for name, model in models.items():
-            lists[name] = filling if model is popular else model.recommend_lists(users, request)
+            plain = model is popular and night.config.recommend.rerank is None
+            lists[name] = filling if plain else shown_lists(night, record, model, users, request)
             if timed:
                 started = time.monotonic()
                 keep(lists[name]).count()

@@ -31,6 +31,7 @@ from recsys_spark.pipeline.fitted import (
 )
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
+from recsys_spark.pipeline.reranking import shown_lists
 from recsys_spark.pipeline.similar import similar_items, write_similar_items
 from recsys_spark.pipeline.train import fit_and_save
 from recsys_spark.recommend.top_n import REASON, ListRequest, explode_lists
@@ -134,7 +135,7 @@ def make_lists(
         seen = keep(seen)  # a join with the events, which is read three times
     sizes = night.config.recommend.block_sizes
     request = rules.request(ListRequest(n, seen, block_sizes=sizes, only_supported=True))
-    lists = model.recommend_lists(users, request)
+    lists = shown_lists(night, rules.record, model, users, request)
     if isinstance(model, RecommenderModel):
         lists = model.with_reasons(lists)
     rows = keep(_labelled(explode_lists(lists), champion, "model"))

@@ -199,7 +199,9 @@ class _Search:
     def _measured(self) -> list[MetricValue]:
         model = fit(self.night, self.record, self.name, self.night.part(TRAIN))
         try:
-            return accuracy_on_validation(self.night, self.held, {self.name: model}, self.popular)
+            return accuracy_on_validation(
+                self.night, self.record, self.held, {self.name: model}, self.popular
+            )
         finally:
             model.unpersist()
 

@@ -1,0 +1,41 @@
+"""Lists of a night that are chosen for their variety."""
+
+from __future__ import annotations
+
+import pytest
+
+from recsys_spark.errors import ConfigError
+from recsys_spark.pipeline.steps import STEPS
+from tests.pipeline.shop import Shop
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def shop(spark, tmp_path_factory):
+    """After lists of two of the most popular items; those of odd numbers are popular, and of one maker."""
+    shop = Shop(spark, tmp_path_factory.mktemp("varied"))
+    path = shop.folder / "items.csv"
+    path.write_text("i,maker\n" + "".join(f"i{n},{'one' if n % 2 else f'of {n}'}\n" for n in range(8)))
+    shop.tree["ingest"]["source"]["items"] = {"path": str(path), "id": "i", "columns": {"maker": "maker"}}
+    shop.tree |= {"models": ["popularity"], "recommend": {"n": 2, "similar_items": None}}
+    shop.tree["recommend"]["rerank"] = {"candidates": 5, "caps": {"maker": 1}}
+    rows = [(u, i) for u in range(12) for i in range(8) if (i % 2 and (u + i) % 4) or (u + i) % 6 == 0]
+    shop.receive(*(f"u{u},i{i},3,{1_600_000_000 + i}" for u, i in rows))
+    for step in ("ingest", "split", "train", "evaluate", "recommend"):
+        STEPS[step](shop.night())
+    return shop
+
+
+def test_no_list_has_more_of_a_maker_than_is_allowed(shop):
+    odd = {}
+    for user, item in shop.rows("recommendations", "user", "item"):
+        odd.setdefault(user, []).append(int(item[1]) % 2)
+    assert len(odd) == 12
+    assert all(len(own) == 2 and sum(own) <= 1 for own in odd.values())
+
+
+def test_a_column_that_items_have_not_ends_the_split(shop):
+    rerank = {"caps": {"brand": 1}}
+    with pytest.raises(ConfigError, match=r"recommend\.rerank: given \['brand'\]; allowed: .*'maker'"):
+        STEPS["split"](shop.night(recommend={"n": 2, "rerank": rerank}))
