@@ -35,7 +35,7 @@ airflow: $(VENV)/.run $(AIRFLOW)/.airflow
 	$(BIN)/recsys show --config conf/demo.yaml
 
 test: test-fast
-	$(BIN)/python -m pytest -m "spark and not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "spark and not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.test $(AIRFLOW)/.airflow
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not long" $(PYTEST_ARGS)

@@ -10,6 +10,8 @@ from recsys_spark.pipeline.eligibility import Rules
 from recsys_spark.pipeline.steps import STEPS
 from tests.pipeline.shop import Shop
 
+pytestmark = pytest.mark.slow
+
 USERS, ITEMS = [f"u{n:02}" for n in range(12)], [f"i{n}" for n in range(8)]
 AGE = {user: 12 if n % 3 == 0 else 40 for n, user in enumerate(USERS[:-1])}
 """Of all users but the last, who has no row."""
