@@ -165,6 +165,18 @@ def side_features(spark: SparkSession, folder: Path) -> dict[str, Any]:
     return {"userFeatures": users, "itemFeatures": items, **named}
 
 
+def million_cells(folder: Path) -> npt.NDArray[np.float64]:
+    """User, item and rating of MovieLens 1M, in the file's order."""
+    with gzip.open(folder / "ratings_uir.dat.gz", "rt") as file:
+        return np.array([line.split("::") for line in file], np.float64)
+
+
+def million_ratings(spark: SparkSession, folder: Path) -> DataFrame:
+    """The same: ``user``, ``item`` int, ``rating`` double."""
+    frame = pd.DataFrame(million_cells(folder), columns=["user", "item", "rating"])
+    return spark.createDataFrame(frame.astype({"user": "int32", "item": "int32"}))
+
+
 def million_features(spark: SparkSession, folder: Path) -> dict[str, Any]:
     """The same of MovieLens 1M."""
 
@@ -199,8 +211,7 @@ def fold_error(
 
 def random_tenth(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
     """RMSE on a random tenth of ML-1M, five times. Nothing was tuned on it."""
-    with gzip.open(folder / "ratings_uir.dat.gz", "rt") as file:
-        cells = np.array([line.split("::") for line in file], np.float64)
+    cells = million_cells(folder)
     rows: list[dict[str, object]] = []
     features = million_features(spark, folder)
     models = {

@@ -59,13 +59,14 @@ def after(step, number):
     return is_later
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("work", "step", "number", "first_iterations"),
     [
         # one job: the killed fit starts again
         pytest.param("als", "ALS iteration", 1, 3, id="als"),
         # jobs of twelve epochs: what the first one learnt is kept
-        pytest.param("softmax", "softmax epoch", 12, 2, marks=pytest.mark.long, id="softmax"),
+        pytest.param("softmax", "softmax epoch", 12, 2, id="softmax"),
     ],
 )
 def test_executor_killed_in_mid_fit_costs_one_job_and_no_bit(
