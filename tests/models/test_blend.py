@@ -22,6 +22,8 @@ MEMBERS = {
 WEIGHTS = {"als": 0.4, "item_item": 0.3, "spectral": 0.2, "popularity": 0.1}
 
 
+@pytest.mark.slow
+@pytest.mark.long
 class TestContract(ModelContract):
     def estimator(self):
         weights = {"popularity": 0.1, "item_item": 0.9}

@@ -22,6 +22,8 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.long
 class TestDotProduct(ModelContract):
     new_users, new_items = "features", "features"
 

@@ -10,6 +10,8 @@ from recsys_spark.models import SpectralRecommender
 from recsys_spark.testing import ModelContract
 
 
+@pytest.mark.slow
+@pytest.mark.long
 class TestContract(ModelContract):
     new_users = "history"
 
