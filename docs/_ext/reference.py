@@ -50,6 +50,7 @@ SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "`feedback`": ("feedback", sections.Feedback),
     "`report`": ("report", sections.Report),
     "`tune`": ("tune", tuning.Tune),
+    "`tune.ranges`, a range": ("tune.ranges", tuning.Range),
     "`retention`": ("retention", sections.Retention),
 }
 """Heading → prefix of the keys, and the section."""

@@ -61,8 +61,11 @@ class Rules:
         SourceError
             A file or table is not there, lacks a column, or has a row without an id.
         """
-        self._chosen_users(self._everybody())
-        self.request(ListRequest(1))
+        condition = self.night.config.recommend.items.for_user
+        self._chosen_users(self.night.ratings().select(USER))
+        self._given()
+        if condition is not None:
+            self._sets_of_values(condition)
 
     def users(self) -> DataFrame:
         """``user``, unique: who gets a list."""
@@ -85,17 +88,9 @@ class Rules:
         ConfigError, SourceError
             As of :meth:`require`.
         """
-        rules = self.night.config.recommend.items
-        given: dict[str, DataFrame] = {}
-        if rules.where is not None or rules.for_user is not None:
-            given["allowed_items"] = self._where(f"{_ITEMS}.where", "items", rules.where or "true")
-        for name, word, table in (("allow", "allowed", rules.allow), ("deny", "denied", rules.deny)):
-            if table is not None:
-                rows = self._read(f"{_ITEMS}.{name}", table)
-                key = f"{word}_items" if table.user is None else f"{word}_pairs"
-                given[key] = given[key].join(rows, ITEM, "left_semi") if key in given else rows
+        condition, given = self.night.config.recommend.items.for_user, self._given()
         self.record.counts |= {f"{RULE}{key}": rows.count() for key, rows in given.items()}
-        groups = None if rules.for_user is None else self._groups(rules.for_user)
+        groups = None if condition is None else self._groups(condition)
         return replace(request, group_rules=groups, **given)  # type: ignore[arg-type]
 
     def check(self, rows: DataFrame) -> None:
@@ -132,10 +127,22 @@ class Rules:
     def _active(self, days: int) -> DataFrame:
         return self.night.ratings().where(self.night.of_last(days)).select(USER)
 
-    def _groups(self, condition: str) -> GroupRules:
-        """Users by the values that the condition asks of them, and what it denies to each."""
-        by, users = self._asked_of_users(condition), self._of("users")
-        values = users.select(by).distinct().limit(MAX_GROUPS + 1)
+    def _given(self) -> dict[str, DataFrame]:
+        """What the engine is asked, but for what depends on the columns of users."""
+        rules, given = self.night.config.recommend.items, dict[str, DataFrame]()
+        if rules.where is not None or rules.for_user is not None:
+            given["allowed_items"] = self._where(f"{_ITEMS}.where", "items", rules.where or "true")
+        for name, word, table in (("allow", "allowed", rules.allow), ("deny", "denied", rules.deny)):
+            if table is not None:
+                rows = self._read(f"{_ITEMS}.{name}", table)
+                key = f"{word}_items" if table.user is None else f"{word}_pairs"
+                given[key] = given[key].join(rows, ITEM, "left_semi") if key in given else rows
+        return given
+
+    def _sets_of_values(self, condition: str) -> DataFrame:
+        """Values of the columns of users that the condition names, and a number for each set of them."""
+        by = self._asked_of_users(condition)
+        values = self._of("users").select(by).distinct().limit(MAX_GROUPS + 1)
         rows = [tuple(row) for row in values.collect()]
         if len(rows) > MAX_GROUPS:
             allowed = f"columns of users that have at most {MAX_GROUPS:,} different sets of values together"
@@ -146,12 +153,20 @@ class Rules:
         kind = values.schema.add(GROUP, T.IntegerType())
         for field in kind.fields:
             field.nullable = True
-        groups = F.broadcast(self.night.spark.createDataFrame(numbered, kind))
+        return self.night.spark.createDataFrame(numbered, kind)
+
+    def _groups(self, condition: str) -> GroupRules:
+        """Users by the values that the condition asks of them, and what it denies to each."""
+        groups = self._sets_of_values(condition)
+        by = [name for name in groups.columns if name != GROUP]
         denied = self._asked(groups, condition).select(GROUP, F.col(f"item.{ITEM}").alias(ITEM))
-        everybody = self._everybody().join(users.select(USER, *by), USER, "left")
+        everybody = self._everybody().join(self._of("users").select(USER, *by), USER, "left")
         same = reduce(and_, (everybody[name].eqNullSafe(groups[name]) for name in by))
-        self.record.counts |= {f"{RULE}user_groups": len(rows), f"{RULE}denied_to_groups": denied.count()}
-        return GroupRules(everybody.join(groups, same).select(USER, GROUP), denied)
+        self.record.counts |= {
+            f"{RULE}user_groups": groups.count(),
+            f"{RULE}denied_to_groups": denied.count(),
+        }
+        return GroupRules(everybody.join(F.broadcast(groups), same).select(USER, GROUP), denied)
 
     def _asked_of_users(self, condition: str) -> list[str]:
         """Columns of users that the condition names."""

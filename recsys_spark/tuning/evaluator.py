@@ -52,20 +52,14 @@ class RankingEvaluator(Evaluator, KeywordParams):
 
     Examples
     --------
-    >>> from pyspark.ml.tuning import ParamGridBuilder, TrainValidationSplit
-    >>> from recsys_spark import ALS
+    >>> from recsys_spark import PopularityRecommender
     >>> from recsys_spark.tuning import RankingEvaluator
-    >>> rows = [(user, item) for user in range(20) for item in range(8) if (user + item) % 2]
-    >>> ratings = spark.createDataFrame(rows, "user int, item int")
-    >>> als = ALS(implicitPrefs=True, maxIter=5, seed=1)
-    >>> search = TrainValidationSplit(
-    ...     estimator=als,
-    ...     estimatorParamMaps=ParamGridBuilder().addGrid(als.rank, [1, 2]).build(),
-    ...     evaluator=RankingEvaluator(ratings=ratings, metricName="recall", k=4),
-    ...     seed=1,
-    ... )
-    >>> search.fit(ratings).bestModel.rank
-    2
+    >>> pairs = [("ann", "tea"), ("bob", "tea"), ("bob", "jam")]
+    >>> train = spark.createDataFrame(pairs, "user string, item string")
+    >>> held = spark.createDataFrame([("ann", "jam")], "user string, item string")
+    >>> evaluator = RankingEvaluator(ratings=train.union(held), metricName="hit_rate", k=1)
+    >>> evaluator.evaluate(PopularityRecommender().fit(train).transform(held))
+    1.0
 
     Notes
     -----

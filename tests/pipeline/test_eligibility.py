@@ -119,10 +119,10 @@ def test_a_night_says_what_its_rules_left_out(shop):
     ],
 )
 def test_a_row_that_breaks_a_rule_is_found(shop, key, user, item):
-    night = shop.night()
-    rules, lists = Rules(night, StepRecord()), night.lake.read("recommendations").select("user", "item")
-    rules.check(lists)
-    planted = lists.union(shop.spark.createDataFrame([(user, item)], lists.schema))
+    rules, planted = (
+        Rules(shop.night(), StepRecord()),
+        shop.spark.createDataFrame([(user, item)], "user string, item string"),
+    )
     with pytest.raises(PublishError, match=rf"1 rows of the lists break {key}; nothing was written"):
         rules.check(planted)
 
@@ -143,9 +143,9 @@ def test_a_row_that_breaks_a_rule_is_found(shop, key, user, item):
         ({"users": {"where": "stock > 0"}}, r"recommend\.users\.where: .*'country'"),
     ],
 )
-def test_a_condition_that_cannot_be_asked_ends_the_split(shop, rules, message):
+def test_a_condition_that_cannot_be_asked_is_named(shop, rules, message):
     with pytest.raises(ConfigError, match=message):
-        STEPS["split"](shop.night(recommend={"n": 8, **rules}))
+        Rules(shop.night(recommend={"n": 8, **rules}), StepRecord()).require()
 
 
 def test_a_table_with_a_row_without_an_id_ends_the_split(shop, tmp_path):
