@@ -57,22 +57,22 @@ def test_rows_users_and_what_was_taken_are_counted(shop):
     found = {key: row["value"] for key, row in measured(shop).items()}
     assert found == pytest.approx(
         {
-            ("hit_rate", "all", "everyone"): 2 / 3,
-            ("recall", "all", "everyone"): 2 / 4,
-            ("answered", "all", "everyone"): 2 / 6,
+            ("hit_rate", "all", "all"): 2 / 3,
+            ("recall", "all", "all"): 2 / 4,
+            ("answered", "all", "all"): 2 / 6,
             ("answered", "all", "rank=1"): 1 / 3,
             ("answered", "all", "rank=2"): 1 / 3,
             ("answered", "all", "reason=model"): 1 / 5,
             ("answered", "all", "reason=fallback"): 1.0,
             ("answered", "all", "activity=q4"): 1 / 2,
             ("answered", "all", "activity=q3"): 1 / 4,
-            ("answered", "als", "everyone"): 1 / 5,
+            ("answered", "als", "all"): 1 / 5,
             ("answered", "als", "rank=1"): 1 / 3,
             ("answered", "als", "rank=2"): 0.0,
             ("answered", "als", "reason=model"): 1 / 5,
             ("answered", "als", "activity=q4"): 1 / 2,
             ("answered", "als", "activity=q3"): 0.0,
-            ("answered", "popularity", "everyone"): 1.0,
+            ("answered", "popularity", "all"): 1.0,
             ("answered", "popularity", "rank=2"): 1.0,
             ("answered", "popularity", "reason=fallback"): 1.0,
             ("answered", "popularity", "activity=q3"): 1.0,
@@ -82,15 +82,15 @@ def test_rows_users_and_what_was_taken_are_counted(shop):
 
 def test_interval_is_that_of_a_ratio_over_users(shop):
     """Of two rows each, one, one and none were answered: 1/3, 1/3 and -2/3 more than a third of them."""
-    row = measured(shop)["answered", "all", "everyone"]
+    row = measured(shop)["answered", "all", "all"]
     width = 1.96 * math.sqrt((1 / 9 + 1 / 9 + 4 / 9) * 3 / 2) / 6
     assert (row["low"], row["high"], row["users"]) == pytest.approx((1 / 3 - width, 1 / 3 + width, 3))
 
 
 def test_low_ratings_are_no_answers(shop):
     found = measured(shop, feedback={"min_rating": 3.0})
-    assert found["hit_rate", "all", "everyone"]["value"] == 1 / 3
-    assert found["recall", "all", "everyone"]["value"] == 1 / 3
+    assert found["hit_rate", "all", "all"]["value"] == 1 / 3
+    assert found["recall", "all", "all"]["value"] == 1 / 3
 
 
 def test_days_that_have_not_come_in_are_named(shop):

@@ -398,6 +398,7 @@ def test_header_lines_are_counted_apart(shop):
     assert (counts["read"], counts["header_lines"]) == (2, 2)
 
 
+@pytest.mark.long
 def test_old_date_run_again_writes_its_own_rows_again(shop):
     shop.tree["models"] = ["popularity"]
     shop.receive(*CHECKERBOARD)
@@ -443,6 +444,7 @@ def test_empty_input_is_an_error(shop):
         ingest(shop.night())
 
 
+@pytest.mark.long
 def test_models_trained_separately_are_evaluated_together(shop):
     shop.ingested(*CHECKERBOARD)
     STEPS["split"](shop.night())

@@ -20,7 +20,7 @@ from recsys_spark.pipeline.steps import run_night
 from tests.lakehouse.test_retention import grown_old
 from tests.pipeline.shop import DAY, NEXT, Shop
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 USERS = 60
 

@@ -59,6 +59,7 @@ def test_a_night_is_resumed_where_something_has_changed(shop, capsys):
     assert "recommend: evaluate has been done again" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_night_may_be_run_from_a_step_or_all_again(shop):
     ingest(shop.night())
     with pytest.raises(LakeError, match="'sample_negatives' is not among the steps"):
@@ -70,6 +71,7 @@ def test_a_night_may_be_run_from_a_step_or_all_again(shop):
     assert ran(shop.night(), again=True) == ALL
 
 
+@pytest.mark.long
 def test_after_a_failure_the_night_goes_on_where_it_failed(shop, monkeypatch, spark):
     def fail(*_, **__):
         raise ModelError("it broke")
@@ -128,6 +130,7 @@ def test_a_night_that_is_being_run_is_not_run_twice(shop):
     assert not night.lake.exists("runs")
 
 
+@pytest.mark.long
 def test_a_delta_table_that_has_changed_is_another_input(shop, spark):
     path = str(shop.folder / "source")
     rows = spark.createDataFrame([("a", "x", 3.0)], "user string, item string, rating double")

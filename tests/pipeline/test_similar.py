@@ -15,7 +15,7 @@ from recsys_spark.pipeline.show import describe_similar, describe_user
 from recsys_spark.pipeline.steps import STEPS
 from tests.pipeline.shop import DAY, NEXT, TITLES, Shop
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 ITEMS = 8
 TWO = {"n": 4, "similar_items": {"n": 2, "measure": "dot"}}

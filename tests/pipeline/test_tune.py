@@ -20,8 +20,8 @@ RANGES = {"als": {"rank": [2, 4], "regParam": {"low": 0.01, "high": 1.0, "log": 
 def shop(spark, tmp_path_factory):
     """After ingest and split; of ALS the search has two trials."""
     shop = Shop(spark, tmp_path_factory.mktemp("tuned"))
-    rows = [(user, item) for user in range(12) for item in range(8) if (user * item + user) % 3]
-    shop.receive(*(f"u{user},i{item},{1 + item % 5},{1_600_000_000 + item}" for user, item in rows))
+    rows = [(user, item) for user in range(16) for item in range(8) if (user + item) % 2]
+    shop.receive(*(f"u{u},i{i},4,{1_600_000_000 + (u + i) % 8}" for u, i in rows))
     shop.tree["als"] |= {"regParam": 0.1}
     shop.tree["tune"] = {"ranges": RANGES, "trials": 2, "study": str(shop.folder / "study.log")}
     for step in ("ingest", "split"):
@@ -57,6 +57,7 @@ def test_validation_rows_alone_are_looked_at(shop):
     assert {(row["part"], row["model"], row["k"]) for row in rows} == {("validation", "als", 3)}
 
 
+@pytest.mark.long
 def test_a_search_goes_on_where_it_was(shop, tmp_path):
     before, copied = trials(shop), shop.copied(tmp_path)
     study = copied.folder / "study.log"
@@ -67,21 +68,23 @@ def test_a_search_goes_on_where_it_was(shop, tmp_path):
     assert trials(copied).keys() == {*before, 2}
 
 
+@pytest.mark.long
 def test_a_trial_that_is_behind_ends_early(shop, tmp_path, monkeypatch):
     monkeypatch.setattr("recsys_spark.pipeline.tune.STARTING", 1)
     copied = shop.copied(tmp_path)
-    copied.tree |= {"als": {**shop.tree["als"], "maxIter": 4, "rank": 4}}
-    # nothing is learnt of ratings that weigh nothing
+    copied.tree |= {"als": {**shop.tree["als"], "maxIter": 12, "rank": 4}}
+    # under the second nothing is learnt; the same values again are no further fit
     copied.tree["tune"] = {
-        "ranges": {"als": {"alpha": [1.0, 1e-9]}},
-        "trials": 2,
+        "ranges": {"als": {"regParam": [0.1, 1e9]}},
+        "trials": 8,
         "study": str(tmp_path / "other.log"),
     }
     (found,) = tune(copied.night())
     details = copied.night().ledger.last_done("tune")["details"]
-    ended = {json.loads(text)["alpha"]: json.loads(text)["how"] for text in details.values()}
-    assert ended == {1.0: "", 1e-9: "ended after 1 iterations"}
-    assert found.params == {"alpha": 1.0}
+    ended = [(json.loads(text)["regParam"], json.loads(text)["how"]) for text in details.values()]
+    assert sorted(ended) == [(0.1, ""), (1e9, "ended after 3 iterations")]
+    assert found.params == {"regParam": 0.1}
+    assert found.trials == 8
 
 
 @pytest.mark.parametrize(
