@@ -191,7 +191,7 @@ class Recommend(Section):
     """
     seen_days: Count | None = None
     """Days, the run date the last of them, in which something must have been seen to be left out: what was
-    seen before may be listed again. Without it all that was ever seen is left out. Holds for evaluation too.
+    seen before may be listed again. Without it all that was ever seen is left out; so it is in evaluation.
     """
     users: UserRules = UserRules()
     """Who gets a list; everybody where nothing is said."""

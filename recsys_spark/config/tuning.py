@@ -32,7 +32,7 @@ class Tune(Section):
     ranges: dict[str, dict[str, Range | list[bool | int | float | str]]] = Field(min_length=1)
     """Model → Param → a list of values, or a range: ``{low: 0.001, high: 0.1, log: true}``."""
     trials: Count = 20
-    """Fits of each model, the configured one first."""
+    """Trials of each model, the configured values first."""
     prune: bool = True
     """Fit a quarter of the iterations first, where the model has ``maxIter``, and end a trial that is below
     the median of the others there.

@@ -60,13 +60,8 @@ def rerank(scores: Floats, items: Ints, starts: Longs, of_items: ItemValues, n: 
 
     Cost: ``n`` passes over a list's candidates and their values.
     """
-    sizes = np.array(
-        [
-            of_items.alike[of_items.values[a:b]].sum()
-            for a, b in zip(of_items.indptr, of_items.indptr[1:], strict=False)
-        ],
-        np.float64,
-    )
+    owners = np.repeat(np.arange(len(of_items.indptr) - 1), np.diff(of_items.indptr))
+    sizes = np.bincount(owners, of_items.alike[of_items.values], len(of_items.indptr) - 1)
     chosen = np.full((len(starts) - 1, n), -1, np.int64)
     _rerank(
         np.ascontiguousarray(scores, np.float32),

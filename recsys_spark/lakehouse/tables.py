@@ -88,7 +88,7 @@ def lost_files(error: BaseException) -> LakeError | None:
     told = f"{error} {summary(error)}"
     if not re.search(r"FILE_NOT_EXIST|FileNotFoundException|DELTA_FILE_NOT_FOUND", told):
         return None
-    name = next((name for name in TABLES if re.search(rf"/{name}/[^\s]*\.parquet", told)), None)
+    name = next((name for name in TABLES if re.search(rf"/{name}/[^\s]*\.(parquet|bin)", told)), None)
     return LakeError(f"a version of {_no_longer_kept(name)}; its files have been removed") if name else None
 
 

@@ -184,7 +184,7 @@ class RecommenderModel(Model):
         """
         model = self.copy(params) if params else self
         frame = model._transform(dataset)
-        frame._made_by = model  # type: ignore[attr-defined]
+        frame._made_by = model, dataset  # type: ignore[attr-defined]
         return frame
 
     @abstractmethod
@@ -369,8 +369,8 @@ class RecommenderModel(Model):
         return spark_shape(lists, self.getOrDefault("userCol"), self.getOrDefault("itemCol"))
 
 
-def maker_of(frame: DataFrame) -> RecommenderModel | None:
-    """The model whose ``transform`` returned this very frame.
+def maker_of(frame: DataFrame) -> tuple[RecommenderModel, DataFrame] | None:
+    """The model whose ``transform`` returned this very frame, and what it was given.
 
     Parameters
     ----------

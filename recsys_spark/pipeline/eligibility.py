@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
 
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from recsys_spark.columns import quoted
 from recsys_spark.config import Listed, config_problem
 from recsys_spark.data.cleaning import HEADER_LINE, clean_ids
 from recsys_spark.data.sources import read_cells
@@ -32,7 +33,7 @@ MAX_GROUPS = 1_000
 RULE = "rule_"
 """How counts of the ledger begin that say what rules left out."""
 
-_RUN_DATE = "run_date"
+_RUN_DATE, _NUMBER = "run_date", "number of the group"
 _USERS, _ITEMS = "recommend.users", "recommend.items"
 
 
@@ -61,11 +62,32 @@ class Rules:
         SourceError
             A file or table is not there, lacks a column, or has a row without an id.
         """
-        condition = self.night.config.recommend.items.for_user
-        self._chosen_users(self.night.ratings().select(USER))
-        self._given()
-        if condition is not None:
-            self._sets_of_values(condition)
+        users, condition = self.night.config.recommend.users, self.night.config.recommend.items.for_user
+        self._require_exact()
+        try:  # a condition that reads a number in a text fails on the row where there is none
+            if users.where is not None:
+                self._where(f"{_USERS}.where", "users", users.where).count()
+            if users.table is not None:
+                self._read(f"{_USERS}.table", users.table)
+            for rows in self._given().values():
+                rows.count()
+            if condition is not None:
+                self._asked(self._sets_of_values(condition), condition).count()
+        except PySparkException as error:
+            raise ConfigError(
+                f"{self.night.config.origin}: a condition of recommend.users or recommend.items cannot be "
+                f"asked of every row: {summary(error)}"
+            ) from None
+
+    def _require_exact(self) -> None:
+        """An index of items cannot be searched for what some users alone may be shown."""
+        items, params = self.night.config.recommend.items, self.night.config.params
+        if items.for_user is None and (items.allow is None or items.allow.user is None):
+            return
+        for name in self.night.config.models:
+            if params.get(name, {}).get("retrieval", "exact") != "exact":
+                allowed = "exact, where recommend.items has for_user, or allow with user"
+                raise ConfigError(self._problem(f"{name}.retrieval", params[name]["retrieval"], allowed))
 
     def users(self) -> DataFrame:
         """``user``, unique: who gets a list."""
@@ -125,7 +147,7 @@ class Rules:
         return users
 
     def _active(self, days: int) -> DataFrame:
-        return self.night.ratings().where(self.night.of_last(days)).select(USER)
+        return self.night.stored().where(self.night.of_last(days)).select(USER)
 
     def _given(self) -> dict[str, DataFrame]:
         """What the engine is asked, but for what depends on the columns of users."""
@@ -150,7 +172,7 @@ class Rules:
         nothing = (None,) * len(by)  # of users without a row
         rows += [] if nothing in rows else [nothing]
         numbered = [(*row, number) for number, row in enumerate(rows)]
-        kind = values.schema.add(GROUP, T.IntegerType())
+        kind = values.schema.add(_NUMBER, T.IntegerType())
         for field in kind.fields:
             field.nullable = True
         return self.night.spark.createDataFrame(numbered, kind)
@@ -158,15 +180,16 @@ class Rules:
     def _groups(self, condition: str) -> GroupRules:
         """Users by the values that the condition asks of them, and what it denies to each."""
         groups = self._sets_of_values(condition)
-        by = [name for name in groups.columns if name != GROUP]
-        denied = self._asked(groups, condition).select(GROUP, F.col(f"item.{ITEM}").alias(ITEM))
+        by = [name for name in groups.columns if name != _NUMBER]
+        number = F.col(quoted(_NUMBER)).alias(GROUP)
+        denied = self._asked(groups, condition).select(number, F.col(f"item.{ITEM}").alias(ITEM))
         everybody = self._everybody().join(self._of("users").select(USER, *by), USER, "left")
         same = reduce(and_, (everybody[name].eqNullSafe(groups[name]) for name in by))
         self.record.counts |= {
             f"{RULE}user_groups": groups.count(),
             f"{RULE}denied_to_groups": denied.count(),
         }
-        return GroupRules(everybody.join(F.broadcast(groups), same).select(USER, GROUP), denied)
+        return GroupRules(everybody.join(F.broadcast(groups), same).select(USER, number), denied)
 
     def _asked_of_users(self, condition: str) -> list[str]:
         """Columns of users that the condition names."""
@@ -219,7 +242,7 @@ class Rules:
     def _read(self, key: str, table: Listed) -> DataFrame:
         """Distinct typed ids of a file or table."""
         types = dict(zip((USER, ITEM), self.night.config.ingest.id_types, strict=True))
-        columns = {role: name for role, name in ((USER, table.user), (ITEM, table.item)) if name is not None}
+        columns = table.columns
         raw = read_cells(self.night.spark, table.format, table.path, columns)
         rows = clean_ids(raw, {role: types[role] for role in columns})
         rows = rows.where(F.col(REASON).isNull() | (F.col(REASON) != HEADER_LINE))
@@ -239,7 +262,8 @@ class Rules:
 
         def untrue(side: str, condition: str) -> Callable[[DataFrame], DataFrame]:
             key = side.removesuffix("s")
-            return lambda rows: rows.select(key).join(self._of(side), key, "left").where(~_true(condition))
+            fit = self._of(side).where(_true(condition)).select(key)
+            return lambda rows: rows.join(fit, key, "left_anti")
 
         def unlisted(table: DataFrame) -> Callable[[DataFrame], DataFrame]:
             return lambda rows: rows.join(table, table.columns, "left_anti")

@@ -14,6 +14,7 @@ from recsys_spark.errors import LakeError
 from recsys_spark.evaluation.ranking import MetricValue
 from recsys_spark.evaluation.segments import ACTIVITY, AGE, with_activity
 from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.pipeline.details import MADE_BY
 from recsys_spark.pipeline.measuring import ages_of
 from recsys_spark.pipeline.metrics import MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night
@@ -94,7 +95,11 @@ def describe_feedback(rows: list[MetricRow]) -> list[Section]:
 
 def _served(night: Night, record: StepRecord) -> DataFrame:
     """The date's lists, which were published."""
-    night.ledger.last_done("publish")
+    published, made = (night.ledger.last_done(step) for step in ("publish", "recommend"))
+    if published["details"][MADE_BY] != made["run_id"]:
+        raise LakeError(
+            f"the lists of {night.run_date} were made again since they were published: publish them"
+        )
     version = record.versions_read["recommendations"] = night.lake.version("recommendations")
     return night.lake.read("recommendations", version).where(F.col("run_date") == F.lit(night.run_date))
 
@@ -152,7 +157,8 @@ def _measured(night: Night, record: StepRecord, lists: DataFrame, answers: DataF
 
 def _with_segments(night: Night, record: StepRecord, users: DataFrame) -> DataFrame:
     """``user`` and ``segments``: names of the groups that the user is in."""
-    known = night.stored_ratings(night.ratings_version(), night.run_date)
+    version = record.versions_read["ratings"] = night.lake.version("ratings")
+    known = night.lake.read("ratings", version).where(F.col("first_run") <= F.lit(night.run_date))
     counted = with_activity(users, known.groupBy(USER).agg(F.count("*").alias("ratings")))
     labels = [F.concat(F.lit(f"{ACTIVITY}="), ACTIVITY)]
     ages = ages_of(night, record)

@@ -21,7 +21,7 @@ class MetricRow:
     Parameters
     ----------
     part : str
-        ``validation`` or ``test``, or ``lists``.
+        ``validation`` or ``test``, ``lists``, or ``served``.
     measured : MetricValue
         What was measured.
     segment : str

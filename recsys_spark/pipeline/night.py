@@ -311,7 +311,7 @@ class Night:
         """All ratings at the pinned version, until the run date; of derived ones those that are worth
         something on it.
         """
-        rows = self._stored()
+        rows = self.stored()
         settings = self.config.ingest
         return as_of(rows, settings.events, self.run_date) if settings.has_events else rows
 
@@ -349,13 +349,15 @@ class Night:
         """
         return self.pairs().of(TRAIN, FOLD_IN, *([VALIDATION] if part == TEST else []))
 
-    def seen(self, known: PackedHistories) -> PackedHistories | DataFrame | None:
-        """What lists leave out, as the configuration's ``exclude_seen`` and ``seen_days`` have it.
+    def seen(self, known: PackedHistories, days: int | None = None) -> PackedHistories | DataFrame | None:
+        """What lists leave out, as the configuration's ``exclude_seen`` has it.
 
         Parameters
         ----------
         known : PackedHistories
             What is known of the users.
+        days : int, optional
+            Only what was seen in so many, the run date the last of them.
 
         Returns
         -------
@@ -363,12 +365,12 @@ class Night:
             All that is known; ``user``, ``item`` of what was seen of late, or has an event of the types that
             count as seeing; or nothing.
         """
-        asked, days = self.config.recommend.exclude_seen, self.config.recommend.seen_days
+        asked = self.config.recommend.exclude_seen
         if asked is False:
             return None
         if asked is True and days is None:
             return known
-        rows = self._events(asked) if isinstance(asked, list) else self._stored()
+        rows = self._events(asked) if isinstance(asked, list) else self.stored()
         if days is not None:
             rows = rows.where(self.of_last(days))
         return known.rows(USER, ITEM).join(rows, [USER, ITEM], "left_semi")
@@ -401,7 +403,8 @@ class Night:
         worths = as_of(pair_worths(self._events(types), settings, self.run_date), settings, self.run_date)
         return ratings.rows(USER, ITEM).join(worths, [USER, ITEM])
 
-    def _stored(self) -> DataFrame:
+    def stored(self) -> DataFrame:
+        """The pinned ratings until the run date, also those that are worth nothing on it."""
         return self.stored_ratings(self.ratings_version(), self.run_date)
 
     def _events(self, types: Sequence[str]) -> DataFrame:
@@ -417,7 +420,7 @@ class Night:
             parts = rows.select(USER, ITEM, PART)
             rows = ratings.join(parts, [USER, ITEM], "left").fillna(LEFT_OUT, [PART])
         if self.config.ingest.has_events:  # and those that are worth nothing on the run date
-            rows = self._stored().select(USER, ITEM).join(rows, [USER, ITEM], "left")
+            rows = self.stored().select(USER, ITEM).join(rows, [USER, ITEM], "left")
         return rows
 
 

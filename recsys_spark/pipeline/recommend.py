@@ -130,7 +130,7 @@ def make_lists(
         return frame
 
     users = keep(rules.users())
-    seen = night.seen(night.pairs())
+    seen = night.seen(night.pairs(), night.config.recommend.seen_days)
     if isinstance(seen, DataFrame):
         seen = keep(seen)  # a join with the events, which is read three times
     sizes = night.config.recommend.block_sizes

@@ -54,7 +54,6 @@ def settings_of(config: Config, step: str) -> str:
         "evaluate": [
             whole["evaluate"],
             recommend["exclude_seen"],
-            recommend["seen_days"],
             recommend["rerank"],
             config.seed,
         ],

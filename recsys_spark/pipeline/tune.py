@@ -22,6 +22,7 @@ from recsys_spark.pipeline.fitted import POPULAR
 from recsys_spark.pipeline.measuring import accuracy_on_validation
 from recsys_spark.pipeline.metrics import MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night, estimator_of
+from recsys_spark.pipeline.resume import settings_of
 from recsys_spark.pipeline.train import fit
 from recsys_spark.schema import TRAIN, VALIDATION
 
@@ -42,7 +43,7 @@ class Tuned:
     params : the best values of the Params that were searched
     value : the metric on the validation part with them
     configured : the same with the configured values; None where these are outside the ranges
-    trials : how many fits there have been, earlier ones of the same search included
+    trials : how many there have been, earlier ones of the same search included
     """
 
     model: str
@@ -55,9 +56,10 @@ class Tuned:
 def tune(night: Night) -> list[Tuned]:
     """Search the configured ranges: reads ratings, users and items, writes metrics.
 
-    Every trial is a fit on the training part, measured on the validation part as a night measures its models;
-    the test part is not touched. Each is written to ``metrics`` when it ends, with ``trial=<number>`` as its
-    segment, and remembered in the study's file; its Params are in the ledger.
+    A trial is a fit on the training part, measured on the validation part as a night measures its models;
+    the test part is not touched. Values that were tried already are not fitted again. Each fit is written to
+    ``metrics`` when it ends, with ``trial=<number>`` as its segment, and remembered in the study's file; its
+    Params are in the ledger.
 
     Parameters
     ----------
@@ -110,28 +112,31 @@ class _Search:
     def run(self) -> Tuned:
         study = self._study()
         first = self._configured()
-        if first is not None:
-            study.enqueue_trial(first, skip_if_exists=True)
+        if first is not None and all(one.params != first for one in _ended(study)):
+            study.enqueue_trial(first)
         left = self.wanted.trials - len(_ended(study))
         if left > 0:
             study.optimize(self._trial, n_trials=left)
-        configured = [one.value for one in _ended(study) if one.params == first and one.value is not None]
+        complete = [one for one in _ended(study) if one.state.name == "COMPLETE"]
+        configured = [one.value for one in complete if one.params == first]
         best = study.best_trial
         return Tuned(
             self.name, best.params, best.value, configured[0] if configured else None, len(_ended(study))
         )
 
     def _study(self) -> Any:
-        """The study of this search, with its earlier trials: of the same data, split, metric and ranges."""
+        """The study of this search, with its earlier trials, where all is the same that values depend on."""
         optuna = _optuna()
         night, searched = self.night, self.wanted.model_dump()["ranges"][self.name]
-        own = night.config.params.get(self.name, {})
+        config = night.config
         same = [
-            searched,
-            own,
+            config.lake.root or config.lake.catalog,
             night.versions(),
             night.split_described(),
-            night.config.evaluate.champion_metric,
+            settings_of(config, "evaluate"),
+            config.history.get(self.name),
+            config.params.get(self.name, {}),
+            searched,
         ]
         digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()[:12]
         backend = optuna.storages.journal.JournalFileBackend(self.wanted.study)
@@ -150,9 +155,12 @@ class _Search:
     def _configured(self) -> dict[str, Any] | None:
         """The values that the configuration has; None where one is outside what is searched."""
         estimator: Any = self.night.estimator(self.name)
-        values = {name: estimator.getOrDefault(name) for name in self.wanted.ranges[self.name]}
+        values = dict[str, Any]()
         for name, allowed in self.wanted.ranges[self.name].items():
-            value = values[name]
+            if not estimator.isDefined(name):
+                progress_line(f"  {self.name}.{name} is not set: no trial has it so")
+                return None
+            value = values[name] = estimator.getOrDefault(name)
             inside = allowed.low <= value <= allowed.high if isinstance(allowed, Range) else value in allowed
             if not inside:
                 progress_line(f"  {self.name}.{name} is {value}, which is not searched: no trial has it")
@@ -168,7 +176,7 @@ class _Search:
         }
         known = next((one for one in _ended(trial.study) if one.params == trial.params), None)
         if known is not None:  # as lists of values soon are: nothing else would come out
-            if known.value is None:
+            if known.state.name == "PRUNED":
                 raise _optuna().TrialPruned
             return float(known.value)
         with self._with(given):
@@ -234,7 +242,8 @@ def _optuna() -> Any:
 
 
 def _ended(study: Any) -> list[Any]:
-    return [trial for trial in study.trials if trial.state.is_finished()]
+    """Trials that came to an end of their own; not those that were broken off."""
+    return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
 
 
 def _with_params(config: Config, name: str, given: Mapping[str, Any]) -> Config:

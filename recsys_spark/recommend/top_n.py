@@ -99,7 +99,7 @@ class ListRequest:
     denied_pairs : DataFrame, optional
         ``user``, ``item``: never recommended, as what is seen.
     group_rules : GroupRules, optional
-        What groups of users may not be shown: collected, one bit for each group and item.
+        What groups of users may not be shown: collected, then a byte for each group and item.
     block_sizes : BlockSizes
         Bounds of a task's memory; :class:`recsys_spark.config.BlockSizes` states them.
     only_supported : bool

@@ -1,5 +1,5 @@
 """Choosing a model's Params by what users would see."""
 
-from recsys_spark.tuning.evaluator import RankingEvaluator
+from recsys_spark.tuning.evaluator import TopNEvaluator
 
-__all__ = ["RankingEvaluator"]
+__all__ = ["TopNEvaluator"]

@@ -19,7 +19,7 @@ from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.schema import ITEM, USER
 
 
-class RankingEvaluator(Evaluator, KeywordParams):
+class TopNEvaluator(Evaluator, KeywordParams):
     """A metric of the lists that a model makes for the users of held-out rows: the best ``k`` items of the
     whole catalogue, without what the user has in other rows.
 
@@ -53,11 +53,11 @@ class RankingEvaluator(Evaluator, KeywordParams):
     Examples
     --------
     >>> from recsys_spark import PopularityRecommender
-    >>> from recsys_spark.tuning import RankingEvaluator
+    >>> from recsys_spark.tuning import TopNEvaluator
     >>> pairs = [("ann", "tea"), ("bob", "tea"), ("bob", "jam")]
     >>> train = spark.createDataFrame(pairs, "user string, item string")
     >>> held = spark.createDataFrame([("ann", "jam")], "user string, item string")
-    >>> evaluator = RankingEvaluator(ratings=train.union(held), metricName="hit_rate", k=1)
+    >>> evaluator = TopNEvaluator(ratings=train.union(held), metricName="hit_rate", k=1)
     >>> evaluator.evaluate(PopularityRecommender().fit(train).transform(held))
     1.0
 
@@ -111,12 +111,13 @@ class RankingEvaluator(Evaluator, KeywordParams):
 
     def _evaluate(self, dataset: DataFrame) -> float:
         check_ranges(self, {"k": 1}, {"metricName": tuple(ACCURACY)})
-        model = maker_of(dataset)
-        if model is None:
+        made = maker_of(dataset)
+        if made is None:
             raise ModelError(
                 "lists are evaluated of what a recommender's transform returned, itself: this frame comes "
                 "from something else, or has been changed since"
             )
+        model, dataset = made  # a model may drop pairs that it cannot predict
         held, ratings = _pairs(model, dataset), _pairs(model, self.ratings)
         least, relevant, k = self.getMinRating(), held, self.getK()
         if least > -math.inf:

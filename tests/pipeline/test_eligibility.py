@@ -141,6 +141,7 @@ def test_a_row_that_breaks_a_rule_is_found(shop, key, user, item):
         ),
         ({"items": {"for_user": "item.stock > 3"}}, r"names a user\.<column>; recommend\.items\.where"),
         ({"users": {"where": "stock > 0"}}, r"recommend\.users\.where: .*'country'"),
+        ({"items": {"where": "int(item) > 0"}}, r"cannot be asked of every row: .*CAST_INVALID_INPUT"),
     ],
 )
 def test_a_condition_that_cannot_be_asked_is_named(shop, rules, message):
@@ -153,6 +154,12 @@ def test_a_table_with_a_row_without_an_id_ends_the_split(shop, tmp_path):
     deny = {"path": str(tmp_path / "odd.csv"), "user": "u", "item": "i"}
     with pytest.raises(SourceError, match=r"odd\.csv, which recommend\.items\.deny names, .*missing_item 1"):
         STEPS["split"](shop.night(recommend={"n": 8, "items": {"deny": deny}}))
+
+
+def test_an_index_of_items_cannot_keep_rules_of_users(shop):
+    night = shop.night(models=["softmax"], softmax={"retrieval": "approximate"})
+    with pytest.raises(ConfigError, match=r"softmax\.retrieval: given 'approximate'; allowed: exact, where"):
+        Rules(night, StepRecord()).require()
 
 
 def test_more_groups_of_users_than_can_be_told_apart_are_an_error(shop, monkeypatch):

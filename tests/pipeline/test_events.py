@@ -283,8 +283,8 @@ def test_what_counts_as_seen(bought_and_viewed, exclude, seen):
 @pytest.mark.parametrize(("exclude", "seen"), [(True, [*BOUGHT, *VIEWED]), (["purchase"], BOUGHT)])
 def test_what_was_seen_long_ago_may_be_listed_again(bought_and_viewed, exclude, seen):
     """Of the 17 days until 30 June the first is the 14th."""
-    night = bought_and_viewed.night(recommend={"exclude_seen": exclude, "seen_days": 17})
-    rows = rows_of(night.seen(night.pairs())).select("user", "item").collect()
+    night = bought_and_viewed.night(recommend={"exclude_seen": exclude})
+    rows = rows_of(night.seen(night.pairs(), 17)).select("user", "item").collect()
     recent = [line for line in seen if line.split(",")[3] >= "2024-06-14"]
     assert {tuple(row) for row in rows} == {tuple(line.split(",")[:2]) for line in recent}
 

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from recsys_spark.errors import LakeError
+from recsys_spark.pipeline.details import MADE_BY
 from recsys_spark.pipeline.feedback import feedback
 from recsys_spark.pipeline.ingest import ingest
-from recsys_spark.pipeline.split import split
 from tests.pipeline.shop import DAY, NEXT, Shop
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,6 @@ def shop(spark, tmp_path_factory):
     shop.receive(*old, f"u0,a,3,{BEFORE}")
     night = shop.night()
     ingest(night)
-    split(night)
     rows = [
         (DAY, f"u{user}", rank, item, 1.0, "als", "model")
         for user in range(4)
@@ -36,8 +35,10 @@ def shop(spark, tmp_path_factory):
     night.lake.create("recommendations")
     frame = spark.createDataFrame(rows, night.lake.read("recommendations").schema)
     night.lake.append("recommendations", frame, len(rows))
-    with night.step("publish"):
+    with night.step("recommend"):
         pass
+    with night.step("publish") as record:
+        record.details[MADE_BY] = night.run_id
     later = [f"u0,a,5,{IN_TIME}", f"u1,b,1,{IN_TIME}", f"u1,z,4,{IN_TIME}", f"u2,z,5,{IN_TIME}"]
     shop.receive(*later, f"u3,a,5,{TOO_LATE}", f"u9,a,5,{IN_TIME}")
     ingest(shop.night(NEXT))

@@ -58,17 +58,6 @@ def test_validation_rows_alone_are_looked_at(shop):
 
 
 @pytest.mark.long
-def test_a_search_goes_on_where_it_was(shop, tmp_path):
-    before, copied = trials(shop), shop.copied(tmp_path)
-    study = copied.folder / "study.log"
-    study.write_bytes((shop.folder / "study.log").read_bytes())
-    copied.tree["tune"] = {**shop.tree["tune"], "trials": 3, "study": str(study)}
-    (found,) = tune(copied.night())
-    assert found.trials == 3
-    assert trials(copied).keys() == {*before, 2}
-
-
-@pytest.mark.long
 def test_a_trial_that_is_behind_ends_early(shop, tmp_path, monkeypatch):
     monkeypatch.setattr("recsys_spark.pipeline.tune.STARTING", 1)
     copied = shop.copied(tmp_path)
@@ -100,3 +89,11 @@ def test_a_trial_that_is_behind_ends_early(shop, tmp_path, monkeypatch):
 def test_what_cannot_be_searched_is_named(shop, ranges, message):
     with pytest.raises(ConfigError, match=message):
         tune(shop.night(tune={"ranges": ranges}))
+
+
+@pytest.mark.long
+def test_a_search_goes_on_where_it_was(shop):
+    before = trials(shop)
+    (found,) = tune(shop.night(tune={**shop.tree["tune"], "trials": 3}))
+    assert found.trials == 3
+    assert trials(shop).keys() == {*before, 2}

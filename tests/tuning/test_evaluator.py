@@ -9,7 +9,7 @@ from pyspark.ml import Pipeline
 
 from recsys_spark import PopularityRecommender
 from recsys_spark.errors import ModelError
-from recsys_spark.tuning import RankingEvaluator
+from recsys_spark.tuning import TopNEvaluator
 
 ROWS = "who string, what string, stars double"
 TRAIN = [("ann", "a"), ("bob", "a"), ("cid", "a"), ("ann", "b"), ("bob", "b"), ("cid", "c")]
@@ -46,7 +46,7 @@ def popular(train):
 def test_value_is_that_of_lists_without_what_is_in_other_rows(
     train, held, popular, metric, k, least, expected
 ):
-    evaluator = RankingEvaluator(
+    evaluator = TopNEvaluator(
         ratings=train.union(held), metricName=metric, k=k, ratingCol="stars", minRating=least
     )
     assert evaluator.evaluate(popular.transform(held)) == pytest.approx(expected)
@@ -54,21 +54,21 @@ def test_value_is_that_of_lists_without_what_is_in_other_rows(
 
 def test_last_stage_of_a_pipeline_is_what_is_evaluated(train, held):
     pipeline = Pipeline(stages=[PopularityRecommender(userCol="who", itemCol="what")]).fit(train)
-    evaluator = RankingEvaluator(ratings=train.union(held), metricName="hit_rate", k=2)
+    evaluator = TopNEvaluator(ratings=train.union(held), metricName="hit_rate", k=2)
     assert evaluator.evaluate(pipeline.transform(held)) == pytest.approx(3 / 4)
 
 
 def test_frame_without_its_model_is_named(train, held, popular):
     with pytest.raises(ModelError, match="of what a recommender's transform returned, itself"):
-        RankingEvaluator(ratings=train).evaluate(popular.transform(held).where("true"))
+        TopNEvaluator(ratings=train).evaluate(popular.transform(held).where("true"))
 
 
 def test_nothing_relevant_is_an_error(train, held, popular):
-    evaluator = RankingEvaluator(ratings=train.union(held), ratingCol="stars", minRating=6.0)
+    evaluator = TopNEvaluator(ratings=train.union(held), ratingCol="stars", minRating=6.0)
     with pytest.raises(ModelError, match="no held-out row is relevant"):
         evaluator.evaluate(popular.transform(held))
 
 
 def test_unknown_metric_is_an_error(train, held, popular):
     with pytest.raises(ValueError, match=r"metricName must be one of .*ndcg.*, got 'auc'"):
-        RankingEvaluator(ratings=train, metricName="auc").evaluate(popular.transform(held))
+        TopNEvaluator(ratings=train, metricName="auc").evaluate(popular.transform(held))
