@@ -47,7 +47,7 @@ autodoc_typehints = "none"  # the docstrings say the types
 autodoc_default_options = {
     "members": True,
     # a method of our own bases is shown with each class, those of Spark's are in Spark's documents
-    "inherited-members": "Params, Estimator, Model, Transformer, MLWritable, MLReadable, object",
+    "inherited-members": "Params, Estimator, Evaluator, Model, Transformer, MLWritable, MLReadable, object",
 }
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False

@@ -50,6 +50,11 @@ class TopNEvaluator(Evaluator, KeywordParams):
     ModelError
         From ``evaluate``: a frame that no recommender's ``transform`` has returned; no relevant row.
 
+    Notes
+    -----
+    Cost of an evaluation: a join of the ratings and the held-out rows, lists of the held-out users, and the
+    metrics.
+
     Examples
     --------
     >>> from recsys_spark import PopularityRecommender
@@ -60,11 +65,6 @@ class TopNEvaluator(Evaluator, KeywordParams):
     >>> evaluator = TopNEvaluator(ratings=train.union(held), metricName="hit_rate", k=1)
     >>> evaluator.evaluate(PopularityRecommender().fit(train).transform(held))
     1.0
-
-    Notes
-    -----
-    Cost of an evaluation: a join of the ratings and the held-out rows, lists of the held-out users, and the
-    metrics.
     """
 
     metricName: Param[str] = param("metricName", "metric of the lists", TypeConverters.toString)
