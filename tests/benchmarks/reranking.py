@@ -38,9 +38,8 @@ def main() -> None:
     liked = million_ratings(spark, folder).where("rating >= 4").select("user", "item")
     held = F.pmod(F.xxhash64("user", "item", F.lit(7)), F.lit(10)) == 0
     train, test = liked.where(~held).persist(), liked.where(held).persist()
-    model = ALS(implicitPrefs=True, rank=64, regParam=0.01, unobservedWeight=0.1, maxIter=10, seed=1).fit(
-        train
-    )
+    params = {"rank": 64, "regParam": 0.01, "unobservedWeight": 0.1, "maxIter": 10, "seed": 1}
+    model = ALS(implicitPrefs=True, ratingCol="", **params).fit(train)
     users = test.select("user").distinct()
     candidates = model.recommend_lists(users, ListRequest(100, train)).persist()
     candidates.count()
