@@ -7,6 +7,10 @@ from setuptools import find_packages, setup
 
 REVISION = Path(__file__).with_name("recsys_spark") / "revision.py"
 INDEX = ["usearch>=2.16"]  # approximate nearest neighbours, for lists from very large catalogues
+RANKER = [
+    "xgboost-cpu>=3",  # gradient-boosted trees on Spark, for the ranker; without the files for GPUs
+    "scikit-learn>=1.5",  # which xgboost.spark imports
+]
 TUNE = ["optuna>=4"]  # chooses what a search tries next, ends what is hopeless, and remembers it all
 TEST = [
     "pytest>=8",
@@ -27,6 +31,7 @@ TEST = [
     "types-PyYAML",
     *INDEX,
     *TUNE,
+    *RANKER,
 ]
 
 DOCS = [
@@ -77,6 +82,7 @@ setup(
         "bench": ["implicit==0.7.3", "threadpoolctl>=3"],  # the peer that the benchmarks measure against
         "index": INDEX,
         "tune": TUNE,
+        "ranker": RANKER,
         "notebooks": ["jupytext>=1.16", "ipykernel>=6", "nbconvert>=7"],  # what runs them, with their outputs
         "bench-torch": ["torch>=2.6"],  # the softmax model's peer; of its own, as its wheels take 3 GB
     },

@@ -108,7 +108,7 @@ class PackedHistories:
 
         def plain(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
             for table in tables:
-                values = {name: _plain(name, one_array(table[name])) for name in columns}
+                values = {name: plain_column(name, one_array(table[name])) for name in columns}
                 yield from pa.table(values).to_batches()
 
         return self.map_tables(columns, plain, schema)
@@ -418,8 +418,16 @@ def _narrow_times(micros: pa.Array) -> pa.Array:
     return micros if pc.all(exact).as_py() is False else seconds.cast(pa.int32())
 
 
-def _plain(name: str, column: pa.Array) -> pa.Array:
-    """A payload's column as Spark has it."""
+def plain_column(name: str, column: pa.Array) -> pa.Array:
+    """A payload's column as Spark has it.
+
+    Parameters
+    ----------
+    name : str
+        Of the column.
+    column : Array
+        As :attr:`PackedHistories.packed` describes it.
+    """
     if name == RATING:
         return column.cast(pa.float64())
     if name == TIMESTAMP:

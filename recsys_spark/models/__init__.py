@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
     from recsys_spark.models.pairwise import PairwiseModel, PairwiseRecommender
     from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
+    from recsys_spark.models.ranker import RankerModel, RankerRecommender
     from recsys_spark.models.softmax import SoftmaxModel, SoftmaxRecommender
     from recsys_spark.models.spectral import SpectralModel, SpectralRecommender
 
@@ -31,6 +32,8 @@ _HOMES = {
     "PairwiseRecommender": "pairwise",
     "PopularityModel": "popularity",
     "PopularityRecommender": "popularity",
+    "RankerModel": "ranker",
+    "RankerRecommender": "ranker",
     "SoftmaxModel": "softmax",
     "SoftmaxRecommender": "softmax",
     "SpectralModel": "spectral",
@@ -50,6 +53,8 @@ __all__ = [
     "PairwiseRecommender",
     "PopularityModel",
     "PopularityRecommender",
+    "RankerModel",
+    "RankerRecommender",
     "SoftmaxModel",
     "SoftmaxRecommender",
     "SpectralModel",

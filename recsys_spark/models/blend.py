@@ -6,53 +6,33 @@ How scores are standardised and added is in :mod:`recsys_spark.recommend.blend`;
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self, cast
 
 from pyspark.ml.param import Param, TypeConverters
-from pyspark.ml.param.shared import HasSeed
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recsys_spark.columns import matching_id
 from recsys_spark.console import progress_line
-from recsys_spark.errors import ConfigError, ModelError
+from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories
 from recsys_spark.kernels import metrics as kernels
 from recsys_spark.kernels.blend import greedy_weights
 from recsys_spark.kernels.metrics import ACCURACY
-from recsys_spark.models.base import RecommenderEstimator, RecommenderModel
-from recsys_spark.models.pair_model import ItemPairEstimator, ItemPairParams, PairModel
+from recsys_spark.models.base import RecommenderModel
+from recsys_spark.models.members import USUAL_MEMBERS, MemberParams, MembersEstimator
+from recsys_spark.models.pair_model import PairModel
 from recsys_spark.params import check_ranges, keyword_constructor, param
 from recsys_spark.recommend.blend import Member, blended, candidates, contributions, standardized
 from recsys_spark.schema import ITEM, NEIGHBOR, SEEDED, USER
 from recsys_spark.training.item_item import WEIGHT
 
-_MEMBERS: Mapping[str, Mapping[str, Any] | None] = MappingProxyType({"als": {}, "item_item": {}})
 _NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
 CANDIDATES = 10
 """Items of each member among which lists are compared, for each item of a list."""
-
-
-def to_members(value: object) -> dict[str, dict[str, Any]]:
-    """Names of models with their Params.
-
-    Parameters
-    ----------
-    value : mapping
-        Name in the registry → Params by name, or None for none.
-
-    Raises
-    ------
-    TypeError
-        It is something else.
-    """
-    if not isinstance(value, Mapping) or not all(isinstance(one, Mapping | None) for one in value.values()):
-        raise TypeError(f"members must map the name of each model to its Params, got {value!r}")
-    return {str(name): dict(params or {}) for name, params in value.items()}
 
 
 def to_weights(value: object) -> dict[str, float]:
@@ -73,12 +53,9 @@ def to_weights(value: object) -> dict[str, float]:
     return {str(name): TypeConverters.toFloat(weight) for name, weight in value.items()}
 
 
-class BlendParams(ItemPairParams, HasSeed):
+class BlendParams(MemberParams):
     """The Params that the estimator shares with its model."""
 
-    members: Param[dict[str, dict[str, Any]]] = param(
-        "members", "the models: name in the registry, and Params of each", to_members
-    )
     memberWeights: Param[dict[str, float]] = param(
         "memberWeights", "weight of each member; empty to choose them on validation rows", to_weights
     )
@@ -95,23 +72,10 @@ class BlendParams(ItemPairParams, HasSeed):
     maxUsers: Param[int] = param(
         "maxUsers", "most users with validation rows that weights are chosen by", TypeConverters.toInt
     )
-    implicitPrefs: Param[bool] = param(
-        "implicitPrefs",
-        "whether ratings are weights of events, for members that ask and whose own Params do not say",
-        TypeConverters.toBoolean,
-    )
-    timestampCol: Param[str] = param(
-        "timestampCol", "column of timestamps, for members that read it", TypeConverters.toString
-    )
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(members=dict(_MEMBERS), memberWeights={}, metric="ndcg@10", steps=20)
-        self._setDefault(maxUsers=10_000, implicitPrefs=False, timestampCol="timestamp", seed=SEEDED)
-
-    def getMembers(self) -> dict[str, dict[str, Any]]:
-        """Names of the members, and Params of each."""
-        return self.getOrDefault(self.members)
+        self._setDefault(memberWeights={}, metric="ndcg@10", steps=20, maxUsers=10_000)
 
     def getMemberWeights(self) -> dict[str, float]:
         """Weight of each member; empty where they are to be chosen."""
@@ -129,16 +93,8 @@ class BlendParams(ItemPairParams, HasSeed):
         """Most users that weights are chosen by."""
         return self.getOrDefault(self.maxUsers)
 
-    def getImplicitPrefs(self) -> bool:
-        """Whether ratings are weights of events."""
-        return self.getOrDefault(self.implicitPrefs)
 
-    def getTimestampCol(self) -> str:
-        """Column of timestamps."""
-        return self.getOrDefault(self.timestampCol)
-
-
-class BlendRecommender(ItemPairEstimator, BlendParams):
+class BlendRecommender(MembersEstimator, BlendParams):
     """A score is the weighted sum of several models' scores, each standardised over the catalogue.
 
     Weights are chosen on validation rows alone (:meth:`set_validation`), by forward selection with
@@ -206,6 +162,7 @@ class BlendRecommender(ItemPairEstimator, BlendParams):
     """
 
     chooses_on_validation = True
+    never_members = ("blend",)
 
     @keyword_constructor
     def __init__(
@@ -216,7 +173,7 @@ class BlendRecommender(ItemPairEstimator, BlendParams):
         predictionCol: str = "prediction",
         ratingCol: str = "rating",
         timestampCol: str = "timestamp",
-        members: Mapping[str, Mapping[str, Any] | None] = _MEMBERS,
+        members: Mapping[str, Mapping[str, Any] | None] = USUAL_MEMBERS,
         memberWeights: Mapping[str, float] = _NO_WEIGHTS,
         metric: str = "ndcg@10",
         steps: int = 20,
@@ -226,19 +183,8 @@ class BlendRecommender(ItemPairEstimator, BlendParams):
         coldStartStrategy: str = "nan",
     ) -> None:
         super().__init__()
-        self._features: dict[str, DataFrame] = {}
         self._validation: DataFrame | None = None
         self._set_given()
-
-    def setMembers(self, value: Mapping[str, Mapping[str, Any] | None]) -> Self:
-        """Set the members.
-
-        Parameters
-        ----------
-        value : mapping
-            Name of a model in the registry → its Params by name.
-        """
-        return self._set(members=value)
 
     def setMemberWeights(self, value: Mapping[str, float]) -> Self:
         """Set the weights.
@@ -280,36 +226,6 @@ class BlendRecommender(ItemPairEstimator, BlendParams):
         """
         return self._set(maxUsers=value)
 
-    def setImplicitPrefs(self, value: bool) -> Self:
-        """Set the meaning of ratings.
-
-        Parameters
-        ----------
-        value : bool
-            Whether they are weights of events.
-        """
-        return self._set(implicitPrefs=value)
-
-    def setTimestampCol(self, value: str) -> Self:
-        """Set the column of timestamps.
-
-        Parameters
-        ----------
-        value : str
-            Name of the column.
-        """
-        return self._set(timestampCol=value)
-
-    def setSeed(self, value: int) -> Self:
-        """Set the seed.
-
-        Parameters
-        ----------
-        value : int
-            Of members whose Params have none.
-        """
-        return self._set(seed=value)
-
     def check(self) -> None:
         """Raise ``ValueError`` with a sentence for Params out of range, and members that cannot be built."""
         check_ranges(self, {"steps": 1, "maxUsers": 1}, {"coldStartStrategy": ("nan", "drop")})
@@ -327,50 +243,6 @@ class BlendRecommender(ItemPairEstimator, BlendParams):
         for name, estimator in self.estimators().items():
             if not estimator.has_linear_scores:
                 raise ValueError(f"member {name} has scores that are no sums, and cannot be blended")
-
-    def estimators(self) -> dict[str, RecommenderEstimator]:
-        """Estimators of the members, by name; they read the columns of this one.
-
-        Raises
-        ------
-        ValueError
-            An unknown name or Param, a value of the wrong type or out of range.
-        """
-        from recsys_spark.models.registry import build  # which knows this module
-
-        found = {}
-        for name, params in self.getMembers().items():
-            if name == "blend":
-                raise ValueError("members must be single models, and one is a blend")
-            try:
-                estimator = build(name, params, self.getSeed(), "members", self.getImplicitPrefs())
-            except ConfigError as error:
-                raise ValueError(str(error)) from None
-            for column in ("userCol", "itemCol", "ratingCol", "timestampCol"):
-                if estimator.hasParam(column):
-                    estimator.set(estimator.getParam(column), self.getOrDefault(column))
-            found[name] = estimator
-        return found
-
-    def feature_columns(self) -> dict[str, list[str]]:
-        """Columns that members read features from, by side."""
-        found: dict[str, dict[str, None]] = {}
-        for estimator in self.estimators().values():
-            for side, columns in estimator.feature_columns().items():
-                found.setdefault(side, {}).update(dict.fromkeys(columns))
-        return {side: list(columns) for side, columns in found.items()}
-
-    def set_features(self, side: str, frame: DataFrame) -> None:
-        """Let members read the features of a side from ``frame``.
-
-        Parameters
-        ----------
-        side : str
-            ``user`` or ``item``, one of :meth:`feature_columns`.
-        frame : DataFrame
-            One row per id: ``userCol`` or ``itemCol``, and the feature columns.
-        """
-        self._features[side] = frame
 
     def set_validation(self, rows: DataFrame) -> None:
         """Choose weights by ``rows``.
@@ -399,16 +271,12 @@ class BlendRecommender(ItemPairEstimator, BlendParams):
         for name, estimator in self.estimators().items():
             if given and not given[name]:
                 continue  # it is no part of the model
-            started = time.monotonic()
-            for side in self._features.keys() & estimator.feature_columns():
-                estimator.set_features(side, self._features[side])
-            models[name] = estimator.fit(dataset)  # type: ignore[arg-type]
+            models[name] = self.fit_member(name, estimator, dataset)
             scores = models[name].linear_scores()
             if scores is None:
                 raise ModelError(f"member {name} has scores that are no sums, and cannot be blended")
             members.append(standardized(scores, first))
             first += members[-1].neighbors
-            progress_line(f"  {name}, a member of the blend, is fitted in {time.monotonic() - started:.1f} s")
         weights = given or self._chosen(dataset, members, list(models))
         model = self._blended(members, [weights[name] for name in models])
         for member in models.values():

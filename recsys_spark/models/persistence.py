@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Self
 
 from py4j.protocol import Py4JJavaError
@@ -28,8 +30,10 @@ from recsys_spark.models.storage import Stored
 
 _FITTED = "fittedValues"
 """Key of the metadata that holds them."""
-_STAGE = re.compile(r"/stages/\d+_[^/]+/?$")
-"""How the folder of a pipeline's stage ends."""
+_MEMBERS = "members"
+"""Folder of the models that a model is made of, and key of the metadata that names their classes."""
+_STAGE = re.compile(r"/stages/\d+_[^/]+(/members/[^/]+)*/?$")
+"""How the folder of a pipeline's stage ends, and of what it is made of."""
 
 
 class FramesModel(MLWritable, MLReadable[Any]):
@@ -37,10 +41,11 @@ class FramesModel(MLWritable, MLReadable[Any]):
     ``load``.
 
     A subclass defines :meth:`frames`, :meth:`frame_names` and :meth:`from_frames`, and where it has any
-    :meth:`fitted_values`.
+    :meth:`fitted_values`. A model that is made of others takes them by :meth:`take_members`.
     """
 
     _read_from: str | None = None
+    _members: Mapping[str, Any] = MappingProxyType({})
 
     def frames(self) -> dict[str, DataFrame]:
         """The frames that make the model, by name."""
@@ -67,6 +72,20 @@ class FramesModel(MLWritable, MLReadable[Any]):
         set by ``load``.
         """
         return {}
+
+    def member_models(self) -> dict[str, Any]:
+        """The models that this one is made of, by name."""
+        return dict(self._members)
+
+    def take_members(self, members: Mapping[str, Any]) -> None:
+        """Let this model be made of others, which are saved and loaded with it.
+
+        Parameters
+        ----------
+        members : mapping
+            Name → model.
+        """
+        self._members = dict(members)
 
     def write(self) -> MLWriter:
         """A writer; ``write().overwrite().save(path)`` replaces an existing folder."""
@@ -140,7 +159,11 @@ class _FramesWriter(MLWriter):
         # metadata last: a folder with metadata is whole
         for name, frame in self.instance.frames().items():
             frame.write.parquet(f"{path}/{name}")
-        extra = {_FITTED: self.instance.fitted_values()}
+        members = self.instance.member_models()
+        for name, member in members.items():
+            member.write().save(f"{path}/{_MEMBERS}/{name}")
+        kinds = {name: f"{type(one).__module__}.{type(one).__name__}" for name, one in members.items()}
+        extra = {_FITTED: self.instance.fitted_values(), _MEMBERS: kinds}
         DefaultParamsWriter.saveMetadata(self.instance, path, spark, extraMetadata=extra)
 
 
@@ -243,6 +266,12 @@ def restored(kind: type[Any], metadata: dict[str, Any], frames: dict[str, Any]) 
     return model
 
 
+def _class(name: str) -> Any:
+    """A class by its module and name."""
+    module, _, own = name.rpartition(".")
+    return getattr(import_module(module), own)
+
+
 class _FramesReader(MLReader[Any]):
     def __init__(self, kind: type[Any]) -> None:
         super().__init__()
@@ -261,5 +290,9 @@ class _FramesReader(MLReader[Any]):
                 for frame in frames.values():
                     Stored(frame.persist()).hold(frame).count()
             model = restored(self.kind, metadata, frames)
+            members = metadata.get(_MEMBERS, {}).items()
+            model.take_members(
+                {name: _class(kind).load(f"{path}/{_MEMBERS}/{name}") for name, kind in members}
+            )
             model._read_from = path
         return model

@@ -46,6 +46,7 @@ REGISTRY: dict[str, ModelEntry] = {
     "item_item": ModelEntry("ItemItemRecommender", "ItemItemModel"),
     "spectral": ModelEntry("SpectralRecommender", "SpectralModel"),
     "blend": ModelEntry("BlendRecommender", "BlendModel"),
+    "ranker": ModelEntry("RankerRecommender", "RankerModel"),
     "mllib_als": ModelEntry("MLlibALS", "MLlibALSModel"),
 }
 """Name → entry. A new model joins by one line here and by a test class that inherits the contract suite."""

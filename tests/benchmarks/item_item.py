@@ -106,7 +106,7 @@ def main() -> None:
     options = parser.parse_args()
     size = options.ratings, options.users
     spark = get_session()
-    measured(spark, 100_000, options.users, 1_000, "ridge")  # compiles
+    measured(spark, 100_000, 1_000, 1_000, "ridge")  # compiles
     rows = list[dict[str, Any]]()
     for items in options.items:
         rows += [measured(spark, *size, items, name) for name in options.models]

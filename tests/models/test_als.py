@@ -53,6 +53,17 @@ class TestBiases(ModelContract):
         return ALS(useBiases=True, seed=3, **SMALL)
 
 
+@pytest.mark.slow
+@pytest.mark.long
+class TestBayesian(ModelContract):
+    """Draws, several to a model, from ratings that say nothing about taste."""
+
+    learns_taste = False
+
+    def estimator(self):
+        return ALS(bayesian=True, rank=2, maxIter=8, burnIn=4, samples=2, seed=3)
+
+
 @pytest.fixture(scope="module")
 def ratings(spark):
     """Sparse ratings of rank two with noise, made by hand."""

@@ -140,7 +140,7 @@ def test_no_validation_rows_mean_equal_weights(spark, data):
     ("params", "told"),
     [
         ({"members": {"als": {}}}, "at least two"),
-        ({"members": {"als": {}, "blend": {}}}, "one is a blend"),
+        ({"members": {"als": {}, "blend": {}}}, "one is blend"),
         ({"members": {"als": {"rnk": 3}, "popularity": {}}}, "did you mean 'rank'"),
         ({"members": {"als": {}, "knn": {}}}, "knn"),
         ({"memberWeights": {"als": 1.0}}, "for each of als, item_item"),

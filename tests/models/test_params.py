@@ -14,6 +14,7 @@ from recsys_spark.models import (
     MLlibALS,
     PairwiseRecommender,
     PopularityRecommender,
+    RankerRecommender,
     SoftmaxRecommender,
     SpectralRecommender,
 )
@@ -26,6 +27,7 @@ CLASSES = [
     ItemItemRecommender,
     SpectralRecommender,
     BlendRecommender,
+    RankerRecommender,
     PopularityRecommender,
     MLlibALS,
     NegativeSampler,
@@ -72,6 +74,7 @@ def test_documentation_has_every_argument_with_its_default(kind):
 def test_every_param_has_a_setter_and_a_getter(kind):
     values = {int: 7, float: 0.5, bool: True, str: "x"}
     of_names = {"hiddenDims": [3], "members": {"als": {"rank": 3}}, "memberWeights": {"als": 0.5}}
+    of_names["candidates"] = {"als": 3}
     for param in kind().params:
         instance = kind()
         value = of_names.get(param.name, ["x"] if param.name.endswith("Cols") else None)
@@ -95,6 +98,7 @@ def test_every_param_has_a_setter_and_a_getter(kind):
         (ItemItemRecommender, "neighbours", "neighbors"),
         (SpectralRecommender, "neighbours", "neighbors"),
         (BlendRecommender, "member", "members"),
+        (RankerRecommender, "member", "members"),
         (MLlibALS, "maxIters", "maxIter"),
         (NegativeSampler, "strateggy", "strategy"),
     ],

@@ -1,0 +1,663 @@
+"""A second stage: trees that order what several models retrieve, by their scores and by what is known of
+users and items.
+
+Candidates are in :mod:`recsys_spark.recommend.candidates`, what is known of them in
+:mod:`recsys_spark.recommend.candidate_features`, and the trees in :mod:`recsys_spark.training.trees`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+from pyspark.sql.pandas.types import to_arrow_type
+
+from recsys_spark.columns import column_of, id_column, matching_id, quoted, require_new, unused
+from recsys_spark.console import progress_line
+from recsys_spark.data.split import leave_last_out, temporal_split
+from recsys_spark.histories import PackedHistories, pack_histories
+from recsys_spark.kernels.arrays import Floats
+from recsys_spark.kernels.candidates import best_candidates
+from recsys_spark.models.base import RecommenderModel
+from recsys_spark.models.blend import cutoff_of
+from recsys_spark.models.featured import KINDS, FeaturedEstimator
+from recsys_spark.models.members import USUAL_MEMBERS, MembersEstimator
+from recsys_spark.models.persistence import FramesModel
+from recsys_spark.models.ranker_params import NO_NUMBERS, RankerParams
+from recsys_spark.models.storage import Stored
+from recsys_spark.packing import lists_of, one_array, plain
+from recsys_spark.params import check_ranges, keyword_constructor
+from recsys_spark.recommend.candidate_features import (
+    ItemFeatures,
+    SideFeatures,
+    feature_matrix,
+    feature_names,
+    item_features,
+    kept_names,
+    user_features,
+)
+from recsys_spark.recommend.candidates import Found, found_in, side_by_side
+from recsys_spark.recommend.top_n import REASON, RECOMMENDATIONS, ListRequest, distinct_ids, explode_lists
+from recsys_spark.schema import ITEM, PART, RATING, SCORE, SEEDED, TEST, TIMESTAMP, TRAIN, USER
+from recsys_spark.training.trees import (
+    QUERIES,
+    TreesConfig,
+    fit_trees,
+    open_trees,
+    require_xgboost,
+    tree_scores,
+)
+
+JUDGED = 5
+"""One user in so many judges how many trees there should be, and is in none."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of users and items at a time.
+
+    Attributes
+    ----------
+    users : ``id``, ``values`` and ``profile``, arrays of float
+    items : of the items
+    names : of all features of a candidate
+    """
+
+    users: DataFrame
+    items: ItemFeatures
+    names: list[str]
+
+
+class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
+    """Members list candidates, and gradient-boosted trees order them (LambdaMART, Burges 2010).
+
+    The trees learn from what came last: the rows of ``labels`` are taken away, members are fitted on the
+    others, and list candidates for users of whom they know nothing later; of those candidates the trees learn
+    which ones came. Then members are fitted again, on all rows.
+
+    Parameters
+    ----------
+    userCol, itemCol : str, default "user", "item"
+        Columns of ids in the input.
+    predictionCol : str, default "prediction"
+        Column that ``transform`` adds: the trees' score, no rating.
+    ratingCol, timestampCol : str, default "rating", "timestamp"
+        Columns that members read, and features are made of; empty for none.
+    members : dict, default {'als': {}, 'item_item': {}}
+        Name of a model in the registry → its Params by name; at least one. It may be a blend.
+    candidates : dict, default {}
+        Name of a member → how many items it lists for a user, at least 1; 100 for those that are not named.
+    labels : str, default "leave_last"
+        What the trees learn from: ``leave_last``, the last rows of each user, or ``temporal``, the last rows
+        of all. The first suits lists that are judged by each user's next item, the second what comes after
+        a day.
+    labelRows : int, default 1
+        Rows of each user, for ``leave_last``, at least 1.
+    labelFraction : float, default 0.1
+        Fraction of all rows, for ``temporal``, between 0 and 1.
+    minRating : float, default 0.0
+        Rows with a rating below it are none of those that lists should have.
+    metric : str, default "ndcg@10"
+        What the number of trees is chosen by, on a fifth of the users, of whom no tree is made.
+    maxUsers : int, default 10000
+        Users that the trees learn from, at most: those with the smallest hashes.
+    maxCategories : int, default 50
+        Values of a column of texts, the most frequent ones, at most.
+    maxIter : int, default 300
+        Trees, at most.
+    maxDepth : int, default 6
+        Questions from a root to a leaf, at most.
+    stepSize : float, default 0.1
+        What each tree's answer is multiplied by, above 0 and at most 1.
+    subsamplingRate : float, default 1.0
+        Fraction of the candidates that each tree is made of, above 0 and at most 1.
+    regParam : float, default 1.0
+        L2 regularisation of the trees' answers, at least 0.
+    implicitPrefs : bool, default False
+        Given to members that have it and whose Params do not.
+    seed : int, default 42
+        Of the trees, of labels of one time, and of members whose Params have none.
+    userFeatureCols, itemFeatureCols : sequence of str, default ()
+        Columns of ``userFeatures`` and ``itemFeatures`` that the trees may ask about, beside those that
+        members read: text, arrays, or numbers. What is missing is missing, and not 0.
+    coldStartStrategy : str, default "nan"
+        What ``transform`` does with pairs that are no candidates: ``nan`` or ``drop``.
+    userFeatures, itemFeatures : DataFrame, optional
+        One row per user or item: ``userCol`` or ``itemCol``, and the feature columns. Not saved with the
+        estimator.
+
+    Raises
+    ------
+    TypeError
+        An unknown argument, with the nearest known one; a value of the wrong type.
+    ValueError
+        From ``fit``: a Param out of range, an unknown member, or one with a Param that is not valid.
+    ModelError
+        From ``fit``: what a member raises; no candidate of any user is among the labels.
+    SetupError
+        From ``fit``: xgboost is not installed; the session has no slot for training.
+
+    Notes
+    -----
+    Members are fitted twice. Trees are made in one task for each slot; these hold the candidates of the users
+    that trees learn from, ``4 * features`` bytes each, a few times. A task of lists has 500 users at a time.
+    All items' features, ``4 * n_items * features`` bytes, pass through the driver and are broadcast. Over how
+    many tasks the candidates are divided changes the trees a little: as many slots make the same trees.
+    Needs the package ``xgboost`` (extra ``ranker``).
+
+    Examples
+    --------
+    >>> from recsys_spark import RankerRecommender
+    >>> rows = [(u, i, 1.0) for u in range(12) for i in range(8) if (u + i) % 2 == 0 and i != u % 8]
+    >>> ratings = spark.createDataFrame(rows, "user int, item int, rating double")
+    >>> members = {"popularity": {}, "item_item": {"weighting": "cosine"}}
+    >>> model = RankerRecommender(members=members, maxIter=10, timestampCol="").fit(ratings)
+    >>> model.recommendForUserSubset(ratings.where("user = 3"), 1, ratings).select(
+    ...     "recommendations.item"
+    ... ).show()
+    +----+
+    |item|
+    +----+
+    | [3]|
+    +----+
+    <BLANKLINE>
+    """
+
+    has_linear_scores = False
+    makes_models_that_fold_in = False
+    never_members = ("ranker",)
+
+    @keyword_constructor
+    def __init__(
+        self,
+        *,
+        userCol: str = "user",
+        itemCol: str = "item",
+        predictionCol: str = "prediction",
+        ratingCol: str = "rating",
+        timestampCol: str = "timestamp",
+        members: Mapping[str, Mapping[str, Any] | None] = USUAL_MEMBERS,
+        candidates: Mapping[str, int] = NO_NUMBERS,
+        labels: str = "leave_last",
+        labelRows: int = 1,
+        labelFraction: float = 0.1,
+        minRating: float = 0.0,
+        metric: str = "ndcg@10",
+        maxUsers: int = 10_000,
+        maxCategories: int = 50,
+        maxIter: int = 300,
+        maxDepth: int = 6,
+        stepSize: float = 0.1,
+        subsamplingRate: float = 1.0,
+        regParam: float = 1.0,
+        implicitPrefs: bool = False,
+        seed: int = SEEDED,
+        userFeatureCols: list[str] | tuple[str, ...] = (),
+        itemFeatureCols: list[str] | tuple[str, ...] = (),
+        coldStartStrategy: str = "nan",
+        userFeatures: DataFrame | None = None,
+        itemFeatures: DataFrame | None = None,
+    ) -> None:
+        super().__init__()
+        for side, frame in (("user", userFeatures), ("item", itemFeatures)):
+            if frame is not None:
+                self.set_features(side, frame)
+        self._set_given()
+
+    def check(self) -> None:
+        """Raise ``ValueError`` with a sentence for Params out of range, and members that cannot be built."""
+        least = {
+            "labelRows": 1,
+            "maxUsers": 1,
+            "maxCategories": 0,
+            "maxIter": 1,
+            "maxDepth": 1,
+            "regParam": 0,
+        }
+        allowed = {"labels": ("leave_last", "temporal"), "coldStartStrategy": ("nan", "drop")}
+        check_ranges(self, least, allowed)
+        for name in ("stepSize", "subsamplingRate"):
+            if not 0 < self.getOrDefault(name) <= 1:
+                raise ValueError(f"{name} must be above 0 and at most 1, got {self.getOrDefault(name)}")
+        if not 0 < self.getLabelFraction() < 1:
+            raise ValueError(f"labelFraction must be between 0 and 1, got {self.getLabelFraction()}")
+        cutoff_of(self.getMetric())
+        members, numbers = self.getMembers(), self.getCandidates()
+        if not members:
+            raise ValueError("members must be at least one model, got none")
+        if not set(numbers) <= set(members) or min(numbers.values(), default=1) < 1:
+            raise ValueError(
+                f"candidates must have a number of at least 1 for some of {', '.join(members)}, got {numbers}"
+            )
+        self.estimators()
+
+    def feature_columns(self) -> dict[str, list[str]]:
+        """Columns that the trees and members read features from, by side."""
+        found = MembersEstimator.feature_columns(self)
+        for side, own in FeaturedEstimator.feature_columns(self).items():
+            found[side] = list(dict.fromkeys([*own, *found.get(side, [])]))
+        return found
+
+    def set_features(self, side: str, frame: DataFrame) -> None:
+        """Let the trees and members read the features of a side from ``frame``.
+
+        Parameters
+        ----------
+        side : str
+            ``user`` or ``item``, one of :meth:`feature_columns`.
+        frame : DataFrame
+            One row per id: ``userCol`` or ``itemCol``, and the feature columns.
+        """
+        MembersEstimator.set_features(self, side, frame)
+        FeaturedEstimator.set_features(self, side, frame)
+
+    def queries(self, dataset: DataFrame | PackedHistories) -> tuple[DataFrame, list[str]]:
+        """What the trees learn from: candidates of members that do not know the labels. Fits the members.
+
+        Parameters
+        ----------
+        dataset : DataFrame or PackedHistories
+            As ``fit`` takes it.
+
+        Returns
+        -------
+        queries : DataFrame
+            One row per user: ``id``, ``candidates``, an array of items, and the columns of
+            :data:`recsys_spark.training.trees.QUERIES`. Persisted while it is in use.
+        names : list of str
+            Of a candidate's features.
+        """
+        parts = self._divided(dataset)
+        history = parts.of(TRAIN)
+        members = self._fitted_members(history)
+        known = self._known(history, list(members))
+        users = self._labelled(parts).join(known.users, "id").persist()
+        lists = member_lists(members, self.numbers(), users, ListRequest(1, history))
+        user, item = parts.id_types
+        schema = cast(T.StructType, T.StructType.fromDDL(QUERIES))
+        schema.add("id", user).add("candidates", T.ArrayType(item))
+        shared = parts.sparkSession.sparkContext.broadcast(known.items)
+        made = side_by_side(lists, users).mapInArrow(_querying(shared, len(members)), schema)
+        try:
+            made = made.persist()
+            made.count()
+        finally:
+            users.unpersist()
+            parts.unpersist()
+            for member in members.values():
+                member.unpersist()
+        return Stored(made).hold(made), known.names
+
+    def _fit(self, dataset: DataFrame | PackedHistories) -> RankerModel:
+        self.check()
+        require_xgboost()
+        metric, k = cutoff_of(self.getMetric())
+        config = TreesConfig(
+            trees=self.getMaxIter(),
+            depth=self.getMaxDepth(),
+            step_size=self.getStepSize(),
+            sampling=self.getSubsamplingRate(),
+            regularization=self.getRegParam(),
+            metric=metric,
+            k=k,
+            seed=self.getSeed(),
+        )
+        packed = dataset if isinstance(dataset, PackedHistories) else self._packed(dataset)
+        try:
+            queries, names = self.queries(packed)
+            trees = fit_trees(queries, names, config)
+            queries.unpersist()
+            if trees.measured:
+                told = (
+                    f"{self.getMetric()} {trees.measured[trees.number]:.4f} on users of whom no tree is made"
+                )
+                progress_line(f"  {trees.number} trees: {told}")
+            members = self._fitted_members(packed)
+            known = self._known(packed, list(members))
+            users = known.users.persist()
+            users.count()
+        finally:
+            if packed is not dataset:
+                packed.unpersist()
+        items = known.items
+        spark = users.sparkSession
+        of_items = T.StructType(
+            [T.StructField("id", packed.id_types[1]), T.StructField("values", T.ArrayType(T.FloatType()))]
+        )
+        rows = spark.createDataFrame(
+            pa.table([items.ids, lists_of(items.values)], names=of_items.names), of_items
+        )
+        saved = spark.createDataFrame([(bytearray(trees.saved),)], "trees binary")
+        model = RankerModel(users, rows, saved)
+        model.features, model.gains = names, trees.gains
+        model.matched = {column: list(bounds) for column, bounds in items.matched.items()}
+        model.take_members(members)
+        return self._copyValues(model._store(users))
+
+    def _fitted_members(self, histories: PackedHistories) -> dict[str, RecommenderModel]:
+        """The members, fitted one after the other."""
+        names = self.getUserCol(), self.getItemCol(), self.getRatingCol() or RATING, self.getTimestampCol()
+        given: DataFrame | PackedHistories = histories
+        if names != (USER, ITEM, RATING, TIMESTAMP):
+            user, item, rating, timestamp = names
+            renamed = {USER: user, ITEM: item, RATING: rating, TIMESTAMP: timestamp or TIMESTAMP}
+            given = histories.rows(*renamed).withColumnsRenamed(renamed)
+        return {name: self.fit_member(name, one, given) for name, one in self.estimators().items()}
+
+    def _packed(self, rows: DataFrame) -> PackedHistories:
+        """Rows as histories; of a pair that is there more than once the mean rating, and the last time."""
+        rating, timestamp = self.getRatingCol(), self.getTimestampCol()
+        value = column_of(rows, rating)[0].cast("double") if rating else F.lit(1.0)
+        time = column_of(rows, timestamp)[0] if timestamp else F.lit(None)
+        ids = id_column(rows, self.getUserCol()).alias(USER), id_column(rows, self.getItemCol()).alias(ITEM)
+        pairs = rows.select(*ids, value.alias(RATING), time.cast("timestamp").alias(TIMESTAMP))
+        once = pairs.groupBy(USER, ITEM).agg(F.avg(RATING).alias(RATING), F.max(TIMESTAMP).alias(TIMESTAMP))
+        return pack_histories(once.withColumn(PART, F.lit(TRAIN)), rows.count()).of(TRAIN)
+
+    def _divided(self, dataset: DataFrame | PackedHistories) -> PackedHistories:
+        """The ratings with what the trees learn from as ``test``."""
+        packed = dataset if isinstance(dataset, PackedHistories) else self._packed(dataset)
+        rows = packed.rows(USER, ITEM, RATING, TIMESTAMP)
+        if self.getLabels() == "temporal":
+            parts = temporal_split(rows, 0.0, self.getLabelFraction())
+        else:
+            parts = leave_last_out(rows, self.getLabelRows(), self.getSeed())
+        known = F.when(F.col(PART) == TEST, F.lit(TEST)).otherwise(F.lit(TRAIN))
+        divided = pack_histories(parts.withColumn(PART, known), packed.size)
+        if packed is not dataset:
+            divided.counts()  # before what it is made of is released
+            packed.unpersist()
+        return divided
+
+    def _labelled(self, parts: PackedHistories) -> DataFrame:
+        """Users that trees learn from: ``id``, ``wanted``, an array of items, ``query``, ``validation``."""
+        seed, enough = self.getSeed(), F.coalesce(F.col(RATING) >= self.getMinRating(), F.lit(True))
+        wanted = parts.of(TEST).rows(USER, ITEM, RATING).where(enough)
+        users = wanted.groupBy(F.col(USER).alias("id")).agg(F.collect_set(ITEM).alias("wanted"))
+        some = users.orderBy(F.xxhash64(F.lit(seed), "id"), "id").limit(self.getMaxUsers())
+        number = F.row_number().over(Window.orderBy(F.xxhash64(F.lit(seed), "id"), "id"))
+        judged = F.pmod(number, F.lit(JUDGED)) == 0
+        return some.select("id", "wanted", number.alias("query"), judged.alias("validation"))
+
+    def _known(self, histories: PackedHistories, members: list[str]) -> Known:
+        """What is known of users and items from some histories, and their side features."""
+        kinds = tuple(map(to_arrow_type, histories.id_types))
+        entries, _ = self.side_entries(kinds)
+        sides = {
+            side: SideFeatures(entries[kind], self.feature_columns()[side])
+            for side, kind in KINDS.items()
+            if kind in entries
+        }
+        most = self.getMaxCategories()
+        items, now = item_features(histories, sides.get("item"), most)
+        of_users = kept_names(sides["user"], most) if "user" in sides else []
+        users = user_features(histories, items, now, sides.get("user"), of_users)
+        return Known(users, items, feature_names(members, of_users, items))
+
+
+class RankerModel(FramesModel, RecommenderModel, RankerParams):
+    """Fitted members, trees, and what these may ask about users and items.
+
+    Attributes
+    ----------
+    users : DataFrame
+        One row per user: ``id``, ``values`` and ``profile``, arrays of float, as
+        :func:`recsys_spark.recommend.candidate_features.user_features` makes them.
+    items : DataFrame
+        One row per item: ``id``, ``values`` array<float>.
+    trees : DataFrame
+        One row: ``trees``, as xgboost saves them.
+    features : list of str
+        Names of a candidate's features.
+    gains : dict
+        Name of a feature that the trees ask about → what a question about it gains, on average.
+    matched : dict
+        Column of texts of the items → first and end of its values among those of ``items``.
+    """
+
+    def __init__(self, users: DataFrame, items: DataFrame, trees: DataFrame) -> None:
+        super().__init__()
+        self.users = users
+        self.items = items
+        self.trees = trees
+        self.features: list[str] = []
+        self.gains: dict[str, float] = {}
+        self.matched: dict[str, list[int]] = {}
+        self._stored: Stored | None = None
+
+    def known_users(self) -> DataFrame:
+        """One row per user of the training data: ``user``."""
+        return self.users.select(F.col("id").alias(USER))
+
+    def recommend_lists(self, users: DataFrame, request: ListRequest) -> DataFrame:
+        """Best candidates of each known user; see :meth:`RecommenderModel.recommend_lists`. An entry has a
+        ``reason`` too: the member that ranks it highest. Cost: the members' lists, a shuffle of each, and the
+        trees.
+
+        Parameters
+        ----------
+        users : DataFrame
+            ``user``, unique.
+        request : ListRequest
+            Length, seen pairs, allowed and denied items, bounds of memory.
+        """
+        return self._ordered(users, request, request.n)
+
+    def _ordered(self, users: DataFrame, request: ListRequest, n: int) -> DataFrame:
+        """The best ``n`` of what members list."""
+        wanted = self.users.join(distinct_ids(users, USER, self.users), "id", "left_semi")
+        members = self.member_models()
+        lists = member_lists(members, self.numbers(), wanted, request)
+        entry = [
+            T.StructField(ITEM, self.items.schema["id"].dataType),
+            T.StructField(SCORE, T.FloatType()),
+            T.StructField(REASON, T.StringType()),
+        ]
+        kinds = {"id": self.users.schema["id"].dataType, RECOMMENDATIONS: T.ArrayType(T.StructType(entry))}
+        schema = T.StructType([T.StructField(name, kind) for name, kind in kinds.items()])
+        context = users.sparkSession.sparkContext
+        shared = context.broadcast((self._item_features(), self._saved()))
+        rows = side_by_side(lists, wanted)
+        return self._held(rows.mapInArrow(_ordering(shared, list(members), n), schema))
+
+    def importances(self) -> DataFrame:
+        """What the trees ask about.
+
+        Returns
+        -------
+        DataFrame
+            One row per feature of a candidate: ``feature``, and ``gain`` double: what a question about it
+            gains on average, 0 where there is none.
+        """
+        rows = [(name, self.gains.get(name, 0.0)) for name in self.features]
+        return self.users.sparkSession.createDataFrame(rows, "feature string, gain double")
+
+    def unpersist(self) -> None:
+        """Release the cached result of the fit, the members' too. Save and reload the model first: using it
+        afterwards re-runs the fit.
+        """
+        for member in self.member_models().values():
+            member.unpersist()
+        if self._stored is not None:
+            self._stored.unpersist()
+
+    def frames(self) -> dict[str, DataFrame]:
+        """Users, items and trees."""
+        return {"users": self.users, "items": self.items, "trees": self.trees}
+
+    @classmethod
+    def frame_names(cls) -> tuple[str, ...]:
+        """Names of the frames."""
+        return ("users", "items", "trees")
+
+    @classmethod
+    def from_frames(cls, frames: dict[str, DataFrame]) -> Self:
+        """The model made of users, items and trees; it has no members yet.
+
+        Parameters
+        ----------
+        frames : dict
+            Name of a frame → DataFrame.
+        """
+        return cls(frames["users"], frames["items"], frames["trees"])
+
+    def fitted_values(self) -> dict[str, Any]:
+        """Names and gains of features, and which may match a user's."""
+        return {"features": self.features, "gains": self.gains, "matched": self.matched}
+
+    def _store(self, *kept: DataFrame) -> Self:
+        """Let the model keep what is persisted."""
+        self._stored = Stored(*kept, further=self._stored)
+        for own in self.frames().values():
+            self._held(own)
+        return self
+
+    def _held(self, frame: DataFrame) -> DataFrame:
+        frame._made_from = self.member_models()  # type: ignore[attr-defined]
+        return frame if self._stored is None else self._stored.hold(frame)
+
+    def _saved(self) -> bytes:
+        """The trees, as :func:`open_trees` reads them."""
+        return bytes(self.trees.collect()[0]["trees"])
+
+    def _item_features(self) -> ItemFeatures:
+        table = self.items.toArrow().combine_chunks().sort_by("id")
+        matched = {column: (bounds[0], bounds[1]) for column, bounds in self.matched.items()}
+        return ItemFeatures(one_array(table["id"]), rows_of_lists(one_array(table["values"])), (), matched)
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        """Add the score of a pair that is a candidate of the user, with what is seen; NaN for others."""
+        prediction = self.getOrDefault(self.predictionCol)
+        require_new(dataset, [prediction], "transform")
+        kinds = {USER: self.users.schema["id"].dataType, ITEM: self.items.schema["id"].dataType}
+        asked = {USER: unused("user id", dataset), ITEM: unused("item id", dataset)}
+        user = matching_id(dataset, self.getUserCol(), kinds[USER])
+        item = matching_id(dataset, self.getItemCol(), kinds[ITEM])
+        score = unused("score", dataset)
+        users = dataset.select(user.alias(USER)).where(F.col(USER).isNotNull()).distinct()
+        most = sum(self.numbers().values())
+        every = explode_lists(self._ordered(users, ListRequest(1), most))
+        scores = every.select(
+            F.col(USER).alias(asked[USER]), F.col(ITEM).alias(asked[ITEM]), F.col(SCORE).alias(score)
+        )
+        same = (user == F.col(asked[USER])) & (item == F.col(asked[ITEM]))
+        found = F.coalesce(F.col(score), F.lit(float("nan")).cast("float"))
+        rows = dataset.join(scores, same, "left").withColumn(prediction, found).drop(score, *asked.values())
+        if self.getColdStartStrategy() == "drop":
+            rows = rows.where(~F.isnan(quoted(prediction)))
+        return self._held(rows)
+
+
+def member_lists(
+    members: Mapping[str, RecommenderModel],
+    numbers: Mapping[str, int],
+    users: DataFrame,
+    request: ListRequest,
+) -> dict[str, DataFrame]:
+    """Each member's lists of some users, as long as its number, or as the request asks for.
+
+    Parameters
+    ----------
+    members : mapping of str to RecommenderModel
+        By name.
+    numbers : mapping of str to int
+        Name → how many items.
+    users : DataFrame
+        ``id``.
+    request : ListRequest
+        Of the lists that are made of them.
+    """
+    asked = users.select(F.col("id").alias(USER))
+    return {
+        name: member.recommend_lists(asked, replace(request, n=max(request.n, numbers[name])))
+        for name, member in members.items()
+    }
+
+
+def rows_of_lists(lists: pa.Array) -> Floats:
+    """Lists of one length as a float32 matrix, in which numbers may be missing.
+
+    Parameters
+    ----------
+    lists : Array
+        Of lists of floats.
+    """
+    return np.asarray(lists.flatten(), np.float32).reshape(len(lists), -1)
+
+
+USERS_AT_ONCE = 500
+"""Whose candidates a task holds at a time."""
+
+
+def _slices(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in map(plain, batches):
+        for start in range(0, batch.num_rows, USERS_AT_ONCE):
+            yield batch.slice(start, USERS_AT_ONCE)
+
+
+def _features(batch: pa.RecordBatch, found: Found, items: ItemFeatures) -> Floats:
+    """Features of a batch's candidates."""
+    users, profiles = (rows_of_lists(batch[name]) for name in ("values", "profile"))
+    return feature_matrix(found.candidates, users, profiles, items, found.places(items.ids))
+
+
+def _querying(shared: Any, retrievers: int) -> Any:
+    """Users with lists and ``wanted`` items into queries."""
+
+    def query(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in _slices(batches):
+            found = found_in(batch, retrievers)
+            rows, width = found.candidates.users.astype(np.int64), max(len(found.items), 1)
+            wanted = batch["wanted"]
+            lengths = pc.list_value_length(wanted).to_numpy()
+            place = pc.fill_null(pc.index_in(wanted.flatten(), value_set=found.items), -1).to_numpy()
+            keys = np.repeat(np.arange(len(lengths)), lengths) * width + place
+            labels = np.isin(rows * width + found.candidates.items, keys[place >= 0])
+            ends = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=batch.num_rows))]).astype(
+                np.int32
+            )
+            features = _features(batch, found, shared.value)
+            columns = {
+                "query": batch["query"],
+                "validation": batch["validation"],
+                "wanted": pa.array(lengths.astype(np.int32)),
+                "labels": pa.ListArray.from_arrays(pa.array(ends), pa.array(labels.astype(np.float32))),
+                "features": pa.ListArray.from_arrays(
+                    pa.array(ends * np.int32(features.shape[1])), pa.array(features.ravel())
+                ),
+                "id": batch["id"],
+                "candidates": pa.ListArray.from_arrays(pa.array(ends), found.ids()),
+            }
+            yield pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+    return query
+
+
+def _ordering(shared: Any, retrievers: list[str], n: int) -> Any:
+    """Users with lists into the best ``n`` of their candidates."""
+
+    def order(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        items, saved = shared.value
+        trees = open_trees(saved)
+        for batch in _slices(batches):
+            found = found_in(batch, len(retrievers))
+            scores = tree_scores(trees, _features(batch, found, items))
+            indptr, chosen = best_candidates(found.candidates, scores, batch.num_rows, n)
+            places = pa.array(chosen)
+            ranks = found.candidates.ranks[chosen]
+            by = np.nanargmin(ranks, axis=1) if len(chosen) else np.zeros(0, np.int64)
+            entries = pa.StructArray.from_arrays(
+                [found.ids().take(places), pa.array(scores[chosen]), pa.array(retrievers).take(pa.array(by))],
+                names=[ITEM, SCORE, REASON],
+            )
+            lists = pa.ListArray.from_arrays(pa.array(indptr.astype(np.int32)), entries)
+            yield pa.RecordBatch.from_arrays([batch["id"], lists], names=["id", RECOMMENDATIONS])
+
+    return order

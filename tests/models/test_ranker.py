@@ -1,0 +1,124 @@
+"""The ranker: what its trees learn from is known before, and what they learn."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from recsys_spark import RankerRecommender
+from recsys_spark.errors import ModelError, SetupError
+from recsys_spark.testing import ModelContract
+
+MEMBERS = {"popularity": {}, "item_item": {"weighting": "cosine"}}
+HOT = 99
+"""An item that everybody takes last, and nobody before."""
+
+
+@pytest.mark.slow
+@pytest.mark.long
+class TestContract(ModelContract):
+    learns_taste = False
+    nested = "array<struct<item:int,rating:float>>"
+
+    def estimator(self):
+        return RankerRecommender(members=MEMBERS, maxIter=5, timestampCol="", seed=1)
+
+
+def events(users=40, items=20, last=HOT):
+    """Users of two tastes, the items of which are of two genres: (user, item, rating, day)."""
+    rng, rows = np.random.default_rng(3), []
+    for user in range(users):
+        own = rng.choice(items // 2, 6, replace=False) * 2 + user % 2
+        rows += [(user, int(item), 3.0 + user % 2, day) for day, item in enumerate(own)]
+        if last is not None:
+            rows.append((user, last, 5.0, 100))
+    return rows
+
+
+def frame(spark, rows):
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    dated = [(*row[:3], start + timedelta(days=row[3])) for row in rows]
+    return spark.createDataFrame(dated, "user int, item int, rating double, timestamp timestamp")
+
+
+@pytest.mark.parametrize("labels", [{"labels": "leave_last"}, {"labels": "temporal", "labelFraction": 0.15}])
+def test_trees_learn_from_what_was_known_before_the_labels(spark, labels):
+    rows = events()
+    items = spark.createDataFrame(
+        [(i, f"genre {i % 2}") for i in [*range(20), HOT]], "item int, genre string"
+    )
+    estimator = RankerRecommender(members=MEMBERS, itemFeatureCols=["genre"], itemFeatures=items, **labels)
+    queries, names = estimator.queries(frame(spark, rows))
+    found = queries.collect()
+    before = [row for row in rows if row[3] < 100]
+    counts = np.bincount([item for _, item, _, _ in before])
+    assert sorted(row["id"] for row in found) == list(range(40))
+    for row in found:
+        own = [item for user, item, _, _ in before if user == row["id"]]
+        assert not {HOT, *own} & set(
+            row["candidates"]
+        )  # no retriever has heard of the one, and the others are seen
+        features = np.array(row["features"]).reshape(len(row["candidates"]), len(names))
+        of = {name: features[:, place] for place, name in enumerate(names)}
+        assert of["item: ratings"].tolist() == counts[row["candidates"]].tolist()
+        assert set(of["user: ratings"]) == {6}
+        assert set(of["user: mean rating"]) == {3 + row["id"] % 2}
+        assert set(of["user: days since the last rating"]) == {0}
+        same = np.array([item % 2 == row["id"] % 2 for item in row["candidates"]])
+        assert of["match: genre"].tolist() == same.tolist()
+        assert (row["wanted"], sum(row["labels"])) == (1, 0)
+
+
+def test_trees_learn_what_no_retriever_knows(spark, tmp_path):
+    rows = events(last=None)
+    items = spark.createDataFrame([(i, f"genre {i % 2}") for i in range(20)], "item int, genre string")
+    named = {"itemFeatureCols": ["genre"], "itemFeatures": items}
+    ratings = frame(spark, rows)
+    model = RankerRecommender(members={"popularity": {}}, maxIter=20, **named).fit(ratings)
+    users = ratings.select("user").distinct()
+    listed = model.recommend(users, 3, ratings).collect()
+    assert {row["reason"] for row in listed} == {"popularity"}
+    assert len(listed) == 3 * 40
+    own = np.mean([row["item"] % 2 == row["user"] % 2 for row in listed])
+    assert own == 1  # by popularity it would be about a half
+    gains = {row["feature"]: row["gain"] for row in model.importances().collect()}
+    assert max(gains, key=gains.get) == "match: genre"
+    path = str(tmp_path / "ranker")
+    model.save(path)
+    again = type(model).load(path).recommend(users, 3, ratings)
+    assert sorted(again.collect()) == sorted(listed)
+    with pytest.raises(ModelError, match="more candidates"):
+        RankerRecommender(members={"popularity": {}}, candidates={"popularity": 1}).fit(
+            frame(
+                spark, [*[(u, u % 2, 1.0, 0) for u in range(20)], *[(u, 50 + u, 1.0, 1) for u in range(20)]]
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"members": {}}, "at least one model, got none"),
+        ({"members": {"ranker": {}}}, "one is ranker"),
+        ({"members": {"als": {"rang": 3}}}, "did you mean 'rank'"),
+        ({"candidates": {"softmax": 3}}, "a number of at least 1 for some of als, item_item"),
+        ({"candidates": {"als": 0}}, "a number of at least 1 for some of als, item_item"),
+        ({"labels": "random"}, "labels must be one of leave_last, temporal"),
+        ({"labelFraction": 1.0}, "labelFraction must be between 0 and 1, got 1.0"),
+        ({"stepSize": 0.0}, "stepSize must be above 0 and at most 1, got 0.0"),
+        ({"metric": "auc"}, "with a cut-off, such as ndcg@10"),
+        ({"maxDepth": 0}, "maxDepth must be at least 1, got 0"),
+    ],
+)
+def test_params_out_of_range_are_named(params, message):
+    with pytest.raises(ValueError, match=message):
+        RankerRecommender(**params).check()
+
+
+def test_without_xgboost_it_is_said_how_to_get_it(spark, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    monkeypatch.setitem(sys.modules, "xgboost.spark", None)
+    with pytest.raises(SetupError, match=r"pip install 'recsys-spark\[ranker\]'"):
+        RankerRecommender(members=MEMBERS).fit(frame(spark, events()).where(F.lit(False)))

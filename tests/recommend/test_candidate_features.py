@@ -1,0 +1,52 @@
+"""Side features of candidates as numbers: what is missing is missing."""
+
+import numpy as np
+import pyarrow as pa
+
+from recsys_spark.kernels.candidates import Candidates
+from recsys_spark.recommend.candidate_features import ItemFeatures, dense, feature_matrix, feature_names
+
+NAN = np.nan
+
+
+def test_what_an_id_has_nothing_of_is_missing_and_what_it_has_otherwise_is_none():
+    entries = pa.table(
+        {
+            "id": ["ann", "bob", "eve"],
+            "names": [["age", "job=nurse"], ["job=rare"], ["age"]],
+            "weights": [[-1.5, 1.0], [1.0], [0.0]],
+        },
+        pa.schema(
+            [("id", pa.string()), ("names", pa.list_(pa.string())), ("weights", pa.list_(pa.float32()))]
+        ),
+    )
+    ids = pa.array(["ann", "bob", "cid", "eve"])
+    found = dense(ids, entries, ["age", "job"], ["age", "job=nurse", "job=smith"])
+    # a job that is not kept is a job; no row at all says nothing; an age of 0 is an age
+    np.testing.assert_array_equal(found, [[-1.5, 1, 0], [NAN, 0, 0], [NAN, NAN, NAN], [0, NAN, NAN]])
+
+
+def test_features_of_a_candidate_are_in_the_order_of_their_names():
+    items = ItemFeatures(
+        pa.array([10, 20]),
+        np.array([[3, 1.0, 0.0], [4, NAN, NAN]], np.float32),
+        ("item: ratings", "item: genre=a", "item: genre=b"),
+        {"genre": (1, 3)},
+    )
+    found = Candidates(
+        np.array([0, 0, 1], np.int32),
+        np.array([0, 1, 2], np.int32),
+        np.array([[0.5, NAN], [NAN, 7.0], [0.25, 8.0]], np.float32),
+        np.array([[1, NAN], [NAN, 1], [2, 3]], np.float32),
+    )
+    users, profiles = np.array([[6.0], [9.0]], np.float32), np.array([[0.75, 0.25], [0, 1]], np.float32)
+    matrix = feature_matrix(found, users, profiles, items, np.array([0, 1, -1]))
+    expected = [
+        [0.5, NAN, 1, NAN, 6, 3, 1, 0, 0.75],
+        [NAN, 7, NAN, 1, 6, 4, NAN, NAN, NAN],
+        [0.25, 8, 2, 3, 9, NAN, NAN, NAN, NAN],
+    ]
+    np.testing.assert_array_equal(matrix, np.array(expected, np.float32))
+    names = feature_names(["als", "popularity"], [], items)
+    assert names[:4] == ["als: score", "popularity: score", "als: rank", "popularity: rank"]
+    assert names[-4:] == ["item: ratings", "item: genre=a", "item: genre=b", "match: genre"]
