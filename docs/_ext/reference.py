@@ -44,6 +44,8 @@ SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "`recommend.items.allow`": ("recommend.items.allow", rules.Listed),
     "`recommend.items.deny`": ("recommend.items.deny", rules.Listed),
     "`recommend.rerank`": ("recommend.rerank", rules.Rerank),
+    "`recommend.rerank.boosts`, each": ("recommend.rerank.boosts", rules.Boost),
+    "`recommend.rerank.floors`, each": ("recommend.rerank.floors", rules.Floor),
     "`recommend.similar_items`": ("recommend.similar_items", sections.SimilarItems),
     "`recommend.block_sizes`": ("recommend.block_sizes", sections.BlockSizes),
     "`gate`": ("gate", sections.Gate),

@@ -48,6 +48,28 @@ class UserRules(Section):
         return self
 
 
+class Boost(Section):
+    """Items that come earlier, or later."""
+
+    where: Condition
+    """SQL condition over the columns of the table ``items``, ``run_date``, ``ratings``, how often the item is
+    rated, and ``head``, whether it is among the most rated fifth.
+    """
+    by: Annotated[float, Field(ge=-1, le=1)]
+    """What is added to the relevance, which is 1 for the first candidate and 0 for the last: below 0 to bury
+    them.
+    """
+
+
+class Floor(Section):
+    """Items that a list has at least some of, such as a promotion, or those that are seldom rated."""
+
+    where: Condition
+    """SQL condition, as of a boost."""
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Share of the slots, rounded to a whole number: the last ones, where scores do not give as much."""
+
+
 class Rerank(Section):
     """How lists are chosen from more candidates than they have room for."""
 
@@ -55,17 +77,31 @@ class Rerank(Section):
     """The best so many by the model's score, of which ``n`` are shown."""
     diversity: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Weight of how like an item is to one that is in the list already, against its score: 0 for none."""
+    calibration: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Weight of how far the list's values are from those of the user's history, against its score."""
     by: str = Field("genres", min_length=1)
-    """Column of the table ``items`` whose values, one or several, make items alike."""
+    """Column of the table ``items`` whose values, one or several, make items alike, and histories."""
     caps: dict[str, Count] = Field({})
     """Column of ``items`` → how many items of a list may share a value of it; more only where nothing else is
     left of the candidates.
     """
+    boosts: list[Boost] = Field([])
+    """Items that come earlier, or later."""
+    floors: list[Floor] = Field([])
+    """Items that a list has at least some of; fewer only where the candidates have no more."""
 
     @model_validator(mode="after")
     def _chooses(self) -> Self:
-        if not self.diversity and not self.caps:
-            raise ValueError("give diversity, caps, or both")
+        if not (self.diversity or self.calibration or self.caps or self.boosts or self.floors):
+            raise ValueError("give one of diversity, calibration, caps, boosts and floors")
+        if self.diversity + self.calibration >= 1:
+            raise ValueError("diversity and calibration together must be below 1")
+        for name in ("boosts", "floors"):
+            conditions = [one.where for one in getattr(self, name)]
+            if len(set(conditions)) < len(conditions):
+                raise ValueError(f"{name} has a condition twice")
+        if sum(floor.share for floor in self.floors) > 1:
+            raise ValueError("the shares of floors must add up to at most 1")
         return self
 
 
@@ -86,6 +122,8 @@ class ItemRules(Section):
     """Nothing else is listed; with ``user``, nothing else for the users who are there."""
     deny: Listed | None = None
     """Never listed; with ``user``, never for that user."""
+    not_again_days: Count | None = None
+    """What was listed to a user by lists of so many days before that were served is not listed again."""
 
     @model_validator(mode="after")
     def _of_items(self) -> Self:

@@ -1,13 +1,16 @@
 """Choosing a list from more candidates than it has room for: one at a time, the best of those that are left.
 
-An item is good by its score, and less so the more it is like an item that is in the list already (maximal
-marginal relevance, Carbonell & Goldstein 1998):
+    (1 - d - c) relevance(i) + boost(i) - d max over the list's j of likeness(i, j) - c KL(taste, list with i)
 
-    (1 - w) relevance(i) - w max over the list's j of likeness(i, j)
+Relevance is the score, from 0 for the last candidate to 1 for the first. Likeness is the cosine of two sets
+of values, such as genres: |A ∩ B| / √(|A| |B|) (maximal marginal relevance, Carbonell & Goldstein 1998). The
+last term is the Kullback–Leibler divergence of the values of the user's history from those of the list
+(calibration, Steck 2018), in which an item's values share its weight, and the list's are mixed with one in a
+hundred of the history's.
 
-where relevance is the score, from 0 for the last candidate to 1 for the first, and likeness the cosine of two
-sets of values, such as genres: |A ∩ B| / √(|A| |B|). A value may have a cap: once so many of the list's items
-have it, others that have it are passed over, unless nothing else is left.
+A value may have a cap: once so many of the list's items have it, others that have it are passed over, unless
+nothing else is left. A floor is a set of items of which a list has at least so many: once what floors lack is
+as much as the slots that are left, others are passed over.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ import numpy as np
 
 from recsys_spark.kernels.arrays import Booleans, Doubles, Floats, Ints, Longs, exact_jit
 
+MIXED = 0.01
+"""How much of a list's values are the history's, so that a value that it lacks costs something finite."""
+
 
 class ItemValues(NamedTuple):
     """Values of items, such as genres and makers, by place.
@@ -25,7 +31,7 @@ class ItemValues(NamedTuple):
     Attributes
     ----------
     indptr, values : int64 array (n_items + 1,), int32 array: the values of each item, each once
-    alike : bool array, shape (n_values,): whether items are more alike for having it both
+    alike : bool array, shape (n_values,): whether items are more alike for having it both, and tastes have it
     caps : int32 array, shape (n_values,): how many items of a list may have it
     """
 
@@ -35,7 +41,37 @@ class ItemValues(NamedTuple):
     caps: Ints
 
 
-def rerank(scores: Floats, items: Ints, starts: Longs, of_items: ItemValues, n: int, weight: float) -> Longs:
+class Wishes(NamedTuple):
+    """What is wanted of lists beside the scores.
+
+    Attributes
+    ----------
+    boosts : float64 array, shape (n_items,): added to the relevance
+    members : bool array, shape (n_floors, n_items): which items a floor counts
+    least : int32 array, shape (n_floors,): how many of them a list has at least
+    """
+
+    boosts: Doubles
+    members: Booleans
+    least: Ints
+
+    @classmethod
+    def none(cls, n_items: int) -> Wishes:
+        """Nothing."""
+        return cls(np.zeros(n_items), np.zeros((0, n_items), bool), np.zeros(0, np.int32))
+
+
+def rerank(
+    scores: Floats,
+    items: Ints,
+    starts: Longs,
+    of_items: ItemValues,
+    n: int,
+    diversity: float,
+    wishes: Wishes | None = None,
+    calibration: float = 0.0,
+    tastes: Doubles | None = None,
+) -> Longs:
     """The places of the entries that are chosen, list by list, in the order of the lists.
 
     Parameters
@@ -50,8 +86,13 @@ def rerank(scores: Floats, items: Ints, starts: Longs, of_items: ItemValues, n: 
         By item.
     n : int
         Length of the lists.
-    weight : float
-        0 for relevance alone, below 1.
+    diversity, calibration : float
+        Weights of likeness and of divergence, at least 0, together below 1.
+    wishes : Wishes, optional
+        By item.
+    tastes : float64 array, shape (n_lists, n_values), optional
+        Shares of the values in each user's history, which add up to 1; all 0 for a user without. Wanted where
+        ``calibration`` is above 0.
 
     Returns
     -------
@@ -63,6 +104,7 @@ def rerank(scores: Floats, items: Ints, starts: Longs, of_items: ItemValues, n: 
     owners = np.repeat(np.arange(len(of_items.indptr) - 1), np.diff(of_items.indptr))
     sizes = np.bincount(owners, of_items.alike[of_items.values], len(of_items.indptr) - 1)
     chosen = np.full((len(starts) - 1, n), -1, np.int64)
+    asked = Wishes.none(len(sizes)) if wishes is None else wishes
     _rerank(
         np.ascontiguousarray(scores, np.float32),
         np.ascontiguousarray(items, np.int32),
@@ -72,7 +114,12 @@ def rerank(scores: Floats, items: Ints, starts: Longs, of_items: ItemValues, n: 
         of_items.alike,
         of_items.caps,
         sizes,
-        weight,
+        diversity,
+        calibration,
+        np.zeros((len(chosen), len(of_items.caps))) if tastes is None else tastes,
+        asked.boosts,
+        asked.members,
+        asked.least,
         chosen,
     )
     return chosen
@@ -88,47 +135,90 @@ def _rerank(
     alike: Booleans,
     caps: Ints,
     sizes: Doubles,
-    weight: float,
+    diversity: float,
+    calibration: float,
+    tastes: Doubles,
+    boosts: Doubles,
+    members: Booleans,
+    least: Ints,
     chosen: Longs,
 ) -> None:
     n_lists, n = chosen.shape
     have = np.zeros(len(caps), np.int64)  # how many of the list's items have a value
     marked = np.full(len(caps), -1, np.int64)  # the entry that has marked a value last
+    share = np.zeros(len(caps))  # the list's values, of which each item's add up to 1
     for row in range(n_lists):
         start, stop = starts[row], starts[row + 1]
         length = stop - start
         taken = np.zeros(length, np.bool_)
         nearest = np.zeros(length)
+        lacking = least.copy()
         top, spread = 0.0, 0.0
         if length:
             top = np.float64(scores[start])
             spread = top - np.float64(scores[stop - 1])
-        for slot in range(min(n, length)):
-            best, best_value, best_fits = -1, 0.0, False
+        share[:] = 0.0
+        slots, valued = min(n, length), 0
+        for slot in range(slots):
+            lack = 0
+            for floor in range(len(lacking)):
+                lack += max(lacking[floor], 0)
+            urgent = lack >= slots - slot
+            best, best_value, best_fits, best_urgent = -1, 0.0, False, False
+            base = _divergence(tastes[row], share, 1.0 / (valued + 1.0)) if calibration > 0 else 0.0
             for entry in range(length):
                 if taken[entry]:
                     continue
                 relevance = 1.0
                 if spread > 0:
                     relevance = 1.0 - (top - scores[start + entry]) / spread
-                value = (1.0 - weight) * relevance - weight * nearest[entry]
-                fits = True
+                value = (1.0 - diversity - calibration) * relevance - diversity * nearest[entry]
+                fits, needed = True, False
                 item = items[start + entry]
                 if item >= 0:
+                    value += boosts[item]
                     for at in range(indptr[item], indptr[item + 1]):
                         if have[values[at]] >= caps[values[at]]:
                             fits = False
-                if best < 0 or (fits and not best_fits) or (fits == best_fits and value > best_value):
-                    best, best_value, best_fits = entry, value, fits
+                    for floor in range(len(lacking)):
+                        if lacking[floor] > 0 and members[floor, item]:
+                            needed = True
+                if calibration > 0:
+                    value -= calibration * base
+                    if item >= 0 and sizes[item] > 0:
+                        for at in range(indptr[item], indptr[item + 1]):
+                            one = values[at]
+                            if alike[one] and tastes[row, one] > 0:
+                                before = share[one] / (valued + 1.0)
+                                after = (share[one] + 1.0 / sizes[item]) / (valued + 1.0)
+                                taste = tastes[row, one]
+                                value += (
+                                    calibration * taste * np.log(_mixed(taste, after) / _mixed(taste, before))
+                                )
+                needed = needed and urgent
+                better = best < 0 or (needed and not best_urgent)
+                if not better and needed == best_urgent:
+                    better = (fits and not best_fits) or (fits == best_fits and value > best_value)
+                if better:
+                    best, best_value, best_fits, best_urgent = entry, value, fits, needed
             taken[best] = True
             chosen[row, slot] = start + best
             item = items[start + best]
             if item < 0:
                 continue
+            for floor in range(len(lacking)):
+                if members[floor, item]:
+                    lacking[floor] -= 1
             for at in range(indptr[item], indptr[item + 1]):
                 have[values[at]] += 1
                 marked[values[at]] = start + best
-            if weight == 0 or sizes[item] == 0:
+            if sizes[item] == 0:
+                continue
+            valued += 1
+            for at in range(indptr[item], indptr[item + 1]):
+                if alike[values[at]]:
+                    share[values[at]] += 1.0 / sizes[item]
+            if diversity == 0:
                 continue
             for entry in range(length):
                 other = items[start + entry]
@@ -140,8 +230,23 @@ def _rerank(
                         common += 1
                 likeness = common / np.sqrt(sizes[item] * sizes[other])
                 nearest[entry] = max(nearest[entry], likeness)
-        for slot in range(min(n, length)):
+        for slot in range(slots):
             item = items[chosen[row, slot]]
             if item >= 0:
                 for at in range(indptr[item], indptr[item + 1]):
                     have[values[at]] = 0
+
+
+@exact_jit
+def _mixed(taste: float, share: float) -> float:
+    return (1.0 - MIXED) * share + MIXED * taste
+
+
+@exact_jit
+def _divergence(taste: Doubles, share: Doubles, scale: float) -> float:
+    """Of a history's values from those of a list, whose shares are scaled."""
+    total = 0.0
+    for value in range(len(taste)):
+        if taste[value] > 0:
+            total += taste[value] * np.log(taste[value] / _mixed(taste[value], share[value] * scale))
+    return total

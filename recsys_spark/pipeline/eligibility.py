@@ -24,6 +24,7 @@ from recsys_spark.data.sources import read_cells
 from recsys_spark.errors import ConfigError, PublishError, SourceError, summary
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.served import served_before
 from recsys_spark.recommend.top_n import GROUP, GroupRules, ListRequest
 from recsys_spark.schema import ITEM, REASON, USER
 
@@ -159,6 +160,10 @@ class Rules:
                 rows = self._read(f"{_ITEMS}.{name}", table)
                 key = f"{word}_items" if table.user is None else f"{word}_pairs"
                 given[key] = given[key].join(rows, ITEM, "left_semi") if key in given else rows
+        if rules.not_again_days is not None:
+            shown = served_before(self.night, rules.not_again_days)
+            denied = given.get("denied_pairs")
+            given["denied_pairs"] = shown if denied is None else shown.unionByName(denied).distinct()
         return given
 
     def _sets_of_values(self, condition: str) -> DataFrame:
@@ -293,6 +298,9 @@ class Rules:
         if items.deny is not None:
             denied = self._read(f"{_ITEMS}.deny", items.deny)
             found[f"{_ITEMS}.deny"] = lambda rows: rows.join(denied, denied.columns, "left_semi")
+        if items.not_again_days is not None:
+            shown = served_before(self.night, items.not_again_days)
+            found[f"{_ITEMS}.not_again_days"] = lambda rows: rows.join(shown, shown.columns, "left_semi")
         if items.allow is not None:
             allowed = self._read(f"{_ITEMS}.allow", items.allow)
             bound = allowed.select(USER).distinct() if USER in allowed.columns else None

@@ -119,14 +119,15 @@ def _lists(
             F.col(USER).alias("id"), F.col(part).alias("items")
         )
         users = relevant.select(F.col("id").alias(USER))
-        seen, sizes = night.seen(night.known_before(part)), night.config.recommend.block_sizes
+        known, sizes = night.known_before(part), night.config.recommend.block_sizes
+        seen = night.seen(known)
         longest = max(night.config.evaluate.cutoffs)
         request = ListRequest(longest, seen, block_sizes=sizes, only_supported=True)
         filling = keep(popular.recommend_lists(users, request))
         lists, seconds = dict[str, DataFrame](), dict[str, float]()
         for name, model in models.items():
             plain = model is popular and night.config.recommend.rerank is None
-            lists[name] = filling if plain else shown_lists(night, record, model, users, request)
+            lists[name] = filling if plain else shown_lists(night, record, model, users, request, known)
             if timed:
                 started = time.monotonic()
                 keep(lists[name]).count()

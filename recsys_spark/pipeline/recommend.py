@@ -135,7 +135,7 @@ def make_lists(
         seen = keep(seen)  # a join with the events, which is read three times
     sizes = night.config.recommend.block_sizes
     request = rules.request(ListRequest(n, seen, block_sizes=sizes, only_supported=True))
-    lists = shown_lists(night, rules.record, model, users, request)
+    lists = shown_lists(night, rules.record, model, users, request, night.pairs())
     if isinstance(model, RecommenderModel):
         lists = model.with_reasons(lists)
     rows = keep(_labelled(explode_lists(lists), champion, "model"))

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
-from pyspark.sql import DataFrame
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
 
 from recsys_spark.config import config_problem
-from recsys_spark.errors import ConfigError
+from recsys_spark.config.rules import Rerank
+from recsys_spark.errors import ConfigError, summary
+from recsys_spark.evaluation.ranking import HEAD
+from recsys_spark.histories import PackedHistories
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import ListMaker
-from recsys_spark.recommend.rerank import reranked
+from recsys_spark.recommend.rerank import Reranking, reranked
 from recsys_spark.recommend.top_n import ListRequest
+from recsys_spark.schema import ITEM
+
+_KEY = "recommend.rerank"
+_RATINGS, _HEAD = "ratings", "head"
 
 
 def shown_lists(
-    night: Night, record: StepRecord, model: ListMaker, users: DataFrame, request: ListRequest
+    night: Night,
+    record: StepRecord,
+    model: ListMaker,
+    users: DataFrame,
+    request: ListRequest,
+    known: PackedHistories,
 ) -> DataFrame:
     """A model's lists, by ``recommend.rerank`` where the configuration has it.
 
@@ -32,6 +47,8 @@ def shown_lists(
         ``user``, unique.
     request : ListRequest
         Of the lists that are shown.
+    known : PackedHistories
+        What is known of the users.
 
     Raises
     ------
@@ -42,34 +59,74 @@ def shown_lists(
     if wanted is None:
         return model.recommend_lists(users, request)
     candidates = model.recommend_lists(users, replace(request, n=max(request.n, wanted.candidates)))
-    items = ranked_items(night, record)
-    return reranked(candidates, items, request.n, wanted.diversity, wanted.by, wanted.caps)
+    items = _items(night, record, wanted, known)
+    return reranked(candidates, items, request.n, _reranking(wanted, request.n), known)
 
 
-def ranked_items(night: Night, record: StepRecord) -> DataFrame:
-    """The table ``items``, which has the columns that ``recommend.rerank`` names.
+def require_rerank(night: Night) -> None:
+    """Check that the table ``items`` has the columns that ``recommend.rerank`` names.
 
     Parameters
     ----------
     night : Night
         The run: session, tables, ledger and pinned data.
-    record : StepRecord
-        What the step says of itself; the version of ``items`` is added.
 
     Raises
     ------
     ConfigError
-        It lacks a column, or there is none.
+        It lacks a column, there is none, or a condition is none.
     """
-    wanted, lake = night.config.recommend.rerank, night.lake
-    named = [] if wanted is None else [*([wanted.by] if wanted.diversity else []), *wanted.caps]
-    known = list[str]()
+    wanted = night.config.recommend.rerank
+    if wanted is not None:
+        _items(night, StepRecord(), wanted, None)
+
+
+def _reranking(wanted: Rerank, n: int) -> Reranking:
+    """The configuration's wishes, for lists of ``n``."""
+    boosts = {boost.where: boost.by for boost in wanted.boosts}
+    floors = {floor.where: round(floor.share * n) for floor in wanted.floors}
+    return Reranking(wanted.diversity, wanted.by, wanted.caps, wanted.calibration, boosts, floors)
+
+
+def _items(night: Night, record: StepRecord, wanted: Rerank, known: PackedHistories | None) -> DataFrame:
+    """The table ``items``; where there are conditions with the run date and, of what is known, how often each
+    is rated, and whether it is among the most rated.
+    """
+    lake, named = night.lake, [*([wanted.by] if wanted.diversity or wanted.calibration else []), *wanted.caps]
+    item_type = night.config.ingest.id_types[1]
+    items = night.spark.createDataFrame([], f"{ITEM} {item_type}")
     if lake.exists("items"):
         version = record.versions_read.setdefault("items", lake.version("items"))
         items = lake.read("items", version)
-        known = items.columns
-    missing = [name for name in named if name not in known]
+    missing = [name for name in named if name not in items.columns]
     if missing:
-        key, allowed = "recommend.rerank", f"columns of the table items: {known}"
-        raise ConfigError(config_problem(night.config.origin, key, missing, allowed))
-    return items
+        allowed = f"columns of the table items: {items.columns if lake.exists('items') else []}"
+        raise ConfigError(config_problem(night.config.origin, _KEY, missing, allowed))
+    conditions = [*(one.where for one in wanted.boosts), *(one.where for one in wanted.floors)]
+    if not conditions:
+        return items
+    asked = _with_counts(items, known).withColumn("run_date", F.lit(night.run_date))
+    for condition in conditions:
+        try:
+            asked.where(F.expr(condition))
+        except AnalysisException as error:
+            problem = config_problem(
+                night.config.origin, _KEY, condition, f"a condition over {asked.columns}"
+            )
+            raise ConfigError(f"{problem}; {summary(error)}") from None
+    return asked
+
+
+def _with_counts(items: DataFrame, known: PackedHistories | None) -> DataFrame:
+    """Items, also those without a row, with ``ratings`` and ``head``."""
+    items = items.drop(_RATINGS, _HEAD)
+    if known is None:
+        return items.withColumns({_RATINGS: F.lit(0).cast("bigint"), _HEAD: F.lit(False)})
+    counts = known.item_counts().persist()
+    try:
+        most = math.ceil(HEAD * counts.count())
+        place = F.row_number().over(Window.orderBy(F.desc(_RATINGS), ITEM))
+        counted = counts.withColumn(_HEAD, place <= most).localCheckpoint()
+    finally:
+        counts.unpersist()
+    return items.join(counted, ITEM, "full").fillna(0, [_RATINGS]).fillna(False, [_HEAD])

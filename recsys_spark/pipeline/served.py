@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -10,7 +10,9 @@ from pyspark.sql import functions as F
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError
 from recsys_spark.lakehouse.tables import Lakehouse
+from recsys_spark.pipeline.details import SERVED
 from recsys_spark.pipeline.night import Night
+from recsys_spark.schema import ITEM, USER
 
 
 def served_lists(lake: Lakehouse, run_date: date | None = None) -> tuple[date, DataFrame]:
@@ -57,6 +59,35 @@ def served_date(lake: Lakehouse) -> date | None:
         return None
     first = lake.read("current_recommendations").select("run_date").first()
     return None if first is None else first["run_date"]
+
+
+def served_before(night: Night, days: int) -> DataFrame:
+    """What users were shown of late.
+
+    Parameters
+    ----------
+    night : Night
+        The run.
+    days : int
+        How many before its date.
+
+    Returns
+    -------
+    DataFrame
+        ``user``, ``item``, distinct: of the lists of these days that were ever published, as they are now.
+    """
+    lake = night.lake
+    served = lake.read("runs").where(
+        (F.col("state") == "done") & F.col("details").getItem(SERVED).isNotNull()
+    )
+    dates = served.select(F.col("details").getItem(SERVED).cast("date").alias("run_date")).distinct()
+    first = F.lit(night.run_date - timedelta(days=days))
+    recent = (F.col("run_date") >= first) & (F.col("run_date") < F.lit(night.run_date))
+    shown = lake.read("recommendations").where(recent) if lake.exists("recommendations") else None
+    if shown is None:
+        user, item = night.config.ingest.id_types
+        return night.spark.createDataFrame([], f"{USER} {user}, {ITEM} {item}")
+    return shown.join(F.broadcast(dates), "run_date", "left_semi").select(USER, ITEM).distinct()
 
 
 def later_served(night: Night) -> date | None:

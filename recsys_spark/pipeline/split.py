@@ -8,7 +8,7 @@ from recsys_spark.histories import LEFT_OUT
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.eligibility import Rules
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.reranking import ranked_items
+from recsys_spark.pipeline.reranking import require_rerank
 from recsys_spark.schema import TEST, TRAIN, VALIDATION
 
 
@@ -34,8 +34,7 @@ def split(night: Night) -> None:
     with night.step("split") as record:
         night.pin(_versions(night))
         Rules(night, StepRecord()).require()  # long before the lists are made
-        if night.config.recommend.rerank is not None:
-            ranked_items(night, StepRecord())
+        require_rerank(night)
         record.versions_read |= night.versions()
         for part, (ratings, users) in night.rated().counts().items():
             if part != LEFT_OUT:

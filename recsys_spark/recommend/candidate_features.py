@@ -145,7 +145,8 @@ def user_features(
         of_items: ItemFeatures = shared.value
         own = sparse.csr_matrix(np.nan_to_num(of_items.values[:, matched]))
         for table in tables:
-            columns = [*_user_statistics(table, now), lists_of(_profiles(table, of_items.ids, own))]
+            _, likes = profiles(table, of_items.ids, own)
+            columns = [*_user_statistics(table, now), lists_of(likes)]
             yield pa.RecordBatch.from_arrays(columns, names=["id", "values", "profile"])
 
     floats = T.ArrayType(T.FloatType())
@@ -215,6 +216,35 @@ def dense(ids: pa.Array, entries: pa.Table, columns: Sequence[str], names: Seque
     known = (rows >= 0) & (kept >= 0)
     matrix[rows[known], kept[known]] = weights[known]
     return matrix
+
+
+def profiles(table: pa.Table, ids: pa.Array, values: sparse.csr_matrix) -> tuple[pa.Array, Floats]:
+    """What a payload's users have had.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        ``user``, ``item``, as :class:`PackedHistories` has them.
+    ids : Array
+        Items.
+    values : sparse array, shape (n_items, n_values)
+        Of these.
+
+    Returns
+    -------
+    Array, float32 array of shape (n_users, n_values)
+        The users, and the mean values of each one's items, those that are not among ``ids`` as 0.
+    """
+    users = one_array(table[USER])
+    codes, items = users.indices.to_numpy(), places(one_array(table[ITEM]), ids)
+    count = np.bincount(codes, minlength=len(users.dictionary))
+    known = items >= 0
+    rated = sparse.csr_matrix(
+        (np.ones(known.sum(), np.float32), (codes[known], items[known])), (len(count), len(ids))
+    )
+    sums = np.asarray((rated @ values).todense())[count > 0]
+    means = np.asarray(sums / count[count > 0, None], np.float32)
+    return users.dictionary.filter(pa.array(count > 0)), means
 
 
 def feature_names(retrievers: Sequence[str], users: Sequence[str], items: ItemFeatures) -> list[str]:
@@ -304,16 +334,3 @@ def _user_statistics(table: pa.Table, now: float) -> tuple[pa.Array, pa.Array]:
         mean = np.bincount(codes, _ratings(table), n) / count
     known = np.column_stack([count, mean, now - last]).astype(np.float32)[count > 0]
     return ids.dictionary.filter(pa.array(count > 0)), lists_of(known)
-
-
-def _profiles(table: pa.Table, ids: pa.Array, values: sparse.csr_matrix) -> Floats:
-    """Mean values of the items of a payload's users."""
-    users = one_array(table[USER])
-    codes, items = users.indices.to_numpy(), places(one_array(table[ITEM]), ids)
-    count = np.bincount(codes, minlength=len(users.dictionary))
-    known = items >= 0
-    rated = sparse.csr_matrix(
-        (np.ones(known.sum(), np.float32), (codes[known], items[known])), (len(count), len(ids))
-    )
-    sums = np.asarray((rated @ values).todense())[count > 0]
-    return np.asarray(sums / count[count > 0, None], np.float32)

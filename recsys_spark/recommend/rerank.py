@@ -1,8 +1,11 @@
-"""Lists chosen from longer ones: less of a kind, and no more of one than is allowed."""
+"""Lists chosen from longer ones: less of a kind, what a user's history is made of, no more of one kind than
+is allowed, and no less than is wanted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -10,19 +13,51 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from scipy import sparse
 
 from recsys_spark.columns import quoted
-from recsys_spark.kernels.arrays import Mapped
-from recsys_spark.kernels.reranking import ItemValues, rerank
-from recsys_spark.packing import one_array, plain
+from recsys_spark.histories import PackedHistories
+from recsys_spark.kernels.arrays import Doubles, Mapped
+from recsys_spark.kernels.reranking import ItemValues, Wishes, rerank
+from recsys_spark.packing import lists_of, one_array, plain
+from recsys_spark.recommend.candidate_features import profiles
 from recsys_spark.recommend.top_n import RECOMMENDATIONS
-from recsys_spark.schema import ITEM, SCORE
+from recsys_spark.schema import ITEM, SCORE, USER
 
 _NO_CAP = np.iinfo(np.int32).max
+_TASTE = "taste"
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """What is wanted of lists; :mod:`recsys_spark.kernels.reranking` says what each does.
+
+    Parameters
+    ----------
+    diversity, calibration : float
+        Weights of likeness to the list, and of divergence from the user's history; from 0 for none, together
+        below 1.
+    by : str
+        Column whose values make items alike, and histories; read where one of these is above 0.
+    caps : mapping of str to int
+        Column → how many items of a list may share a value of it.
+    boosts : mapping of str to float
+        SQL condition over the items' columns → what is added to the relevance, from 0 to 1, of those for
+        which it is true.
+    floors : mapping of str to int
+        SQL condition → how many items of a list it should be true for, at least.
+    """
+
+    diversity: float = 0.0
+    by: str = "genres"
+    caps: Mapping[str, int] = field(default_factory=dict)
+    calibration: float = 0.0
+    boosts: Mapping[str, float] = field(default_factory=dict)
+    floors: Mapping[str, int] = field(default_factory=dict)
 
 
 def reranked(
-    lists: DataFrame, items: DataFrame, n: int, diversity: float, by: str, caps: Mapping[str, int]
+    lists: DataFrame, items: DataFrame, n: int, how: Reranking, histories: PackedHistories | None = None
 ) -> DataFrame:
     """The ``n`` items of each list that :mod:`recsys_spark.kernels.reranking` chooses, in its order.
 
@@ -34,43 +69,60 @@ def reranked(
         ``item``, unique, of the lists' type, and the columns that are named: arrays or single values.
     n : int
         Length of the lists.
-    diversity : float
-        Weight of likeness, from 0 for none to below 1.
-    by : str
-        Column whose values make items alike; read where ``diversity`` is above 0.
-    caps : mapping of str to int
-        Column → how many items of a list may share a value of it.
+    how : Reranking
+        What is wanted.
+    histories : PackedHistories, optional
+        What users have had, which lists are calibrated to.
 
     Returns
     -------
     DataFrame
         The same columns; scores are what they were, and no longer descend. The items' values are collected
-        and broadcast; no shuffle.
+        and broadcast; no shuffle, but for calibration a join by user.
     """
-    ids, values = _collected(items, by if diversity else None, caps)
-    shared = lists.sparkSession.sparkContext.broadcast((ids, Mapped(values)))
+    ids, values, wishes = _collected(items, how)
+    asked, calibration = lists, 0.0
+    if histories is not None and how.calibration:
+        calibration = how.calibration
+        asked = lists.join(_tastes(histories, ids, values), "id", "left")
+    shared = lists.sparkSession.sparkContext.broadcast((ids, Mapped(values), Mapped(wishes)))
+    diversity, columns = how.diversity, lists.columns
 
     def choose(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        known, held = shared.value
+        known, held, wanted = shared.value
         for batch in map(plain, batches):
             entries = batch[RECOMMENDATIONS]
             starts = np.concatenate([[0], np.cumsum(np.asarray(entries.value_lengths(), np.int64))])
             flat = entries.flatten()
             places = pc.fill_null(pc.index_in(pc.struct_field(flat, ITEM), value_set=known), -1)
             scores = pc.struct_field(flat, SCORE).to_numpy()
-            chosen = rerank(scores, places.to_numpy(), starts, held.value, n, diversity)
+            tastes = _matrix(batch[_TASTE], held.value) if calibration else None
+            chosen = rerank(
+                scores,
+                places.to_numpy(),
+                starts,
+                held.value,
+                n,
+                diversity,
+                wanted.value,
+                calibration,
+                tastes,
+            )
             kept = chosen >= 0
             ends = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
             rows = pa.ListArray.from_arrays(pa.array(ends), flat.take(pa.array(chosen[kept])))
-            others = [rows if name == RECOMMENDATIONS else batch[name] for name in batch.schema.names]
-            yield pa.RecordBatch.from_arrays(others, names=batch.schema.names)
+            others = [rows if name == RECOMMENDATIONS else batch[name] for name in columns]
+            yield pa.RecordBatch.from_arrays(others, names=columns)
 
-    return lists.mapInArrow(choose, lists.schema)
+    return asked.mapInArrow(choose, lists.schema)
 
 
-def _collected(items: DataFrame, by: str | None, caps: Mapping[str, int]) -> tuple[pa.Array, ItemValues]:
-    """Ids in ascending order, and their values of all columns, each column's apart."""
-    columns = sorted({*caps, *([by] if by else [])})
+def _collected(items: DataFrame, how: Reranking) -> tuple[pa.Array, ItemValues, Wishes]:
+    """Ids in ascending order, their values of all columns, each column's apart and first those of ``by``, and
+    what is wanted of them.
+    """
+    by = how.by if how.diversity or how.calibration else None
+    columns = [*([by] if by else []), *sorted(set(how.caps) - {by})]
     arrays = [
         (
             F.col(quoted(name))
@@ -81,8 +133,13 @@ def _collected(items: DataFrame, by: str | None, caps: Mapping[str, int]) -> tup
         .alias(f"values {place}")
         for place, name in enumerate(columns)
     ]
-    table = items.select(ITEM, *arrays).toArrow().combine_chunks().sort_by(ITEM)
-    rows, codes, alike, limits = list[np.ndarray](), list[np.ndarray](), list[bool](), list[int]()
+    conditions = [*how.boosts, *how.floors]
+    true = [
+        F.coalesce(F.expr(condition), F.lit(False)).alias(f"condition {place}")
+        for place, condition in enumerate(conditions)
+    ]
+    table = items.select(ITEM, *arrays, *true).toArrow().combine_chunks().sort_by(ITEM)
+    rows, codes, alike, limits = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], list[bool](), list[int]()
     for place, name in enumerate(columns):
         lists = one_array(table[f"values {place}"])
         row = np.repeat(np.arange(len(lists)), pc.fill_null(pc.list_value_length(lists), 0).to_numpy())
@@ -91,9 +148,50 @@ def _collected(items: DataFrame, by: str | None, caps: Mapping[str, int]) -> tup
         rows.append(row[given >= 0])
         codes.append(given[given >= 0] + len(alike))
         alike += [name == by] * len(encoded.dictionary)
-        limits += [caps.get(name, _NO_CAP)] * len(encoded.dictionary)
+        limits += [how.caps.get(name, _NO_CAP)] * len(encoded.dictionary)
     pairs = np.unique(np.column_stack([np.concatenate(rows), np.concatenate(codes)]), axis=0)  # each once
     indptr = np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=table.num_rows))])
     values = pairs[:, 1].astype(np.int32)
     found = ItemValues(indptr.astype(np.int64), values, np.array(alike, bool), np.array(limits, np.int32))
-    return one_array(table[ITEM]), found
+    holds = [np.asarray(table[f"condition {place}"]) for place in range(len(conditions))]
+    boosts = np.zeros(table.num_rows)
+    for own, boost in zip(holds, how.boosts.values(), strict=False):
+        boosts += boost * own
+    members = np.array(holds[len(how.boosts) :], bool).reshape(len(how.floors), table.num_rows)
+    wishes = Wishes(boosts, members, np.array(list(how.floors.values()), np.int32))
+    return one_array(table[ITEM]), found, wishes
+
+
+def _tastes(histories: PackedHistories, ids: pa.Array, values: ItemValues) -> DataFrame:
+    """``id`` and ``taste``, array<float>: the shares of the values that make items alike in users' items."""
+    user, _ = histories.id_types
+    shared = histories.sparkSession.sparkContext.broadcast((ids, Mapped(values)))
+
+    def taste(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
+        known, held = shared.value
+        shares = _shares(held.value)
+        for table in tables:
+            users, means = profiles(table, known, shares)
+            means /= np.maximum(means.sum(axis=1, keepdims=True), np.float32(1e-12))
+            yield pa.RecordBatch.from_arrays([users, lists_of(means)], names=["id", _TASTE])
+
+    fields = [T.StructField("id", user), T.StructField(_TASTE, T.ArrayType(T.FloatType()))]
+    return histories.map_tables([USER, ITEM], taste, T.StructType(fields))
+
+
+def _shares(values: ItemValues) -> sparse.csr_matrix:
+    """Of each item its values that make it alike, of weights that add up to 1."""
+    rows = np.repeat(np.arange(len(values.indptr) - 1), np.diff(values.indptr))
+    alike = values.alike[values.values]
+    rows, columns = rows[alike], values.values[alike]
+    sizes = np.bincount(rows, minlength=len(values.indptr) - 1)
+    weights = (1 / sizes[rows]).astype(np.float32)
+    return sparse.csr_matrix((weights, (rows, columns)), (len(sizes), int(values.alike.sum())))
+
+
+def _matrix(tastes: pa.Array, values: ItemValues) -> Doubles:
+    """Tastes of a batch's users, 0 for those without."""
+    matrix = np.zeros((len(tastes), int(values.alike.sum())))
+    known = np.asarray(tastes.is_valid())
+    matrix[known] = np.asarray(tastes.drop_null().flatten(), np.float64).reshape(-1, matrix.shape[1])
+    return matrix

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from recsys_spark.errors import ConfigError, PublishError, SourceError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.eligibility import Rules
+from recsys_spark.pipeline.publish import publish
 from recsys_spark.pipeline.steps import STEPS
-from tests.pipeline.shop import Shop
+from recsys_spark.recommend.top_n import ListRequest
+from tests.pipeline.shop import DAY, Shop
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +107,26 @@ def test_a_night_says_what_its_rules_left_out(shop):
         "rule_denied_to_groups": 2 + 8,  # to the young, and to whom has no age
         "rule_user_groups": 3,
     }
+
+
+def test_what_was_served_of_late_is_not_listed_again(shop):
+    """And what was only made is."""
+    days = {"items": {"not_again_days": 7, "deny": RULES["items"]["deny"]}}
+
+    def denied(day):
+        night = shop.night(day, recommend={"n": 8, **days})
+        rows = Rules(night, StepRecord()).request(ListRequest(8)).denied_pairs
+        return sorted(map(tuple, rows.collect()))
+
+    assert denied(DAY + timedelta(days=7)) == sorted(DENIED)
+    publish(shop.night(), reason="to be seen")
+    listed = {(user, item) for user, item in shop.rows("recommendations", "user", "item")}
+    assert denied(DAY + timedelta(days=7)) == sorted({*DENIED, *listed})
+    assert denied(DAY + timedelta(days=8)) == denied(DAY) == sorted(DENIED)
+    rules = Rules(shop.night(DAY + timedelta(days=1), recommend={"n": 8, **days}), StepRecord())
+    planted = shop.spark.createDataFrame([min(listed - set(DENIED))], "user string, item string")
+    with pytest.raises(PublishError, match=r"1 rows of the lists break recommend\.items\.not_again_days"):
+        rules.check(planted)
 
 
 @pytest.mark.parametrize(

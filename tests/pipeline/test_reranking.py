@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from recsys_spark.errors import ConfigError
@@ -19,7 +21,8 @@ def shop(spark, tmp_path_factory):
     path.write_text("i,maker\n" + "".join(f"i{n},{'one' if n % 2 else f'of {n}'}\n" for n in range(8)))
     shop.tree["ingest"]["source"]["items"] = {"path": str(path), "id": "i", "columns": {"maker": "maker"}}
     shop.tree |= {"models": ["popularity"], "recommend": {"n": 2, "similar_items": None}}
-    shop.tree["recommend"]["rerank"] = {"candidates": 5, "caps": {"maker": 1}}
+    floor = {"where": "not head and ratings > 0 and run_date > '2020-01-01'", "share": 0.5}
+    shop.tree["recommend"]["rerank"] = {"candidates": 7, "caps": {"maker": 1}, "floors": [floor]}
     rows = [(u, i) for u in range(12) for i in range(8) if (i % 2 and (u + i) % 4) or (u + i) % 6 == 0]
     shop.receive(*(f"u{u},i{i},3,{1_600_000_000 + i}" for u, i in rows))
     for step in ("ingest", "split", "train", "evaluate", "recommend"):
@@ -33,6 +36,22 @@ def test_no_list_has_more_of_a_maker_than_is_allowed(shop):
         odd.setdefault(user, []).append(int(item[1]) % 2)
     assert len(odd) == 12
     assert all(len(own) == 2 and sum(own) <= 1 for own in odd.values())
+
+
+def test_half_of_each_list_is_of_what_is_seldom_rated(shop):
+    """The most rated fifth of eight items are two; by the caps a list has one of them at most anyway."""
+    rated = Counter(item for _, item in shop.rows("ratings", "user", "item"))
+    head = {item for item, _ in sorted(rated.items(), key=lambda one: (-one[1], one[0]))[:2]}
+    listed = shop.rows("recommendations", "user", "item")
+    assert {item for _, item in listed} & head
+    for user in {user for user, _ in listed}:
+        assert sum(own == user and item not in head for own, item in listed) >= 1
+
+
+def test_a_condition_that_is_none_ends_the_split(shop):
+    rerank = {"boosts": [{"where": "price > 3", "by": 0.5}]}
+    with pytest.raises(ConfigError, match=r"recommend\.rerank: given 'price > 3'; allowed: a condition over"):
+        STEPS["split"](shop.night(recommend={"n": 2, "rerank": rerank}))
 
 
 def test_a_column_that_items_have_not_ends_the_split(shop):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from recsys_spark.recommend.rerank import reranked
+from recsys_spark.histories import pack_histories
+from recsys_spark.recommend.rerank import Reranking, reranked
 
 ITEMS = [
     ("a", ["War"], "x", 1),
@@ -35,16 +36,36 @@ def chosen(found):
 
 
 def test_caps_hold_for_each_column_until_nothing_else_is_left(lists, items):
-    found = chosen(reranked(lists, items, 5, 0.0, "genres", {"maker": 1, "genres": 2}))
+    found = chosen(reranked(lists, items, 5, Reranking(caps={"maker": 1, "genres": 2})))
     assert found == {"u": ["a", "c", "nobody knows", "d", "b"], "v": ["a"], "w": []}
 
 
 def test_likeness_pushes_down_what_is_of_one_kind(lists, items):
     """After a, half of each: b has .75 - 1, as it is as a; c .5 - .71; what nobody knows .375, and d .25."""
-    found = chosen(reranked(lists, items, 3, 0.5, "genres", {}))
+    found = chosen(reranked(lists, items, 3, Reranking(diversity=0.5)))
     assert found["u"] == ["a", "nobody knows", "d"]
 
 
 def test_any_column_may_be_named(lists, items):
-    assert chosen(reranked(lists, items, 2, 0.9, "maker", {}))["u"] == ["a", "c"]
-    assert chosen(reranked(lists, items, 2, 0.9, "year", {}))["u"] == ["a", "b"]
+    assert chosen(reranked(lists, items, 2, Reranking(diversity=0.9, by="maker")))["u"] == ["a", "c"]
+    assert chosen(reranked(lists, items, 2, Reranking(diversity=0.9, by="year")))["u"] == ["a", "b"]
+
+
+def test_conditions_over_items_push_bury_and_have_their_share(lists, items):
+    """Relevance is 1, .75, .5, .375, .25 and 0; a condition that is null is not true."""
+    how = Reranking(boosts={"maker = 'y'": 0.6, "array_contains(genres, 'War')": -0.5})
+    assert chosen(reranked(lists, items, 4, how))["u"] == ["d", "a", "nobody knows", "b"]
+    assert chosen(reranked(lists, items, 3, Reranking(floors={"year > 3": 1})))["u"] == ["a", "b", "d"]
+
+
+def test_lists_are_calibrated_to_what_users_have_had(spark, lists, items):
+    """Who has had comedies alone is shown one first; who has had nothing, what the scores say."""
+    rows = [("u", "d", 1.0, "train"), ("u", "nobody knows", 1.0, "train"), ("v", "c", 1.0, "test")]
+    rated = spark.createDataFrame(rows, "user string, item string, rating double, part string")
+    packed = pack_histories(rated.selectExpr("*", "now() AS timestamp"), 3).of("train")
+    others = lists.where("id = 'u'").unionByName(
+        lists.where("id = 'u'").selectExpr("'x' AS id", "recommendations")
+    )
+    found = chosen(reranked(others, items, 2, Reranking(calibration=0.8), packed))
+    packed.unpersist()
+    assert found == {"u": ["d", "a"], "x": ["a", "b"]}
