@@ -83,7 +83,12 @@ setup(
         "index": INDEX,
         "tune": TUNE,
         "ranker": RANKER,
-        "notebooks": ["jupytext>=1.16", "ipykernel>=6", "nbconvert>=7"],  # what runs them, with their outputs
+        "notebooks": [
+            "jupytext>=1.16",
+            "ipykernel>=6",
+            "nbconvert>=7",
+            *RANKER,
+        ],  # what runs them, with their outputs
         "bench-torch": ["torch>=2.6"],  # the softmax model's peer; of its own, as its wheels take 3 GB
     },
     entry_points={"console_scripts": ["recsys=recsys_spark.cli:main"]},

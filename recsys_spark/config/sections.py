@@ -173,6 +173,15 @@ class SimilarItems(Section):
     """
 
 
+class Shelves(Section):
+    """A list for each user and value of a column of items, such as a genre, beside the user's own."""
+
+    by: str = Field("genres", min_length=1)
+    """Column of the table ``items`` whose values, one or several, are the shelves: at most 100."""
+    n: Annotated[int, Field(ge=1, le=1_000)] = 10
+    """Items of a shelf."""
+
+
 class Recommend(Section):
     """The nightly lists."""
 
@@ -199,6 +208,8 @@ class Recommend(Section):
     """What lists may hold; everything where nothing is said."""
     rerank: Rerank | None = None
     """How lists are made diverse; ``null`` for the order of the scores. Holds for evaluation too."""
+    shelves: Shelves | None = None
+    """Lists by shelf, in the table ``shelves``; ``null`` for none. Each is one more pass over the users."""
     similar_items: SimilarItems | None = SimilarItems()
     """The neighbours of every item, as a table; ``null`` for none."""
     block_sizes: BlockSizes = BlockSizes()

@@ -204,6 +204,35 @@ TABLES: dict[str, Table] = {
         },
         required=("user", "rank", "item", "score", "model", "reason", "run_date", "published_at"),
     ),
+    "shelves": Table(
+        "one row per (run_date, user, shelf, rank): a user's best items of each shelf, such as a genre",
+        {
+            "run_date": "date",
+            "user": "{user}",
+            "shelf": "string",
+            "rank": "int",
+            "item": "{item}",
+            "score": "float",
+            "model": "string",
+        },
+        required=("run_date", "user", "shelf", "rank", "item", "score", "model"),
+        checks={"rank_from_1": "rank >= 1", "finite_score": FINITE.format("score")},
+        partition=("run_date",),
+    ),
+    "current_shelves": Table(
+        "one row per (user, shelf, rank): the shelves that are served",
+        {
+            "user": "{user}",
+            "shelf": "string",
+            "rank": "int",
+            "item": "{item}",
+            "score": "float",
+            "model": "string",
+            "run_date": "date",
+            "published_at": "timestamp",
+        },
+        required=("user", "shelf", "rank", "item", "score", "model", "run_date", "published_at"),
+    ),
     "similar_items": Table(
         "one row per (run_date, item, rank): the items that are most like an item",
         {

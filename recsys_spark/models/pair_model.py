@@ -143,16 +143,16 @@ class NeighborEstimator(ItemPairEstimator, NeighborParams):
         return packed, packed.packed
 
 
-def packed_rows(rows: DataFrame, user: str, item: str, rating: str) -> PackedHistories:
+def packed_rows(rows: DataFrame, user: str, item: str, rating: str, timestamp: str = "") -> PackedHistories:
     """Rows as histories; a pair that is there more than once has its mean rating, of the ratings in ascending
-    order. A job looks at all rows.
+    order, and its last time. A job looks at all rows.
 
     Parameters
     ----------
     rows : DataFrame
         Ratings.
-    user, item, rating : str
-        Columns; an empty ``rating`` for 1.
+    user, item, rating, timestamp : str
+        Columns; an empty ``rating`` for 1, and an empty ``timestamp`` for none.
 
     Raises
     ------
@@ -160,8 +160,12 @@ def packed_rows(rows: DataFrame, user: str, item: str, rating: str) -> PackedHis
         Ids are null, or ratings no finite numbers in float32, with their number and an example.
     """
     value = (column_of(rows, rating)[0] if rating else F.lit(1.0)).cast("double")
+    time = column_of(rows, timestamp)[0] if timestamp else F.lit(None)
     pairs = rows.select(
-        id_column(rows, user).alias(USER), id_column(rows, item).alias(ITEM), value.alias(RATING)
+        id_column(rows, user).alias(USER),
+        id_column(rows, item).alias(ITEM),
+        value.alias(RATING),
+        time.cast("timestamp").alias(TIMESTAMP),
     )
     single = F.col(RATING).cast("float")
     finite = F.coalesce(F.abs(single) < float("inf"), F.lit(False)) & ~F.isnan(single)
@@ -172,9 +176,9 @@ def packed_rows(rows: DataFrame, user: str, item: str, rating: str) -> PackedHis
     require_trainable(counted["rejected"], counted["example"])
     in_order = F.array_sort(F.collect_list(RATING))
     total = F.aggregate(in_order, F.lit(0.0), lambda before, rating: before + rating)
-    pairs = pairs.groupBy(USER, ITEM).agg((total / F.count("*")).alias(RATING))
-    absent = {TIMESTAMP: F.lit(None).cast("timestamp"), PART: F.lit(TRAIN)}
-    return pack_histories(pairs.withColumns(absent), counted["rows"]).of(TRAIN)
+    mean, last = (total / F.count("*")).alias(RATING), F.max(TIMESTAMP).alias(TIMESTAMP)
+    once = pairs.groupBy(USER, ITEM).agg(mean, last)
+    return pack_histories(once.withColumn(PART, F.lit(TRAIN)), counted["rows"]).of(TRAIN)
 
 
 class PairModel(FramesModel, RecommenderModel, ItemPairParams):

@@ -2,58 +2,49 @@
 users and items.
 
 Candidates are in :mod:`recsys_spark.recommend.candidates`, what is known of them in
-:mod:`recsys_spark.recommend.candidate_features`, and the trees in :mod:`recsys_spark.training.trees`.
+:mod:`recsys_spark.recommend.candidate_features`, what tasks do in :mod:`recsys_spark.training.ranker`, and
+the trees in :mod:`recsys_spark.training.trees`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_type
 
-from recsys_spark.columns import column_of, id_column, matching_id, quoted, require_new, unused
+from recsys_spark.columns import matching_id, quoted, require_new, unused
 from recsys_spark.console import progress_line
 from recsys_spark.data.split import leave_last_out, temporal_split
 from recsys_spark.histories import PackedHistories, pack_histories
-from recsys_spark.kernels.arrays import Floats
-from recsys_spark.kernels.candidates import best_candidates
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.blend import cutoff_of
 from recsys_spark.models.featured import KINDS, FeaturedEstimator
 from recsys_spark.models.members import USUAL_MEMBERS, MembersEstimator
+from recsys_spark.models.pair_model import packed_rows
 from recsys_spark.models.persistence import FramesModel
 from recsys_spark.models.ranker_params import NO_NUMBERS, RankerParams
 from recsys_spark.models.storage import Stored
-from recsys_spark.packing import lists_of, one_array, plain
+from recsys_spark.packing import lists_of, one_array
 from recsys_spark.params import check_ranges, keyword_constructor
 from recsys_spark.recommend.candidate_features import (
     ItemFeatures,
     SideFeatures,
-    feature_matrix,
     feature_names,
     item_features,
     kept_names,
     user_features,
 )
-from recsys_spark.recommend.candidates import Found, found_in, side_by_side
+from recsys_spark.recommend.candidates import side_by_side
 from recsys_spark.recommend.top_n import REASON, RECOMMENDATIONS, ListRequest, distinct_ids, explode_lists
-from recsys_spark.schema import ITEM, PART, RATING, SCORE, SEEDED, TEST, TIMESTAMP, TRAIN, USER
-from recsys_spark.training.trees import (
-    QUERIES,
-    TreesConfig,
-    fit_trees,
-    open_trees,
-    require_xgboost,
-    tree_scores,
-)
+from recsys_spark.schema import ITEM, PART, RANK, RATING, SCORE, SEEDED, TEST, TIMESTAMP, TRAIN, USER
+from recsys_spark.training.ranker import explaining, ordering, querying, rows_of_lists
+from recsys_spark.training.trees import QUERIES, Trees, TreesConfig, fit_trees, require_xgboost
 
 JUDGED = 5
 """One user in so many judges how many trees there should be, and is in none."""
@@ -284,7 +275,7 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         schema = cast(T.StructType, T.StructType.fromDDL(QUERIES))
         schema.add("id", user).add("candidates", T.ArrayType(item))
         shared = parts.sparkSession.sparkContext.broadcast(known.items)
-        made = side_by_side(lists, users).mapInArrow(_querying(shared, len(members)), schema)
+        made = side_by_side(lists, users).mapInArrow(querying(shared, len(members)), schema)
         try:
             made = made.persist()
             made.count()
@@ -298,6 +289,20 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
     def _fit(self, dataset: DataFrame | PackedHistories) -> RankerModel:
         self.check()
         require_xgboost()
+        packed = dataset if isinstance(dataset, PackedHistories) else self._packed(dataset)
+        try:
+            queries, names = self.queries(packed)
+            trees = self._trees(queries, names)
+            queries.unpersist()
+            model = self._model(packed, trees)
+        except BaseException:
+            if packed is not dataset:
+                packed.unpersist()
+            raise
+        model.features = names
+        return self._copyValues(model._store(*([] if packed is dataset else [packed.packed])))
+
+    def _trees(self, queries: DataFrame, names: list[str]) -> Trees:
         metric, k = cutoff_of(self.getMetric())
         config = TreesConfig(
             trees=self.getMaxIter(),
@@ -309,37 +314,30 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
             k=k,
             seed=self.getSeed(),
         )
-        packed = dataset if isinstance(dataset, PackedHistories) else self._packed(dataset)
-        try:
-            queries, names = self.queries(packed)
-            trees = fit_trees(queries, names, config)
-            queries.unpersist()
-            if trees.measured:
-                told = (
-                    f"{self.getMetric()} {trees.measured[trees.number]:.4f} on users of whom no tree is made"
-                )
-                progress_line(f"  {trees.number} trees: {told}")
-            members = self._fitted_members(packed)
-            known = self._known(packed, list(members))
-            users = known.users.persist()
-            users.count()
-        finally:
-            if packed is not dataset:
-                packed.unpersist()
-        items = known.items
-        spark = users.sparkSession
-        of_items = T.StructType(
-            [T.StructField("id", packed.id_types[1]), T.StructField("values", T.ArrayType(T.FloatType()))]
-        )
-        rows = spark.createDataFrame(
-            pa.table([items.ids, lists_of(items.values)], names=of_items.names), of_items
-        )
+        trees = fit_trees(queries, names, config)
+        if trees.measured:
+            value = trees.measured[trees.number]
+            progress_line(
+                f"  {trees.number} trees: {self.getMetric()} {value:.4f} on users of whom no tree is made"
+            )
+        return trees
+
+    def _model(self, histories: PackedHistories, trees: Trees) -> RankerModel:
+        """The members, fitted on everything, and what is known then."""
+        members = self._fitted_members(histories)
+        known = self._known(histories, list(members))
+        users, items = known.users.persist(), known.items
+        users.count()
+        fields = [T.StructField("id", histories.id_types[1])]
+        fields.append(T.StructField("values", T.ArrayType(T.FloatType())))
+        table = pa.table([items.ids, lists_of(items.values)], names=["id", "values"])
+        spark = histories.sparkSession
         saved = spark.createDataFrame([(bytearray(trees.saved),)], "trees binary")
-        model = RankerModel(users, rows, saved)
-        model.features, model.gains = names, trees.gains
+        model = RankerModel(users, spark.createDataFrame(table, T.StructType(fields)), saved)
+        model.gains = trees.gains
         model.matched = {column: list(bounds) for column, bounds in items.matched.items()}
         model.take_members(members)
-        return self._copyValues(model._store(users))
+        return model._store(users)
 
     def _fitted_members(self, histories: PackedHistories) -> dict[str, RecommenderModel]:
         """The members, fitted one after the other."""
@@ -352,14 +350,8 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         return {name: self.fit_member(name, one, given) for name, one in self.estimators().items()}
 
     def _packed(self, rows: DataFrame) -> PackedHistories:
-        """Rows as histories; of a pair that is there more than once the mean rating, and the last time."""
-        rating, timestamp = self.getRatingCol(), self.getTimestampCol()
-        value = column_of(rows, rating)[0].cast("double") if rating else F.lit(1.0)
-        time = column_of(rows, timestamp)[0] if timestamp else F.lit(None)
-        ids = id_column(rows, self.getUserCol()).alias(USER), id_column(rows, self.getItemCol()).alias(ITEM)
-        pairs = rows.select(*ids, value.alias(RATING), time.cast("timestamp").alias(TIMESTAMP))
-        once = pairs.groupBy(USER, ITEM).agg(F.avg(RATING).alias(RATING), F.max(TIMESTAMP).alias(TIMESTAMP))
-        return pack_histories(once.withColumn(PART, F.lit(TRAIN)), rows.count()).of(TRAIN)
+        columns = self.getUserCol(), self.getItemCol(), self.getRatingCol(), self.getTimestampCol()
+        return packed_rows(rows, *columns)
 
     def _divided(self, dataset: DataFrame | PackedHistories) -> PackedHistories:
         """The ratings with what the trees learn from as ``test``."""
@@ -465,7 +457,38 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         context = users.sparkSession.sparkContext
         shared = context.broadcast((self._item_features(), self._saved()))
         rows = side_by_side(lists, wanted)
-        return self._held(rows.mapInArrow(_ordering(shared, list(members), n), schema))
+        return self._held(rows.mapInArrow(ordering(shared, list(members), n), schema))
+
+    def explain(self, users: DataFrame, request: ListRequest, features: int = 5) -> DataFrame:
+        """What puts an item where it is in a list: the features that add most to its score, or take most off.
+
+        Parameters
+        ----------
+        users : DataFrame
+            ``user``, unique.
+        request : ListRequest
+            Of the lists.
+        features : int
+            How many for each item, at most.
+
+        Returns
+        -------
+        DataFrame
+            One row per (user, rank, feature): ``user``, ``item``, ``rank``, ``feature``, ``value`` float, NaN
+            where it is missing, and ``contribution`` float (SHAP values): those of all features of an item
+            add up to its score, less a number that is the same for all. Cost: that of the lists, and that of
+            the answers for what is listed.
+        """
+        wanted = self.users.join(distinct_ids(users, USER, self.users), "id", "left_semi")
+        members, kinds = self.member_models(), (self.users.schema["id"], self.items.schema["id"])
+        shared = users.sparkSession.sparkContext.broadcast((self._item_features(), self._saved()))
+        fields = [T.StructField(name, kind.dataType) for name, kind in zip((USER, ITEM), kinds, strict=True)]
+        further = {RANK: T.IntegerType(), "feature": T.StringType(), "value": T.FloatType()}
+        further["contribution"] = T.FloatType()
+        fields += [T.StructField(name, kind) for name, kind in further.items()]
+        rows = side_by_side(member_lists(members, self.numbers(), wanted, request), wanted)
+        told = explaining(shared, len(members), request.n, self.features, features)
+        return self._held(rows.mapInArrow(told, T.StructType(fields)))
 
     def importances(self) -> DataFrame:
         """What the trees ask about.
@@ -579,85 +602,3 @@ def member_lists(
         name: member.recommend_lists(asked, replace(request, n=max(request.n, numbers[name])))
         for name, member in members.items()
     }
-
-
-def rows_of_lists(lists: pa.Array) -> Floats:
-    """Lists of one length as a float32 matrix, in which numbers may be missing.
-
-    Parameters
-    ----------
-    lists : Array
-        Of lists of floats.
-    """
-    return np.asarray(lists.flatten(), np.float32).reshape(len(lists), -1)
-
-
-USERS_AT_ONCE = 500
-"""Whose candidates a task holds at a time."""
-
-
-def _slices(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for batch in map(plain, batches):
-        for start in range(0, batch.num_rows, USERS_AT_ONCE):
-            yield batch.slice(start, USERS_AT_ONCE)
-
-
-def _features(batch: pa.RecordBatch, found: Found, items: ItemFeatures) -> Floats:
-    """Features of a batch's candidates."""
-    users, profiles = (rows_of_lists(batch[name]) for name in ("values", "profile"))
-    return feature_matrix(found.candidates, users, profiles, items, found.places(items.ids))
-
-
-def _querying(shared: Any, retrievers: int) -> Any:
-    """Users with lists and ``wanted`` items into queries."""
-
-    def query(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in _slices(batches):
-            found = found_in(batch, retrievers)
-            rows, width = found.candidates.users.astype(np.int64), max(len(found.items), 1)
-            wanted = batch["wanted"]
-            lengths = pc.list_value_length(wanted).to_numpy()
-            place = pc.fill_null(pc.index_in(wanted.flatten(), value_set=found.items), -1).to_numpy()
-            keys = np.repeat(np.arange(len(lengths)), lengths) * width + place
-            labels = np.isin(rows * width + found.candidates.items, keys[place >= 0])
-            ends = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=batch.num_rows))]).astype(
-                np.int32
-            )
-            features = _features(batch, found, shared.value)
-            columns = {
-                "query": batch["query"],
-                "validation": batch["validation"],
-                "wanted": pa.array(lengths.astype(np.int32)),
-                "labels": pa.ListArray.from_arrays(pa.array(ends), pa.array(labels.astype(np.float32))),
-                "features": pa.ListArray.from_arrays(
-                    pa.array(ends * np.int32(features.shape[1])), pa.array(features.ravel())
-                ),
-                "id": batch["id"],
-                "candidates": pa.ListArray.from_arrays(pa.array(ends), found.ids()),
-            }
-            yield pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-
-    return query
-
-
-def _ordering(shared: Any, retrievers: list[str], n: int) -> Any:
-    """Users with lists into the best ``n`` of their candidates."""
-
-    def order(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        items, saved = shared.value
-        trees = open_trees(saved)
-        for batch in _slices(batches):
-            found = found_in(batch, len(retrievers))
-            scores = tree_scores(trees, _features(batch, found, items))
-            indptr, chosen = best_candidates(found.candidates, scores, batch.num_rows, n)
-            places = pa.array(chosen)
-            ranks = found.candidates.ranks[chosen]
-            by = np.nanargmin(ranks, axis=1) if len(chosen) else np.zeros(0, np.int64)
-            entries = pa.StructArray.from_arrays(
-                [found.ids().take(places), pa.array(scores[chosen]), pa.array(retrievers).take(pa.array(by))],
-                names=[ITEM, SCORE, REASON],
-            )
-            lists = pa.ListArray.from_arrays(pa.array(indptr.astype(np.int32)), entries)
-            yield pa.RecordBatch.from_arrays([batch["id"], lists], names=["id", RECOMMENDATIONS])
-
-    return order

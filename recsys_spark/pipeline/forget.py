@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Collection
 from datetime import date, timedelta
 
-from pyspark.sql import Column, Row, SparkSession
+from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
@@ -18,7 +18,11 @@ from recsys_spark.lakehouse.locks import WHOLE_LAKE, Lock
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.pipeline.reports import drop_reports_of
+from recsys_spark.pipeline.shelves import SHELF_ROWS
 from recsys_spark.schema import RAW, USER
+
+_CHECKED = {"recommendations": "rows", "shelves": SHELF_ROWS}
+"""Table of users' lists → count of the ledger, by which publishing finds them complete."""
 
 
 def forget(spark: SparkSession, config: Config, users: Collection[str], today: date) -> dict[str, int]:
@@ -52,15 +56,16 @@ def forget(spark: SparkSession, config: Config, users: Collection[str], today: d
     run_id = uuid.uuid4().hex[:12]
     with Lock(lake, WHOLE_LAKE, run_id):
         _remember(lake, users)
-        gone, dates = {}, list[Row]()
+        gone, dates = {}, dict[date, dict[str, int]]()
         for name in TABLES:
             if not lake.exists(name):
                 continue
             where = _of_users(name, users)
             if where is None:
                 continue
-            if name == "recommendations":
-                dates = lake.read(name).where(where).groupBy("run_date").count().collect()
+            if name in _CHECKED:
+                for row in lake.read(name).where(where).groupBy("run_date").count().collect():
+                    dates.setdefault(row["run_date"], {})[_CHECKED[name]] = row["count"]
             gone[name] = lake.read(name).where(where).count()
             if gone[name]:
                 lake.delete(name, where)
@@ -69,9 +74,9 @@ def forget(spark: SparkSession, config: Config, users: Collection[str], today: d
             if gone[name]:
                 version = lake.version(name)
                 progress_line(f"  {name}: {gone[name]:,} rows removed, gone from version {version} on")
-        for of_date in dates:  # so that the rest of a date's lists can still be published
-            with Ledger(lake, run_id, of_date["run_date"], "{}").step("forget") as record:
-                record.counts["rows"] = of_date["count"]
+        for of_date, counts in sorted(dates.items()):  # so that the rest of its lists can still be published
+            with Ledger(lake, run_id, of_date, "{}").step("forget") as record:
+                record.counts |= counts
         _clear_errors(lake, users)
         gone["reports"] = drop_reports_of(spark, config, users)
         if gone["reports"]:

@@ -23,6 +23,7 @@ from recsys_spark.pipeline.fitted import promote
 from recsys_spark.pipeline.gate import require_open
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.served import left_out_for_later, rows_expected, served_date
+from recsys_spark.pipeline.shelves import SHELF_ROWS, SHELVES
 from recsys_spark.pipeline.similar import NEIGHBOR_ROWS
 from recsys_spark.schema import RANK
 
@@ -33,8 +34,8 @@ WAIT = 120
 def publish(night: Night, reason: str | None = None, unless_later: bool = False) -> bool:
     """Serve this date's lists: reads recommendations, writes current_recommendations and models.
 
-    So are its ``similar_items``, in ``current_similar_items``. A table is replaced in one commit: a reader
-    sees all of the old lists or all of the new ones.
+    So are its ``similar_items`` and ``shelves``, in ``current_similar_items`` and ``current_shelves``. A
+    table is replaced in one commit: a reader sees all of the old lists or all of the new ones.
 
     Parameters
     ----------
@@ -149,6 +150,7 @@ def _serve(night: Night, record: StepRecord) -> None:
     lake, done, before = night.lake, night.ledger.last_done("recommend"), served_date(night.lake)
     expected = {
         "similar_items": done["counts"].get(NEIGHBOR_ROWS, 0),
+        SHELVES: rows_expected(night, SHELF_ROWS),
         "recommendations": rows_expected(night),
     }
     found = {name: _of_date(night, record, name, checked) for name, checked in expected.items()}

@@ -1,5 +1,5 @@
-"""Step five: the lists of every user, and the neighbours of every item, checked, then written as this date's
-partitions of ``recommendations`` and ``similar_items``.
+"""Step five: the lists of every user, by shelf too, and the neighbours of every item, checked, then written
+as this date's partitions of ``recommendations``, ``shelves`` and ``similar_items``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from recsys_spark.pipeline.fitted import (
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
 from recsys_spark.pipeline.reranking import shown_lists
+from recsys_spark.pipeline.shelves import shelves, write_shelves
 from recsys_spark.pipeline.similar import similar_items, write_similar_items
 from recsys_spark.pipeline.train import fit_and_save
 from recsys_spark.recommend.top_n import REASON, ListRequest, explode_lists
@@ -39,7 +40,8 @@ from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
 
 def recommend(night: Night) -> None:
-    """Make lists with the champion: reads ratings and models, writes models, recommendations, similar_items.
+    """Make lists with the champion: reads ratings, items and models, writes models, recommendations,
+    similar_items and shelves.
 
     Popular items fill lists that are shorter than ``n``. Users' lists and items' neighbours are checked
     before they are written: a table never holds a list that breaks an invariant.
@@ -71,8 +73,12 @@ def recommend(night: Night) -> None:
         filled = made.rows.where("reason = 'fallback'").count()
         record.counts |= {"users": made.users.count(), "fallback_rows": filled}
         neighbors = similar_items(night, record, made.request, champion, model, kept)
+        by_shelf = shelves(night, record, made.request, made.users, champion, model, kept)
+        if by_shelf is not None:
+            rules.check(by_shelf)
         _write(night, record, made.rows.withColumn("run_date", F.lit(night.run_date)))
         write_similar_items(night, record, neighbors)
+        write_shelves(night, record, by_shelf)
         record.details["champion"] = champion
         touched = {name: count for name, count in record.counts.items() if name.startswith(RULE)}
         if touched:

@@ -119,14 +119,16 @@ def left_out_for_later(night: Night) -> bool:
     return later is not None
 
 
-def rows_expected(night: Night) -> int:
-    """How many rows this date has in ``recommendations``: those that were checked, without those of people
-    who have been forgotten since.
+def rows_expected(night: Night, count: str = "rows") -> int:
+    """How many rows this date has in a table of users' lists: those that were checked, without those of
+    people who have been forgotten since.
 
     Parameters
     ----------
     night : Night
         The run.
+    count : str
+        Of the ledger: ``rows``, of ``recommendations``, or ``shelf_rows``, of ``shelves``.
 
     Raises
     ------
@@ -135,4 +137,4 @@ def rows_expected(night: Night) -> int:
     """
     made = night.ledger.last_done("recommend")
     later = [row for row in night.ledger.rows_done("forget") if row["started"] > made["started"]]
-    return int(made["counts"]["rows"] - sum(row["counts"]["rows"] for row in later))
+    return int(made["counts"].get(count, 0) - sum(row["counts"].get(count, 0) for row in later))

@@ -9,6 +9,7 @@ from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.eligibility import Rules
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.reranking import require_rerank
+from recsys_spark.pipeline.shelves import names_of, shelf_members
 from recsys_spark.schema import TEST, TRAIN, VALIDATION
 
 
@@ -35,6 +36,8 @@ def split(night: Night) -> None:
         night.pin(_versions(night))
         Rules(night, StepRecord()).require()  # long before the lists are made
         require_rerank(night)
+        if night.config.recommend.shelves is not None:
+            names_of(night, shelf_members(night, StepRecord()))
         record.versions_read |= night.versions()
         for part, (ratings, users) in night.rated().counts().items():
             if part != LEFT_OUT:

@@ -183,6 +183,29 @@ def tree_scores(booster: Any, features: Floats, trees: int = 0) -> Floats:
     return np.asarray(scores, np.float32)
 
 
+def tree_contributions(booster: Any, features: Floats) -> Floats:
+    """What each feature adds to what trees say of candidates (SHAP values, Lundberg et al. 2020).
+
+    Parameters
+    ----------
+    booster : Booster
+        Of :func:`open_trees`.
+    features : float32 array, shape (n, n_features)
+        NaN where one is missing.
+
+    Returns
+    -------
+    float32 array, shape (n, n_features)
+        They add up to the score less what trees say of nothing.
+    """
+    if not len(features):
+        return features
+    from xgboost import DMatrix
+
+    asked = DMatrix(features, feature_names=booster.feature_names, nthread=1)
+    return np.asarray(booster.predict(asked, pred_contribs=True)[:, :-1], np.float32)
+
+
 def matrix_of_query(features: pa.Array, n: int) -> Floats:
     """Flat features of ``n`` candidates as a matrix.
 

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark import RankerRecommender
 from recsys_spark.errors import ModelError, SetupError
+from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.testing import ModelContract
 
 MEMBERS = {"popularity": {}, "item_item": {"weighting": "cosine"}}
@@ -85,6 +86,15 @@ def test_trees_learn_what_no_retriever_knows(spark, tmp_path):
     assert own == 1  # by popularity it would be about a half
     gains = {row["feature"]: row["gain"] for row in model.importances().collect()}
     assert max(gains, key=gains.get) == "match: genre"
+    told = model.explain(users.where("user < 2"), ListRequest(3, ratings.select("user", "item")), 99)
+    sums = {}
+    for row in told.groupBy("user", "rank", "item").agg(F.sum("contribution").alias("sum")).collect():
+        sums[row["user"], row["rank"], row["item"]] = row["sum"]
+    scores = {(row["user"], row["rank"], row["item"]): row["score"] for row in listed if row["user"] < 2}
+    assert sums.keys() == scores.keys()
+    apart = np.array([scores[key] - sums[key] for key in sums])  # what trees say of nothing
+    np.testing.assert_allclose(apart, apart[0], atol=1e-5)
+    assert told.where("rank = 1 AND feature = 'match: genre'").select("value").distinct().collect()[0][0] == 1
     path = str(tmp_path / "ranker")
     model.save(path)
     again = type(model).load(path).recommend(users, 3, ratings)

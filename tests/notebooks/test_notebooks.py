@@ -66,7 +66,15 @@ def negatives(told):
     assert found["1:8"] > 2 * found["none"]
 
 
-CHECKS = [explored, gravity, softmax, embeddings, night, negatives]
+def second_stage(told):
+    found = told["recalls"].iloc[0]
+    assert found["union"] > found[["als", "item_item", "popularity"]].max()
+    values = told["chosen"]
+    assert values.loc["diverse", "diversity"] > values.loc["by score", "diversity"]
+    assert values.loc["two of the long tail", "popularity_share"] <= 0.8 + 1e-9
+
+
+CHECKS = [explored, gravity, softmax, embeddings, night, negatives, second_stage]
 SAID = dict(zip([path.stem for path in NOTEBOOKS], CHECKS, strict=True))
 
 

@@ -10,6 +10,7 @@ from recsys_spark.errors import ConfigError, PublishError, SourceError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.eligibility import Rules
 from recsys_spark.pipeline.publish import publish
+from recsys_spark.pipeline.shelves import names_of, shelf_members
 from recsys_spark.pipeline.steps import STEPS
 from recsys_spark.recommend.top_n import ListRequest
 from tests.pipeline.shop import DAY, Shop
@@ -21,6 +22,7 @@ AGE = {user: 12 if n % 3 == 0 else 40 for n, user in enumerate(USERS[:-1])}
 """Of all users but the last, who has no row."""
 COUNTRY = {user: "BE" if n in (4, 5) else "NL" for n, user in enumerate(USERS[:-1])}
 FROM_AGE = {item: 18 if n < 2 else 0 for n, item in enumerate(ITEMS)}
+KIND = {item: "odd" if n % 2 else "even" for n, item in enumerate(ITEMS)}
 STOCK = {item: 0 if item == "i2" else 5 for item in ITEMS}
 SEEN = {user: {ITEMS[(n + k) % 8] for k in range(3)} for n, user in enumerate(USERS)}
 LONG_AGO = "u07"
@@ -50,7 +52,7 @@ def shop(spark, tmp_path_factory):
         return str(path)
 
     users = write("users.csv", "u,age,country", [(u, AGE[u], COUNTRY[u]) for u in AGE])
-    items = write("items.csv", "i,from_age,stock", [(i, FROM_AGE[i], STOCK[i]) for i in ITEMS])
+    items = write("items.csv", "i,from_age,stock,kind", [(i, FROM_AGE[i], STOCK[i], KIND[i]) for i in ITEMS])
     RULES["items"]["deny"]["path"] = write("denied.csv", "u,i", DENIED)
     RULES["items"]["allow"]["path"] = write("allowed.csv", "u,i", ALLOWED)
     shop.tree["ingest"]["source"] |= {
@@ -62,11 +64,11 @@ def shop(spark, tmp_path_factory):
         "items": {
             "path": items,
             "id": "i",
-            "columns": {"from_age": "from_age", "stock": "stock"},
+            "columns": {"from_age": "from_age", "stock": "stock", "kind": "kind"},
             "types": {"from_age": "int", "stock": "int"},
         },
     }
-    shop.tree["recommend"] = {"n": 8, "similar_items": {"n": 7}, **RULES}
+    shop.tree["recommend"] = {"n": 8, "similar_items": {"n": 7}, "shelves": {"by": "kind", "n": 2}, **RULES}
     at = {user: 1_600_000_000 if user == LONG_AGO else 1_718_000_000 for user in USERS}
     shop.receive(*(f"{u},{i},{3 + n % 3},{at[u] + n}" for u in USERS for n, i in enumerate(sorted(SEEN[u]))))
     night = shop.night()
@@ -88,6 +90,27 @@ def test_lists_hold_all_that_the_rules_leave_and_nothing_else(shop):
         found.setdefault(user, set()).add(item)
     assert found == {user: items for user, items in expected.items() if items}
     assert not expected["u06"]
+
+
+def test_shelves_are_the_first_of_each_kind_of_the_list(shop):
+    """As all that a user may be shown is in the list."""
+    expected = []
+    for user in USERS:
+        rows = shop.rows("recommendations", "user", "rank", "item", "score", "model", "reason")
+        for kind in ("even", "odd"):
+            own = [row for row in rows if row[0] == user and row[5] == "model" and KIND[row[2]] == kind]
+            expected += [(user, kind, n + 1, *row[2:5]) for n, row in enumerate(own[:2])]
+    assert expected
+    assert shop.rows("shelves", "user", "shelf", "rank", "item", "score", "model") == expected
+
+
+def test_a_column_without_shelves_ends_the_split(shop, monkeypatch):
+    night = shop.night(recommend={"n": 8, "shelves": {"by": "maker"}})
+    with pytest.raises(ConfigError, match=r"recommend\.shelves\.by: given 'maker'; allowed: .*'kind'"):
+        shelf_members(night, StepRecord())
+    monkeypatch.setattr("recsys_spark.pipeline.shelves.MAX_SHELVES", 1)
+    with pytest.raises(ConfigError, match="at most 1 different values"):
+        names_of(shop.night(), shelf_members(shop.night(), StepRecord()))
 
 
 def test_neighbours_are_what_everybody_may_be_shown(shop):
@@ -121,6 +144,8 @@ def test_what_was_served_of_late_is_not_listed_again(shop):
     assert denied(DAY + timedelta(days=7)) == sorted(DENIED)
     publish(shop.night(), reason="to be seen")
     listed = {(user, item) for user, item in shop.rows("recommendations", "user", "item")}
+    columns = "user", "shelf", "rank", "item", "score"
+    assert shop.rows("current_shelves", *columns) == shop.rows("shelves", *columns)
     assert denied(DAY + timedelta(days=7)) == sorted({*DENIED, *listed})
     assert denied(DAY + timedelta(days=8)) == denied(DAY) == sorted(DENIED)
     rules = Rules(shop.night(DAY + timedelta(days=1), recommend={"n": 8, **days}), StepRecord())

@@ -1,0 +1,188 @@
+"""Lists by shelf, such as one for each genre, which a night makes beside its lists, from the same scores."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import reduce
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from recsys_spark.columns import quoted
+from recsys_spark.config import config_problem
+from recsys_spark.errors import ConfigError, PublishError
+from recsys_spark.histories import PackedHistories
+from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.refit import ListMaker
+from recsys_spark.recommend.top_n import ListRequest, explode_lists
+from recsys_spark.schema import ITEM, RANK, SCORE, USER
+
+SHELVES = "shelves"
+SHELF = "shelf"
+SHELF_ROWS = "shelf_rows"
+"""Count of the ledger's row of ``recommend``: how many there are; missing where there are none."""
+
+MAX_SHELVES = 100
+"""Of which lists are made: each is a pass over the users."""
+
+
+def shelves(
+    night: Night,
+    record: StepRecord,
+    request: ListRequest,
+    users: DataFrame,
+    champion: str,
+    model: ListMaker,
+    kept: ExitStack,
+) -> DataFrame | None:
+    """The champion's best items of each shelf for each user, checked. A shelf is short where the champion has
+    no more to say: no popular items fill it.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    record : StepRecord
+        What the step says of itself; counts are added.
+    request : ListRequest
+        What was asked for the lists.
+    users : DataFrame
+        ``user``: whom they are for.
+    champion : str
+        The model's name.
+    model : RecommenderModel or Folded
+        What makes the lists.
+    kept : ExitStack
+        Frees, at its end, what is kept in memory.
+
+    Returns
+    -------
+    DataFrame or None
+        One row per (user, shelf, rank): ``run_date``, ``user``, ``shelf``, ``rank``, ``item``, ``score``,
+        ``model``; None where none are configured.
+
+    Raises
+    ------
+    ConfigError
+        The table ``items`` has no such column, or there are too many shelves.
+    PublishError
+        A shelf has a gap in its ranks, an item twice, one of another shelf, or one that the user has seen.
+    """
+    wanted = night.config.recommend.shelves
+    if wanted is None:
+        return None
+    members = shelf_members(night, record).persist()
+    kept.callback(members.unpersist)
+    lists = list[DataFrame]()
+    for shelf in names_of(night, members):
+        own = members.where(F.col(SHELF) == shelf).select(ITEM)
+        if request.allowed_items is not None:
+            own = own.join(request.allowed_items, ITEM, "left_semi")
+        asked = replace(request, n=wanted.n, allowed_items=own)
+        made = explode_lists(model.recommend_lists(users, asked)).withColumn(SHELF, F.lit(shelf))
+        lists.append(made.select(USER, SHELF, RANK, ITEM, SCORE))
+    if not lists:
+        return None
+    rows = reduce(DataFrame.unionByName, lists).withColumn("run_date", F.lit(night.run_date))
+    rows = rows.withColumn("model", F.lit(champion)).persist()
+    kept.callback(rows.unpersist)
+    record.counts |= {SHELVES: len(lists), SHELF_ROWS: _checked(rows, members, request)}
+    return rows
+
+
+def shelf_members(night: Night, record: StepRecord) -> DataFrame:
+    """``item``, ``shelf``, distinct: which items are on which.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    record : StepRecord
+        What the step says of itself; the version of ``items`` is added.
+
+    Raises
+    ------
+    ConfigError
+        The table ``items`` has no such column, or there is none.
+    """
+    wanted, lake = night.config.recommend.shelves, night.lake
+    name, known = "" if wanted is None else wanted.by, list[str]()
+    if lake.exists("items"):
+        version = record.versions_read.setdefault("items", lake.version("items"))
+        items = lake.read("items", version)
+        known = items.columns
+    if name not in known:
+        allowed = f"one of the columns of the table items: {known}"
+        raise ConfigError(config_problem(night.config.origin, "recommend.shelves.by", name, allowed))
+    column = F.col(quoted(name))
+    values = column if isinstance(items.schema[name].dataType, T.ArrayType) else F.array(column)
+    rows = items.select(ITEM, F.explode(values.cast("array<string>")).alias(SHELF))
+    return rows.where(F.col(SHELF).isNotNull()).distinct()
+
+
+def names_of(night: Night, members: DataFrame) -> list[str]:
+    """The shelves, in the order of their names.
+
+    Parameters
+    ----------
+    night : Night
+        The run.
+    members : DataFrame
+        Of :func:`shelf_members`.
+
+    Raises
+    ------
+    ConfigError
+        There are too many.
+    """
+    found = members.select(SHELF).distinct().limit(MAX_SHELVES + 1).collect()
+    if len(found) > MAX_SHELVES:
+        allowed = f"a column with at most {MAX_SHELVES} different values"
+        wanted = night.config.recommend.shelves
+        given = None if wanted is None else wanted.by
+        raise ConfigError(config_problem(night.config.origin, "recommend.shelves.by", given, allowed))
+    return sorted(row[SHELF] for row in found)
+
+
+def write_shelves(night: Night, record: StepRecord, rows: DataFrame | None) -> None:
+    """Write this date's partition of ``shelves``; without rows there is none afterwards.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    record : StepRecord
+        What the step says of itself; the version is added.
+    rows : DataFrame or None
+        Of :func:`shelves`.
+    """
+    lake = night.lake
+    if rows is not None:
+        lake.create(SHELVES, *night.config.ingest.id_types)
+        where = f"run_date = '{night.run_date}'"
+        record.versions_written[SHELVES] = lake.replace(SHELVES, rows, where, record.counts[SHELF_ROWS])
+    elif lake.exists(SHELVES):
+        lake.delete(SHELVES, F.col("run_date") == F.lit(night.run_date))
+
+
+def _checked(rows: DataFrame, members: DataFrame, request: ListRequest) -> int:
+    """How many rows there are, all of which are as they should be."""
+    whole = [F.count("*").alias("rows"), F.max(RANK).alias("last"), F.count_distinct(ITEM).alias("items")]
+    lists = rows.groupBy(USER, SHELF).agg(*whole)
+    uneven = (F.col("rows") != F.col("last")) | (F.col("rows") != F.col("items"))
+    faults = {
+        "lists have gaps in their ranks or an item twice": lists.where(uneven),
+        "rows are of another shelf": rows.join(members, [ITEM, SHELF], "left_anti"),
+    }
+    if request.seen is not None:
+        seen = request.seen
+        seen = seen.rows(USER, ITEM) if isinstance(seen, PackedHistories) else seen
+        faults["rows hold an item already seen"] = rows.join(seen, [USER, ITEM], "left_semi")
+    for fault, found in faults.items():
+        number = found.count()
+        if number:
+            raise PublishError(f"of the shelves {number:,} {fault}; nothing was written")
+    return rows.count()
