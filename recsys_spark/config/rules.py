@@ -40,6 +40,10 @@ class UserRules(Section):
     """Who has a rating or an event of so many days, the run date the last of them."""
     table: Listed | None = None
     """Who is in this table; with ``user``."""
+    new: bool = False
+    """Whether people who are in the table ``users`` and have rated nothing yet get a list too: of a model
+    that knows people by their features, or else of popular items.
+    """
 
     @model_validator(mode="after")
     def _of_users(self) -> Self:

@@ -208,6 +208,10 @@ class Recommend(Section):
     """What lists may hold; everything where nothing is said."""
     rerank: Rerank | None = None
     """How lists are made diverse; ``null`` for the order of the scores. Holds for evaluation too."""
+    fallback_by: Annotated[str, Field(min_length=1)] | None = None
+    """Column of the table ``users``, such as ``country``, with at most 100 values: popular items that fill a
+    list up are those of people of the user's value, and of everybody where these are not enough.
+    """
     shelves: Shelves | None = None
     """Lists by shelf, in the table ``shelves``; ``null`` for none. Each is one more pass over the users."""
     similar_items: SimilarItems | None = SimilarItems()

@@ -135,7 +135,11 @@ class Rules:
                 raise PublishError(f"{broken:,} rows of the lists break {key}; nothing was written")
 
     def _everybody(self) -> DataFrame:
-        return self.night.pairs().user_counts().select(USER)
+        """Who has rated anything, and where that is configured who is known otherwise."""
+        rated = self.night.pairs().user_counts().select(USER)
+        if not self.night.config.recommend.users.new:
+            return rated
+        return rated.unionByName(self._of("users").select(USER)).distinct()
 
     def _chosen_users(self, users: DataFrame) -> DataFrame:
         rules = self.night.config.recommend.users

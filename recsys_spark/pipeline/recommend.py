@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import reduce
 from typing import Any, NamedTuple
 
 from pyspark.sql import DataFrame
@@ -30,6 +31,7 @@ from recsys_spark.pipeline.fitted import (
     record_models,
 )
 from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.popular import popular_in_segments
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
 from recsys_spark.pipeline.reranking import shown_lists
 from recsys_spark.pipeline.shelves import shelves, write_shelves
@@ -147,6 +149,15 @@ def make_lists(
     rows = keep(_labelled(explode_lists(lists), champion, "model"))
     if fallback is not None:
         short = keep(_short(rows, users, n))
+        segments = [] if short.isEmpty() else popular_in_segments(night, rules.record)
+        of_segments = [
+            _fill(rows, keep(short.join(people, USER, "left_semi")), popular, request)
+            for popular, people in segments
+        ]
+        if of_segments:
+            more = reduce(DataFrame.unionByName, of_segments)
+            rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
+            short = keep(_short(rows, users, n))
         if not short.isEmpty():
             more = _fill(rows, short, fallback, request)
             rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))

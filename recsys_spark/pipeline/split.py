@@ -8,6 +8,7 @@ from recsys_spark.histories import LEFT_OUT
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.eligibility import Rules
 from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.popular import people_by_segment, segments_of
 from recsys_spark.pipeline.reranking import require_rerank
 from recsys_spark.pipeline.shelves import names_of, shelf_members
 from recsys_spark.schema import TEST, TRAIN, VALIDATION
@@ -38,6 +39,8 @@ def split(night: Night) -> None:
         require_rerank(night)
         if night.config.recommend.shelves is not None:
             names_of(night, shelf_members(night, StepRecord()))
+        if night.config.recommend.fallback_by is not None:
+            segments_of(night, people_by_segment(night, StepRecord()))
         record.versions_read |= night.versions()
         for part, (ratings, users) in night.rated().counts().items():
             if part != LEFT_OUT:

@@ -31,6 +31,16 @@ def test_predictions_are_sparks_own(spark):
     }
 
 
+def test_without_ratings_every_row_counts_one(spark):
+    data = checkerboard(spark).coalesce(1)
+    models = [
+        MLlibALS(seed=3, **SMALL).fit(data),
+        MLlibALS(seed=3, ratingCol="", **SMALL).fit(data.drop("rating")),
+    ]
+    rows = [sorted(map(str, model.itemFactors.collect())) for model in models]
+    assert rows[0] == rows[1]
+
+
 @pytest.mark.parametrize(("strategy", "rows"), [("nan", 2), ("drop", 1)])
 def test_cold_start_strategy(spark, strategy, rows):
     model = MLlibALS(seed=3, coldStartStrategy=strategy, **SMALL).fit(checkerboard(spark))

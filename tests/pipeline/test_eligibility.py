@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
+from pyspark.sql import functions as F
 
 from recsys_spark.errors import ConfigError, PublishError, SourceError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.eligibility import Rules
+from recsys_spark.pipeline.fitted import load
 from recsys_spark.pipeline.publish import publish
+from recsys_spark.pipeline.recommend import make_lists
 from recsys_spark.pipeline.shelves import names_of, shelf_members
 from recsys_spark.pipeline.steps import STEPS
 from recsys_spark.recommend.top_n import ListRequest
@@ -21,6 +26,8 @@ USERS, ITEMS = [f"u{n:02}" for n in range(12)], [f"i{n}" for n in range(8)]
 AGE = {user: 12 if n % 3 == 0 else 40 for n, user in enumerate(USERS[:-1])}
 """Of all users but the last, who has no row."""
 COUNTRY = {user: "BE" if n in (4, 5) else "NL" for n, user in enumerate(USERS[:-1])}
+NEW = {"v0": "NL", "v1": "BE", "v2": "", "v3": "FR"}
+"""Who has rated nothing, and their countries; of one nothing is known."""
 FROM_AGE = {item: 18 if n < 2 else 0 for n, item in enumerate(ITEMS)}
 KIND = {item: "odd" if n % 2 else "even" for n, item in enumerate(ITEMS)}
 STOCK = {item: 0 if item == "i2" else 5 for item in ITEMS}
@@ -51,7 +58,11 @@ def shop(spark, tmp_path_factory):
         path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
         return str(path)
 
-    users = write("users.csv", "u,age,country", [(u, AGE[u], COUNTRY[u]) for u in AGE])
+    users = write(
+        "users.csv",
+        "u,age,country",
+        [(u, (AGE | dict.fromkeys(NEW, 40))[u], c) for u, c in (COUNTRY | NEW).items()],
+    )
     items = write("items.csv", "i,from_age,stock,kind", [(i, FROM_AGE[i], STOCK[i], KIND[i]) for i in ITEMS])
     RULES["items"]["deny"]["path"] = write("denied.csv", "u,i", DENIED)
     RULES["items"]["allow"]["path"] = write("allowed.csv", "u,i", ALLOWED)
@@ -215,3 +226,24 @@ def test_more_groups_of_users_than_can_be_told_apart_are_an_error(shop, monkeypa
     monkeypatch.setattr("recsys_spark.pipeline.eligibility.MAX_GROUPS", 1)
     with pytest.raises(ConfigError, match="at most 1 different sets of values"):
         Rules(shop.night(), StepRecord()).require()
+
+
+def test_who_has_rated_nothing_gets_what_is_popular_with_people_alike(shop):
+    """And where nothing is known of the user, or of people alike, what is popular at all."""
+    night = shop.night(recommend={"n": 2, "users": {"new": True}, "fallback_by": "country"})
+    of_night = night.lake.read("models").where(F.col("purpose").isin("serving", "fallback")).collect()
+    models = {row["purpose"]: load(row) for row in of_night}
+    with ExitStack() as kept:
+        rules = Rules(night, StepRecord())
+        made = make_lists(night, rules, "als", models["serving"], models["fallback"], kept)
+        rows = made.rows.where(F.col("user").isin(*NEW)).select("user", "rank", "item", "reason").collect()
+
+    def most(users):
+        counts = Counter(item for user in users for item in SEEN[user])
+        return [item for item, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:2]]
+
+    expected = []
+    for user, country in NEW.items():
+        alike = [other for other in USERS if country and COUNTRY.get(other) == country]
+        expected += [(user, rank + 1, item, "fallback") for rank, item in enumerate(most(alike or USERS))]
+    assert sorted(map(tuple, rows)) == sorted(expected)

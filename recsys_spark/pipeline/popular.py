@@ -1,0 +1,100 @@
+"""What is popular among people of one kind, which fills lists up before what is popular at all."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.columns import quoted
+from recsys_spark.config import config_problem
+from recsys_spark.errors import ConfigError
+from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.models.popularity import PopularityModel
+from recsys_spark.pipeline.night import Night
+from recsys_spark.schema import ITEM, USER
+
+MAX_SEGMENTS = 100
+_SEGMENT = "segment"
+
+
+def popular_in_segments(night: Night, record: StepRecord) -> list[tuple[PopularityModel, DataFrame]]:
+    """For each value of ``recommend.fallback_by`` what its people have rated most, and these people.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    record : StepRecord
+        What the step says of itself; the version of ``users`` is added.
+
+    Returns
+    -------
+    list of PopularityModel and DataFrame
+        The model, and ``user``: whom it is of. Nothing where no column is configured. A join of all ratings.
+
+    Raises
+    ------
+    ConfigError
+        The table ``users`` has no such column, or it has too many values.
+    """
+    if night.config.recommend.fallback_by is None:
+        return []
+    people = people_by_segment(night, record).localCheckpoint()
+    rated = night.rated().rows(USER, ITEM).join(people, USER)
+    sums = rated.groupBy(_SEGMENT, ITEM).agg(F.count("*").cast("double").alias("score"))
+    counts, found = sums.localCheckpoint(), list[tuple[PopularityModel, DataFrame]]()
+    for segment in segments_of(night, people):
+        own = F.col(_SEGMENT) == segment
+        users = people.where(own).select(USER)
+        scores = counts.where(own).select(F.col(ITEM).alias("id"), "score")
+        found.append((PopularityModel(scores, users.select(F.col(USER).alias("id"))), users))
+    return found
+
+
+def people_by_segment(night: Night, record: StepRecord) -> DataFrame:
+    """``user`` and ``segment``, text: the values of the column of ``users``, where it has one.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    record : StepRecord
+        What the step says of itself; the version of ``users`` is added.
+
+    Raises
+    ------
+    ConfigError
+        The table ``users`` has no such column, or there is none.
+    """
+    name, lake, known = night.config.recommend.fallback_by or "", night.lake, list[str]()
+    if lake.exists("users"):
+        version = record.versions_read.setdefault("users", lake.version("users"))
+        users = lake.read("users", version)
+        known = users.columns
+    if name not in known:
+        allowed = f"one of the columns of the table users: {known}"
+        raise ConfigError(config_problem(night.config.origin, "recommend.fallback_by", name, allowed))
+    return users.select(USER, F.col(quoted(name)).cast("string").alias(_SEGMENT)).dropna()
+
+
+def segments_of(night: Night, people: DataFrame) -> list[str]:
+    """The segments, in the order of their names.
+
+    Parameters
+    ----------
+    night : Night
+        The run.
+    people : DataFrame
+        Of :func:`people_by_segment`.
+
+    Raises
+    ------
+    ConfigError
+        There are too many.
+    """
+    found = people.select(_SEGMENT).distinct().limit(MAX_SEGMENTS + 1).collect()
+    if len(found) > MAX_SEGMENTS:
+        allowed = f"a column with at most {MAX_SEGMENTS} different values"
+        given = night.config.recommend.fallback_by
+        raise ConfigError(config_problem(night.config.origin, "recommend.fallback_by", given, allowed))
+    return sorted(row[_SEGMENT] for row in found)
