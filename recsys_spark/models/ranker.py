@@ -67,7 +67,7 @@ class Known:
 
 
 class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
-    """Members list candidates, and gradient-boosted trees order them (LambdaMART, Burges 2010).
+    """Members list candidates, and gradient-boosted trees order them.
 
     The trees learn from what came last: the rows of ``labels`` are taken away, members are fitted on the
     others, and list candidates for users of whom they know nothing later; of those candidates the trees learn
@@ -103,12 +103,17 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         Values of a column of texts, the most frequent ones, at most.
     maxIter : int, default 300
         Trees, at most.
-    maxDepth : int, default 6
+    loss : str, default "logistic"
+        What the trees make small: ``logistic``, that of each candidate, or ``lambdarank``, that of the order
+        of a user's candidates (LambdaMART, Burges 2010), which wants more labels of each user.
+    maxDepth : int, default 3
         Questions from a root to a leaf, at most.
-    stepSize : float, default 0.1
+    stepSize : float, default 0.05
         What each tree's answer is multiplied by, above 0 and at most 1.
     subsamplingRate : float, default 1.0
         Fraction of the candidates that each tree is made of, above 0 and at most 1.
+    featureFraction : float, default 0.5
+        Fraction of the features that each tree may ask about, above 0 and at most 1.
     regParam : float, default 1.0
         L2 regularisation of the trees' answers, at least 0.
     implicitPrefs : bool, default False
@@ -184,9 +189,11 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         maxUsers: int = 10_000,
         maxCategories: int = 50,
         maxIter: int = 300,
-        maxDepth: int = 6,
-        stepSize: float = 0.1,
+        loss: str = "logistic",
+        maxDepth: int = 3,
+        stepSize: float = 0.05,
         subsamplingRate: float = 1.0,
+        featureFraction: float = 0.5,
         regParam: float = 1.0,
         implicitPrefs: bool = False,
         seed: int = SEEDED,
@@ -213,8 +220,9 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
             "regParam": 0,
         }
         allowed = {"labels": ("leave_last", "temporal"), "coldStartStrategy": ("nan", "drop")}
+        allowed["loss"] = ("logistic", "lambdarank")
         check_ranges(self, least, allowed)
-        for name in ("stepSize", "subsamplingRate"):
+        for name in ("stepSize", "subsamplingRate", "featureFraction"):
             if not 0 < self.getOrDefault(name) <= 1:
                 raise ValueError(f"{name} must be above 0 and at most 1, got {self.getOrDefault(name)}")
         if not 0 < self.getLabelFraction() < 1:
@@ -306,9 +314,11 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         metric, k = cutoff_of(self.getMetric())
         config = TreesConfig(
             trees=self.getMaxIter(),
+            loss=self.getLoss(),
             depth=self.getMaxDepth(),
             step_size=self.getStepSize(),
             sampling=self.getSubsamplingRate(),
+            features=self.getFeatureFraction(),
             regularization=self.getRegParam(),
             metric=metric,
             k=k,

@@ -64,12 +64,20 @@ class RankerParams(MemberParams):
         "maxCategories", "most values of a column of texts, the most frequent ones", TypeConverters.toInt
     )
     maxIter: Param[int] = param("maxIter", "most trees", TypeConverters.toInt)
+    loss: Param[str] = param(
+        "loss",
+        "logistic, of each candidate, or lambdarank, of a user's candidates together",
+        TypeConverters.toString,
+    )
     maxDepth: Param[int] = param("maxDepth", "most questions from a root to a leaf", TypeConverters.toInt)
     stepSize: Param[float] = param(
         "stepSize", "what each tree's answer is multiplied by", TypeConverters.toFloat
     )
     subsamplingRate: Param[float] = param(
         "subsamplingRate", "fraction of the candidates that each tree is made of", TypeConverters.toFloat
+    )
+    featureFraction: Param[float] = param(
+        "featureFraction", "fraction of the features that each tree may ask about", TypeConverters.toFloat
     )
     regParam: Param[float] = param("regParam", "L2 regularisation of the answers", TypeConverters.toFloat)
     userFeatureCols: Param[list[str]] = param(
@@ -82,8 +90,10 @@ class RankerParams(MemberParams):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._setDefault(candidates={}, labels="leave_last", labelRows=1, labelFraction=0.1, minRating=0.0)
-        self._setDefault(metric="ndcg@10", maxUsers=10_000, maxCategories=50, maxIter=300, maxDepth=6)
-        self._setDefault(stepSize=0.1, subsamplingRate=1.0, regParam=1.0)
+        self._setDefault(metric="ndcg@10", maxUsers=10_000, maxCategories=50, maxIter=300, maxDepth=3)
+        self._setDefault(
+            stepSize=0.05, subsamplingRate=1.0, regParam=1.0, loss="logistic", featureFraction=0.5
+        )
         self._setDefault(userFeatureCols=[], itemFeatureCols=[])
 
     def getCandidates(self) -> dict[str, int]:
@@ -125,6 +135,14 @@ class RankerParams(MemberParams):
     def getMaxIter(self) -> int:
         """Most trees."""
         return self.getOrDefault(self.maxIter)
+
+    def getLoss(self) -> str:
+        """What trees make small."""
+        return self.getOrDefault(self.loss)
+
+    def getFeatureFraction(self) -> float:
+        """Fraction of the features that each tree may ask about."""
+        return self.getOrDefault(self.featureFraction)
 
     def getMaxDepth(self) -> int:
         """Most questions from a root to a leaf."""
@@ -239,6 +257,26 @@ class RankerParams(MemberParams):
             At least 1.
         """
         return self._set(maxIter=value)
+
+    def setLoss(self, value: str) -> Self:
+        """Set what trees make small.
+
+        Parameters
+        ----------
+        value : str
+            ``logistic`` or ``lambdarank``.
+        """
+        return self._set(loss=value)
+
+    def setFeatureFraction(self, value: float) -> Self:
+        """Set the fraction of the features that each tree may ask about.
+
+        Parameters
+        ----------
+        value : float
+            Above 0 and at most 1.
+        """
+        return self._set(featureFraction=value)
 
     def setMaxDepth(self, value: int) -> Self:
         """Set the most questions from a root to a leaf.

@@ -6,14 +6,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import quoted
-from recsys_spark.config import config_problem
-from recsys_spark.errors import ConfigError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.side_tables import few_values, table_with
 from recsys_spark.schema import ITEM, USER
 
-MAX_SEGMENTS = 100
+_KEY = "recommend.fallback_by"
 _SEGMENT = "segment"
 
 
@@ -66,14 +65,8 @@ def people_by_segment(night: Night, record: StepRecord) -> DataFrame:
     ConfigError
         The table ``users`` has no such column, or there is none.
     """
-    name, lake, known = night.config.recommend.fallback_by or "", night.lake, list[str]()
-    if lake.exists("users"):
-        version = record.versions_read.setdefault("users", lake.version("users"))
-        users = lake.read("users", version)
-        known = users.columns
-    if name not in known:
-        allowed = f"one of the columns of the table users: {known}"
-        raise ConfigError(config_problem(night.config.origin, "recommend.fallback_by", name, allowed))
+    name = night.config.recommend.fallback_by or ""
+    users = table_with(night, record, "users", _KEY, name)
     return users.select(USER, F.col(quoted(name)).cast("string").alias(_SEGMENT)).dropna()
 
 
@@ -92,9 +85,4 @@ def segments_of(night: Night, people: DataFrame) -> list[str]:
     ConfigError
         There are too many.
     """
-    found = people.select(_SEGMENT).distinct().limit(MAX_SEGMENTS + 1).collect()
-    if len(found) > MAX_SEGMENTS:
-        allowed = f"a column with at most {MAX_SEGMENTS} different values"
-        given = night.config.recommend.fallback_by
-        raise ConfigError(config_problem(night.config.origin, "recommend.fallback_by", given, allowed))
-    return sorted(row[_SEGMENT] for row in found)
+    return few_values(night, _KEY, night.config.recommend.fallback_by or "", people, _SEGMENT)

@@ -11,12 +11,12 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recsys_spark.columns import quoted
-from recsys_spark.config import config_problem
-from recsys_spark.errors import ConfigError, PublishError
+from recsys_spark.errors import PublishError
 from recsys_spark.histories import PackedHistories
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import ListMaker
+from recsys_spark.pipeline.side_tables import few_values, table_with
 from recsys_spark.recommend.top_n import ListRequest, explode_lists
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
@@ -25,8 +25,7 @@ SHELF = "shelf"
 SHELF_ROWS = "shelf_rows"
 """Count of the ledger's row of ``recommend``: how many there are; missing where there are none."""
 
-MAX_SHELVES = 100
-"""Of which lists are made: each is a pass over the users."""
+_KEY = "recommend.shelves.by"
 
 
 def shelves(
@@ -108,15 +107,9 @@ def shelf_members(night: Night, record: StepRecord) -> DataFrame:
     ConfigError
         The table ``items`` has no such column, or there is none.
     """
-    wanted, lake = night.config.recommend.shelves, night.lake
-    name, known = "" if wanted is None else wanted.by, list[str]()
-    if lake.exists("items"):
-        version = record.versions_read.setdefault("items", lake.version("items"))
-        items = lake.read("items", version)
-        known = items.columns
-    if name not in known:
-        allowed = f"one of the columns of the table items: {known}"
-        raise ConfigError(config_problem(night.config.origin, "recommend.shelves.by", name, allowed))
+    wanted = night.config.recommend.shelves
+    name = "" if wanted is None else wanted.by
+    items = table_with(night, record, "items", _KEY, name)
     column = F.col(quoted(name))
     values = column if isinstance(items.schema[name].dataType, T.ArrayType) else F.array(column)
     rows = items.select(ITEM, F.explode(values.cast("array<string>")).alias(SHELF))
@@ -138,13 +131,8 @@ def names_of(night: Night, members: DataFrame) -> list[str]:
     ConfigError
         There are too many.
     """
-    found = members.select(SHELF).distinct().limit(MAX_SHELVES + 1).collect()
-    if len(found) > MAX_SHELVES:
-        allowed = f"a column with at most {MAX_SHELVES} different values"
-        wanted = night.config.recommend.shelves
-        given = None if wanted is None else wanted.by
-        raise ConfigError(config_problem(night.config.origin, "recommend.shelves.by", given, allowed))
-    return sorted(row[SHELF] for row in found)
+    wanted = night.config.recommend.shelves
+    return few_values(night, _KEY, "" if wanted is None else wanted.by, members, SHELF)
 
 
 def write_shelves(night: Night, record: StepRecord, rows: DataFrame | None) -> None:

@@ -40,18 +40,21 @@ class TreesConfig(NamedTuple):
     Attributes
     ----------
     trees : most trees
+    loss : ``logistic`` of each candidate, or ``lambdarank`` of the candidates of a user together
     depth : most questions from a root to a leaf
     step_size : what a tree's answer is multiplied by
-    sampling : fraction of the candidates that a tree is made of
+    sampling, features : fractions of the candidates a tree is made of, and of the features it may ask about
     regularization : L2, of the answers
     metric, k : what their number is chosen by, and its cut-off
     seed : of what is sampled
     """
 
     trees: int
+    loss: str
     depth: int
     step_size: float
     sampling: float
+    features: float
     regularization: float
     metric: str
     k: int
@@ -93,7 +96,7 @@ def require_xgboost() -> Any:
 
 
 def fit_trees(queries: DataFrame, names: list[str], config: TreesConfig) -> Trees:
-    """Fit trees that list first what should be found (LambdaMART, Burges 2010).
+    """Fit trees that list first what should be found: by logistic regression, or LambdaMART (Burges 2010).
 
     Parameters
     ----------
@@ -121,19 +124,22 @@ def fit_trees(queries: DataFrame, names: list[str], config: TreesConfig) -> Tree
             "from: ask for more candidates, or for more rows of labels"
         )
     number = (F.row_number().over(Window.orderBy("query")) - 1).alias("query")
-    estimator = spark_trees.SparkXGBRanker(
-        features_col="features",
-        label_col="label",
-        qid_col="query",
-        num_workers=tasks,
-        objective="rank:ndcg",
-        n_estimators=config.trees,
-        max_depth=config.depth,
-        learning_rate=config.step_size,
-        subsample=config.sampling,
-        reg_lambda=config.regularization,
-        random_state=config.seed,
-    )
+    common: dict[str, Any] = {
+        "features_col": "features",
+        "label_col": "label",
+        "num_workers": tasks,
+        "n_estimators": config.trees,
+        "max_depth": config.depth,
+        "learning_rate": config.step_size,
+        "subsample": config.sampling,
+        "colsample_bytree": config.features,
+        "reg_lambda": config.regularization,
+        "random_state": config.seed,
+    }
+    if config.loss == "logistic":
+        estimator = spark_trees.SparkXGBRegressor(objective="binary:logistic", **common)
+    else:
+        estimator = spark_trees.SparkXGBRanker(objective="rank:ndcg", qid_col="query", **common)
     numbered = useful.select(number, "labels", "features")
     rows = numbered.mapInArrow(_as_rows, "query int, place int, label float, features array<float>")
     home = F.pmod("query", F.lit(tasks)).cast("int")

@@ -47,6 +47,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
 }
 BLENDED = ("als", "item_item", "softmax")
 RANKED = "ranker"
+RANKERS: dict[str, dict[str, Any]] = {RANKED: {}, "ranker, lambdarank": {"loss": "lambdarank"}}
 
 
 class Data(NamedTuple):
@@ -121,9 +122,9 @@ def blend_of(data: Data) -> Any:
     return build("blend", params | {"memberWeights": chosen.getMemberWeights()}, SEED)
 
 
-def ranker_of(data: Data) -> Any:
-    """The ranker."""
-    estimator: Any = build("ranker", {"members": MEMBERS, "labels": data.labels, "stepSize": 0.05}, SEED)
+def ranker_of(data: Data, how: dict[str, Any]) -> Any:
+    """A ranker."""
+    estimator: Any = build("ranker", {"members": MEMBERS, "labels": data.labels, **how}, SEED)
     for side in ("user", "item"):
         estimator.set(estimator.getParam(f"{side}FeatureCols"), data.features[f"{side}FeatureCols"])
         estimator.set_features(side, data.features[f"{side}Features"])
@@ -134,7 +135,7 @@ def estimator_of(name: str, data: Data) -> Any:
     """One of what is compared."""
     if name in MEMBERS:
         return build(name, MEMBERS[name], SEED)
-    return ranker_of(data) if name == RANKED else blend_of(data)
+    return ranker_of(data, RANKERS[name]) if name in RANKERS else blend_of(data)
 
 
 def measured(data: Data, what: str) -> tuple[list[dict[str, Any]], str]:
@@ -142,7 +143,7 @@ def measured(data: Data, what: str) -> tuple[list[dict[str, Any]], str]:
     train, test = data.train.persist(), data.test.persist()
     users = test.select("user").distinct().persist()
     lists, taken, gains = dict[str, DataFrame](), dict[str, float](), None
-    for name in (*MEMBERS, "blend", RANKED):
+    for name in (*MEMBERS, "blend", *RANKERS):
         started = time.monotonic()
         model: Any = estimator_of(name, data).fit(train)
         n = LONGEST if name in MEMBERS else 10

@@ -72,12 +72,25 @@ def test_trees_learn_from_what_was_known_before_the_labels(spark, labels):
         assert (row["wanted"], sum(row["labels"])) == (1, 0)
 
 
+def test_trees_learn_the_order_of_a_users_candidates(spark):
+    """By lambdarank, whose scores are of no candidate by itself."""
+    ratings = frame(spark, events(last=None))
+    items = spark.createDataFrame([(i, f"genre {i % 2}") for i in range(20)], "item int, genre string")
+    named = {"itemFeatureCols": ["genre"], "itemFeatures": items, "featureFraction": 1.0}
+    model = RankerRecommender(members={"popularity": {}}, loss="lambdarank", maxIter=20, **named).fit(ratings)
+    listed = model.recommend(ratings.select("user").distinct(), 3, ratings).collect()
+    assert len(listed) == 3 * 40
+    assert all(row["item"] % 2 == row["user"] % 2 for row in listed)
+
+
 def test_trees_learn_what_no_retriever_knows(spark, tmp_path):
     rows = events(last=None)
     items = spark.createDataFrame([(i, f"genre {i % 2}") for i in range(20)], "item int, genre string")
     named = {"itemFeatureCols": ["genre"], "itemFeatures": items}
     ratings = frame(spark, rows)
-    model = RankerRecommender(members={"popularity": {}}, maxIter=20, **named).fit(ratings)
+    model = RankerRecommender(members={"popularity": {}}, maxIter=20, featureFraction=1.0, **named).fit(
+        ratings
+    )
     users = ratings.select("user").distinct()
     listed = model.recommend(users, 3, ratings).collect()
     assert {row["reason"] for row in listed} == {"popularity"}
@@ -116,6 +129,8 @@ def test_trees_learn_what_no_retriever_knows(spark, tmp_path):
         ({"candidates": {"softmax": 3}}, "a number of at least 1 for some of als, item_item"),
         ({"candidates": {"als": 0}}, "a number of at least 1 for some of als, item_item"),
         ({"labels": "random"}, "labels must be one of leave_last, temporal"),
+        ({"loss": "ndcg"}, "loss must be one of logistic, lambdarank"),
+        ({"featureFraction": 0.0}, "featureFraction must be above 0 and at most 1, got 0.0"),
         ({"labelFraction": 1.0}, "labelFraction must be between 0 and 1, got 1.0"),
         ({"stepSize": 0.0}, "stepSize must be above 0 and at most 1, got 0.0"),
         ({"metric": "auc"}, "with a cut-off, such as ndcg@10"),

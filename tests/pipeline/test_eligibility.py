@@ -119,7 +119,7 @@ def test_a_column_without_shelves_ends_the_split(shop, monkeypatch):
     night = shop.night(recommend={"n": 8, "shelves": {"by": "maker"}})
     with pytest.raises(ConfigError, match=r"recommend\.shelves\.by: given 'maker'; allowed: .*'kind'"):
         shelf_members(night, StepRecord())
-    monkeypatch.setattr("recsys_spark.pipeline.shelves.MAX_SHELVES", 1)
+    monkeypatch.setattr("recsys_spark.pipeline.side_tables.MOST_VALUES", 1)
     with pytest.raises(ConfigError, match="at most 1 different values"):
         names_of(shop.night(), shelf_members(shop.night(), StepRecord()))
 
