@@ -62,7 +62,7 @@ request = ListRequest(100, train.select("user", "item"))
 models = {name: kind(**params[name]).fit(train) for name, kind in kinds.items()}
 lists = {name: model.recommend_lists(testers, request).persist() for name, model in models.items()}
 found = candidates(lists).persist()
-found.orderBy("user", "als_rank").show(5)
+found.orderBy("user", F.asc_nulls_last("als_rank")).show(5)
 
 # %%
 wanted = test.join(found, ["user", "item"], "left")
@@ -95,7 +95,8 @@ table[["value", "low", "high"]].round(4)
 #
 # Ten of the ranker's hundred: by the order of its scores; of several genres; of the genres of the user's
 # history; with two of ten places for what is not among the most rated fifth. Each costs something, and each
-# does what it is for: diversity is how unlike a list's items are, and the share of popular ones falls.
+# does what it is for: diversity is how unlike a list's items are, and with two places for the long tail the
+# share of popular ones falls.
 
 # %%
 counts = train.groupBy("item").agg(F.count("*").alias("ratings"))

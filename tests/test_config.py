@@ -173,7 +173,12 @@ def test_contradictions_about_events_are_named(load, overrides, message):
 def test_shipped_configurations_are_valid():
     folder = Path(__file__).parents[1] / "conf"
     files = sorted(folder.glob("*.yaml"))
-    assert [file.name for file in files] == ["cluster.yaml", "demo.yaml", "movielens.yaml"]
+    assert [file.name for file in files] == [
+        "cluster.yaml",
+        "demo.yaml",
+        "movielens.yaml",
+        "second_stage.yaml",
+    ]
     for file in files:
         config = load_config(file, REGISTRY, environment={})
         for name in config.models:

@@ -135,6 +135,7 @@ def fit_trees(queries: DataFrame, names: list[str], config: TreesConfig) -> Tree
         "colsample_bytree": config.features,
         "reg_lambda": config.regularization,
         "random_state": config.seed,
+        "verbose": False,
     }
     if config.loss == "logistic":
         estimator = spark_trees.SparkXGBRegressor(objective="binary:logistic", **common)
