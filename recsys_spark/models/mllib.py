@@ -47,7 +47,7 @@ class MLlibALS(RecommenderEstimator, SparkALSParams, DefaultParamsReadable[Any],
     seed : int, default 42
         Of the starting factors.
     ratingCol : str, default "rating"
-        Column of ratings.
+        Column of ratings; empty where every row counts 1.
     nonnegative : bool, default False
         Keep all factors from being negative.
     checkpointInterval : int, default 10

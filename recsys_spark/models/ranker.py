@@ -9,10 +9,12 @@ the trees in :mod:`recsys_spark.training.trees`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 import pyarrow as pa
+from pyspark import Broadcast
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -273,26 +275,25 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         names : list of str
             Of a candidate's features.
         """
-        parts = self._divided(dataset)
-        history = parts.of(TRAIN)
-        members = self._fitted_members(history)
-        known = self._known(history, list(members))
-        users = self._labelled(parts).join(known.users, "id").persist()
-        lists = member_lists(members, self.numbers(), users, ListRequest(1, history))
-        user, item = parts.id_types
-        schema = cast(T.StructType, T.StructType.fromDDL(QUERIES))
-        schema.add("id", user).add("candidates", T.ArrayType(item))
-        shared = parts.sparkSession.sparkContext.broadcast(known.items)
-        made = side_by_side(lists, users).mapInArrow(querying(shared, len(members)), schema)
-        try:
-            made = made.persist()
-            made.count()
-        finally:
-            users.unpersist()
-            parts.unpersist()
+        with ExitStack() as kept:
+            parts = self._divided(dataset)
+            kept.callback(parts.unpersist)
+            history = parts.of(TRAIN)
+            members = self._fitted_members(history)
             for member in members.values():
-                member.unpersist()
-        return Stored(made).hold(made), known.names
+                kept.callback(member.unpersist)
+            known = self._known(history, list(members))
+            users = self._labelled(parts).join(known.users, "id").persist()
+            kept.callback(users.unpersist)
+            lists = member_lists(members, self.numbers(), users, ListRequest(1, history))
+            user, item = parts.id_types
+            schema = cast(T.StructType, T.StructType.fromDDL(QUERIES))
+            schema.add("id", user).add("candidates", T.ArrayType(item))
+            shared = parts.sparkSession.sparkContext.broadcast(known.items)
+            rows = side_by_side(lists, users).mapInArrow(querying(shared, len(members)), schema).persist()
+            made = Stored(rows).hold(rows)
+            made.count()  # before what it is made of is released
+        return made, known.names
 
     def _fit(self, dataset: DataFrame | PackedHistories) -> RankerModel:
         self.check()
@@ -433,6 +434,7 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         self.gains: dict[str, float] = {}
         self.matched: dict[str, list[int]] = {}
         self._stored: Stored | None = None
+        self._on_driver: tuple[ItemFeatures, bytes] | None = None
 
     def known_users(self) -> DataFrame:
         """One row per user of the training data: ``user``."""
@@ -454,9 +456,6 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
 
     def _ordered(self, users: DataFrame, request: ListRequest, n: int) -> DataFrame:
         """The best ``n`` of what members list."""
-        wanted = self.users.join(distinct_ids(users, USER, self.users), "id", "left_semi")
-        members = self.member_models()
-        lists = member_lists(members, self.numbers(), wanted, request)
         entry = [
             T.StructField(ITEM, self.items.schema["id"].dataType),
             T.StructField(SCORE, T.FloatType()),
@@ -464,10 +463,17 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         ]
         kinds = {"id": self.users.schema["id"].dataType, RECOMMENDATIONS: T.ArrayType(T.StructType(entry))}
         schema = T.StructType([T.StructField(name, kind) for name, kind in kinds.items()])
-        context = users.sparkSession.sparkContext
-        shared = context.broadcast((self._item_features(), self._saved()))
-        rows = side_by_side(lists, wanted)
-        return self._held(rows.mapInArrow(ordering(shared, list(members), n), schema))
+        rows, shared = self._candidates(users, request)
+        return self._held(rows.mapInArrow(ordering(shared, list(self.member_models()), n), schema))
+
+    def _candidates(self, users: DataFrame, request: ListRequest) -> tuple[DataFrame, Broadcast[Any]]:
+        """Known users with the members' lists, and what tasks need to order these."""
+        wanted = self.users.join(distinct_ids(users, USER, self.users), "id", "left_semi")
+        lists = member_lists(self.member_models(), self.numbers(), wanted, request)
+        if self._on_driver is None:
+            self._on_driver = self._item_features(), bytes(self.trees.collect()[0]["trees"])
+        shared = users.sparkSession.sparkContext.broadcast(self._on_driver)
+        return side_by_side(lists, wanted), shared
 
     def explain(self, users: DataFrame, request: ListRequest, features: int = 5) -> DataFrame:
         """What puts an item where it is in a list: the features that add most to its score, or take most off.
@@ -489,16 +495,13 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
             add up to its score, less a number that is the same for all. Cost: that of the lists, and that of
             the answers for what is listed.
         """
-        wanted = self.users.join(distinct_ids(users, USER, self.users), "id", "left_semi")
-        members, kinds = self.member_models(), (self.users.schema["id"], self.items.schema["id"])
-        shared = users.sparkSession.sparkContext.broadcast((self._item_features(), self._saved()))
-        fields = [T.StructField(name, kind.dataType) for name, kind in zip((USER, ITEM), kinds, strict=True)]
-        further = {RANK: T.IntegerType(), "feature": T.StringType(), "value": T.FloatType()}
-        further["contribution"] = T.FloatType()
-        fields += [T.StructField(name, kind) for name, kind in further.items()]
-        rows = side_by_side(member_lists(members, self.numbers(), wanted, request), wanted)
-        told = explaining(shared, len(members), request.n, self.features, features)
-        return self._held(rows.mapInArrow(told, T.StructType(fields)))
+        kinds = {USER: self.users.schema["id"].dataType, ITEM: self.items.schema["id"].dataType}
+        kinds |= {RANK: T.IntegerType(), "feature": T.StringType(), "value": T.FloatType()}
+        kinds["contribution"] = T.FloatType()
+        schema = T.StructType([T.StructField(name, kind) for name, kind in kinds.items()])
+        rows, shared = self._candidates(users, request)
+        told = explaining(shared, len(self.member_models()), request.n, self.features, features)
+        return self._held(rows.mapInArrow(told, schema))
 
     def importances(self) -> DataFrame:
         """What the trees ask about.
@@ -516,6 +519,7 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         """Release the cached result of the fit, the members' too. Save and reload the model first: using it
         afterwards re-runs the fit.
         """
+        self._on_driver = None
         for member in self.member_models().values():
             member.unpersist()
         if self._stored is not None:
@@ -555,10 +559,6 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
     def _held(self, frame: DataFrame) -> DataFrame:
         frame._made_from = self.member_models()  # type: ignore[attr-defined]
         return frame if self._stored is None else self._stored.hold(frame)
-
-    def _saved(self) -> bytes:
-        """The trees, as :func:`open_trees` reads them."""
-        return bytes(self.trees.collect()[0]["trees"])
 
     def _item_features(self) -> ItemFeatures:
         table = self.items.toArrow().combine_chunks().sort_by("id")

@@ -111,7 +111,9 @@ class Rules:
         ConfigError, SourceError
             As of :meth:`require`.
         """
-        condition, given = self.night.config.recommend.items.for_user, self._given()
+        condition = self.night.config.recommend.items.for_user
+        # every list, shelf and check reads them
+        given = {key: rows.localCheckpoint() for key, rows in self._given().items()}
         self.record.counts |= {f"{RULE}{key}": rows.count() for key, rows in given.items()}
         groups = None if condition is None else self._groups(condition)
         return replace(request, group_rules=groups, **given)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from recsys_spark.models.base import RecommenderModel
 from recsys_spark.pipeline.metrics import MetricRow
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import Folded, ListMaker
-from recsys_spark.pipeline.reranking import shown_lists
+from recsys_spark.pipeline.reranking import Shown
 from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.schema import ITEM, RATING, TEST, USER, VALIDATION
 
@@ -123,11 +123,11 @@ def _lists(
         seen = night.seen(known)
         longest = max(night.config.evaluate.cutoffs)
         request = ListRequest(longest, seen, block_sizes=sizes, only_supported=True)
-        filling = keep(popular.recommend_lists(users, request))
+        filling, shown = keep(popular.recommend_lists(users, request)), Shown.of(night, record, known)
         lists, seconds = dict[str, DataFrame](), dict[str, float]()
         for name, model in models.items():
             plain = model is popular and night.config.recommend.rerank is None
-            lists[name] = filling if plain else shown_lists(night, record, model, users, request, known)
+            lists[name] = filling if plain else shown.lists(model, users, request)
             if timed:
                 started = time.monotonic()
                 keep(lists[name]).count()

@@ -33,7 +33,7 @@ from recsys_spark.pipeline.fitted import (
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.popular import popular_in_segments
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
-from recsys_spark.pipeline.reranking import shown_lists
+from recsys_spark.pipeline.reranking import Shown
 from recsys_spark.pipeline.shelves import shelves, write_shelves
 from recsys_spark.pipeline.similar import similar_items, write_similar_items
 from recsys_spark.pipeline.train import fit_and_save
@@ -143,7 +143,7 @@ def make_lists(
         seen = keep(seen)  # a join with the events, which is read three times
     sizes = night.config.recommend.block_sizes
     request = rules.request(ListRequest(n, seen, block_sizes=sizes, only_supported=True))
-    lists = shown_lists(night, rules.record, model, users, request, night.pairs())
+    lists = Shown.of(night, rules.record, night.pairs()).lists(model, users, request)
     if isinstance(model, RecommenderModel):
         lists = model.with_reasons(lists)
     rows = keep(_labelled(explode_lists(lists), champion, "model"))

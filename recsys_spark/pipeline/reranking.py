@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -25,46 +25,64 @@ _KEY = "recommend.rerank"
 _RATINGS, _HEAD = "ratings", "head"
 
 
-def shown_lists(
-    night: Night,
-    record: StepRecord,
-    model: ListMaker,
-    users: DataFrame,
-    request: ListRequest,
-    known: PackedHistories,
-) -> DataFrame:
-    """A model's lists, by ``recommend.rerank`` where the configuration has it.
+@dataclass(frozen=True)
+class Shown:
+    """How lists are shown, by ``recommend.rerank`` where the configuration has it.
 
-    Parameters
+    Attributes
     ----------
-    night : Night
-        The run: session, tables, ledger and pinned data.
-    record : StepRecord
-        What the step says of itself; the version of ``items`` is added where it is read.
-    model : ListMaker
-        What makes the lists.
-    users : DataFrame
-        ``user``, unique.
-    request : ListRequest
-        Of the lists that are shown.
-    known : PackedHistories
-        What is known of the users.
-
-    Raises
-    ------
-    ConfigError
-        The table ``items`` lacks a column.
+    known : what is known of the users
+    wanted : of the configuration, or None
+    items : of :func:`_items`, or None
     """
-    wanted = night.config.recommend.rerank
-    if wanted is None:
-        return model.recommend_lists(users, request)
-    candidates = model.recommend_lists(users, replace(request, n=max(request.n, wanted.candidates)))
-    items = _items(night, record, wanted, known)
-    return reranked(candidates, items, request.n, _reranking(wanted, request.n), known)
+
+    known: PackedHistories
+    wanted: Rerank | None
+    items: DataFrame | None
+
+    @classmethod
+    def of(cls, night: Night, record: StepRecord, known: PackedHistories) -> Shown:
+        """What is asked of the items, once for all models.
+
+        Parameters
+        ----------
+        night : Night
+            The run: session, tables, ledger and pinned data.
+        record : StepRecord
+            What the step says of itself; the version of ``items`` is added where it is read.
+        known : PackedHistories
+            What is known of the users.
+
+        Raises
+        ------
+        ConfigError
+            The table ``items`` lacks a column, or a condition is none.
+        """
+        wanted = night.config.recommend.rerank
+        return cls(known, wanted, None if wanted is None else _items(night, record, wanted, known))
+
+    def lists(self, model: ListMaker, users: DataFrame, request: ListRequest) -> DataFrame:
+        """A model's lists.
+
+        Parameters
+        ----------
+        model : ListMaker
+            What makes the lists.
+        users : DataFrame
+            ``user``, unique.
+        request : ListRequest
+            Of the lists that are shown.
+        """
+        if self.wanted is None or self.items is None:
+            return model.recommend_lists(users, request)
+        longer = replace(request, n=max(request.n, self.wanted.candidates))
+        candidates = model.recommend_lists(users, longer)
+        how = _reranking(self.wanted, request.n)
+        return reranked(candidates, self.items, request.n, how, self.known)
 
 
 def require_rerank(night: Night) -> None:
-    """Check that the table ``items`` has the columns that ``recommend.rerank`` names.
+    """Check that what ``recommend.rerank`` names can be asked of every row of ``items``.
 
     Parameters
     ----------
@@ -74,11 +92,23 @@ def require_rerank(night: Night) -> None:
     Raises
     ------
     ConfigError
-        It lacks a column, there is none, or a condition is none.
+        The table lacks a column, there is none, or a condition is none, or fails on a row.
     """
     wanted = night.config.recommend.rerank
-    if wanted is not None:
-        _items(night, StepRecord(), wanted, None)
+    if wanted is None:
+        return
+    items = _items(night, StepRecord(), wanted, None)
+    try:  # a condition that reads a number in a text fails on the row where there is none
+        for condition in _conditions(wanted):
+            items.where(F.expr(condition)).count()
+    except PySparkException as error:
+        raise ConfigError(
+            f"{night.config.origin}: a condition of {_KEY} cannot be asked of every row: {summary(error)}"
+        ) from None
+
+
+def _conditions(wanted: Rerank) -> list[str]:
+    return [*(boost.where for boost in wanted.boosts), *(floor.where for floor in wanted.floors)]
 
 
 def _reranking(wanted: Rerank, n: int) -> Reranking:
@@ -102,7 +132,7 @@ def _items(night: Night, record: StepRecord, wanted: Rerank, known: PackedHistor
     if missing:
         allowed = f"columns of the table items: {items.columns if lake.exists('items') else []}"
         raise ConfigError(config_problem(night.config.origin, _KEY, missing, allowed))
-    conditions = [*(one.where for one in wanted.boosts), *(one.where for one in wanted.floors)]
+    conditions = _conditions(wanted)
     if not conditions:
         return items
     asked = _with_counts(items, known).withColumn("run_date", F.lit(night.run_date))

@@ -16,6 +16,7 @@ from pyspark.sql import types as T
 from scipy import sparse
 
 from recsys_spark.columns import quoted
+from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories
 from recsys_spark.kernels.arrays import Doubles, Mapped
 from recsys_spark.kernels.reranking import ItemValues, Wishes, rerank
@@ -79,11 +80,17 @@ def reranked(
     DataFrame
         The same columns; scores are what they were, and no longer descend. The items' values are collected
         and broadcast; no shuffle, but for calibration a join by user.
+
+    Raises
+    ------
+    ModelError
+        There is calibration, and no ``histories``.
     """
     ids, values, wishes = _collected(items, how)
-    asked, calibration = lists, 0.0
-    if histories is not None and how.calibration:
-        calibration = how.calibration
+    asked, calibration = lists, how.calibration
+    if calibration:
+        if histories is None:
+            raise ModelError("lists are calibrated to histories: give them, or no calibration")
         asked = lists.join(_tastes(histories, ids, values), "id", "left")
     shared = lists.sparkSession.sparkContext.broadcast((ids, Mapped(values), Mapped(wishes)))
     diversity, columns = how.diversity, lists.columns

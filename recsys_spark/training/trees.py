@@ -254,14 +254,9 @@ def _measured(queries: DataFrame, booster: Any, config: TreesConfig) -> dict[int
             labels = np.asarray(batch["labels"].flatten(), np.float32)
             lengths = pc.list_value_length(batch["labels"]).to_numpy()
             features = matrix_of_query(batch["features"].flatten(), len(labels))
-            values = np.stack(
-                [
-                    metric(hits_of(tree_scores(trees, features, count), labels, lengths, k), wanted, k)
-                    for wanted in [batch["wanted"].to_numpy()]
-                    for count in counts
-                ],
-                axis=1,
-            )
+            scores = (tree_scores(trees, features, count) for count in counts)
+            hits, wanted = (hits_of(own, labels, lengths, k) for own in scores), batch["wanted"].to_numpy()
+            values = np.stack([metric(own, wanted, k) for own in hits], axis=1)
             yield pa.RecordBatch.from_arrays([lists_of(values.astype(np.float32))], names=["values"])
 
     rows = queries.mapInArrow(measure, "values array<float>")

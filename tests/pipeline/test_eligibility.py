@@ -13,9 +13,11 @@ from recsys_spark.errors import ConfigError, PublishError, SourceError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.eligibility import Rules
 from recsys_spark.pipeline.fitted import load
+from recsys_spark.pipeline.forget import forget
 from recsys_spark.pipeline.publish import publish
 from recsys_spark.pipeline.recommend import make_lists
-from recsys_spark.pipeline.shelves import names_of, shelf_members
+from recsys_spark.pipeline.served import rows_expected
+from recsys_spark.pipeline.shelves import SHELF_ROWS, names_of, shelf_members
 from recsys_spark.pipeline.steps import STEPS
 from recsys_spark.recommend.top_n import ListRequest
 from tests.pipeline.shop import DAY, Shop
@@ -247,3 +249,15 @@ def test_who_has_rated_nothing_gets_what_is_popular_with_people_alike(shop):
         alike = [other for other in USERS if country and COUNTRY.get(other) == country]
         expected += [(user, rank + 1, item, "fallback") for rank, item in enumerate(most(alike or USERS))]
     assert sorted(map(tuple, rows)) == sorted(expected)
+
+
+def test_shelves_of_who_is_forgotten_go_and_the_rest_can_be_published(shop):
+    night = shop.night()
+    before = night.lake.read("shelves").count()
+    own = [user for (user,) in shop.rows("shelves", "user")].count("u10")
+    assert 0 < own < before
+    forget(shop.spark, night.config, ["u10"], DAY)
+    for table in ("shelves", "current_shelves"):
+        assert "u10" not in {user for (user,) in shop.rows(table, "user")}
+    left = len(shop.rows("shelves", "user"))
+    assert left == before - own == rows_expected(shop.night(), SHELF_ROWS)

@@ -48,9 +48,16 @@ def test_half_of_each_list_is_of_what_is_seldom_rated(shop):
         assert sum(own == user and item not in head for own, item in listed) >= 1
 
 
-def test_a_condition_that_is_none_ends_the_split(shop):
-    rerank = {"boosts": [{"where": "price > 3", "by": 0.5}]}
-    with pytest.raises(ConfigError, match=r"recommend\.rerank: given 'price > 3'; allowed: a condition over"):
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("price > 3", r"recommend\.rerank: given 'price > 3'; allowed: a condition over"),
+        ("int(maker) > 3", r"recommend\.rerank cannot be asked of every row: .*CAST_INVALID_INPUT"),
+    ],
+)
+def test_a_condition_that_cannot_be_asked_ends_the_split(shop, condition, message):
+    rerank = {"boosts": [{"where": condition, "by": 0.5}]}
+    with pytest.raises(ConfigError, match=message):
         STEPS["split"](shop.night(recommend={"n": 2, "rerank": rerank}))
 
 

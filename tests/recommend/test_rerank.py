@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from recsys_spark.errors import ModelError
 from recsys_spark.histories import pack_histories
 from recsys_spark.recommend.rerank import Reranking, reranked
 
@@ -68,4 +69,6 @@ def test_lists_are_calibrated_to_what_users_have_had(spark, lists, items):
     )
     found = chosen(reranked(others, items, 2, Reranking(calibration=0.8), packed))
     packed.unpersist()
+    with pytest.raises(ModelError, match="calibrated to histories"):
+        reranked(others, items, 2, Reranking(calibration=0.8))
     assert found == {"u": ["d", "a"], "x": ["a", "b"]}
