@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import signal
@@ -29,6 +28,7 @@ from recsys_spark.models import (
 )
 from recsys_spark.testing import ModelContract, checkerboard
 from recsys_spark.training.group import new_key
+from tests.models.storage import stored_frames
 
 SMALL = {"rank": 4, "maxIter": 8, "regParam": 0.01}
 TWO_COLOURS = {"rank": 2, "maxIter": 8, "regParam": 0.05}
@@ -362,15 +362,6 @@ def test_sessions_with_large_arrow_types_fit_and_serve_texts(spark, estimator):
     assert model.transform(data).where("prediction is not null").count() == data.count()
     lists = model.foldIn(data).recommendForAllUsers(3, excludeSeen=data).collect()
     assert {len(row["recommendations"]) for row in lists} == {3}
-
-
-def stored_frames(spark):
-    """The frames in Spark's storage, when what has gone out of use has been released."""
-    gc.collect()
-    for thread in threading.enumerate():
-        if "_unpersist" in thread.name:
-            thread.join(10)
-    return {info.id() for info in spark.sparkContext._jsc.sc().getRDDStorageInfo()}
 
 
 def test_fits_leave_storage_when_models_copies_and_their_frames_are_gone(spark, ratings):

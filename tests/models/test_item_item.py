@@ -12,6 +12,7 @@ from recsys_spark.histories import pack_histories
 from recsys_spark.models import ItemItemRecommender
 from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.testing import ModelContract, checkerboard
+from tests.models.storage import stored_frames
 
 
 class TestContract(ModelContract):
@@ -158,15 +159,15 @@ def test_items_that_nothing_speaks_for_may_be_left_out(spark):
 
 
 def test_all_that_a_fit_keeps_is_released(spark, dense):
-    before = spark.sparkContext._jsc.sc().getPersistentRDDs().size()
+    before = stored_frames(spark)
     model = ItemItemRecommender(neighbors=6).fit(rows_of(spark, dense))
     model.weights.count()
-    assert spark.sparkContext._jsc.sc().getPersistentRDDs().size() > before
+    assert stored_frames(spark) - before
     model.unpersist()
-    assert spark.sparkContext._jsc.sc().getPersistentRDDs().size() == before
+    assert not stored_frames(spark) - before
     with pytest.raises(ModelError, match="cannot be trained on"):
         ItemItemRecommender().fit(rows_of(spark, dense).withColumn("rating", F.lit(1e39)))
-    assert spark.sparkContext._jsc.sc().getPersistentRDDs().size() == before
+    assert not stored_frames(spark) - before
 
 
 def test_items_a_model_of_ratings_does_not_know_move_no_mean(spark):
