@@ -29,6 +29,7 @@ from pyspark.sql.utils import is_remote
 
 from recsys_spark.config import Session
 from recsys_spark.errors import SetupError
+from recsys_spark.jars import FoundJars
 
 MIN_JAVA = 17
 _log: Path | None = None
@@ -222,7 +223,7 @@ def _local(settings: Session, app_name: str) -> SparkSession:
         _log = log
         atexit.register(_remove_log)
         try:
-            session = _with_delta(builder, settings.spark).getOrCreate()
+            session = _with_delta(builder, settings.spark)
         except (PySparkException, RuntimeError, OSError) as error:
             keep_log()
             raise SetupError(_start_problem(log, error)) from None
@@ -249,14 +250,21 @@ def _remove_log() -> None:
         _log.unlink(missing_ok=True)
 
 
-def _with_delta(builder: SparkSession.Builder, further: Mapping[str, str]) -> SparkSession.Builder:
-    """Add Delta's package to those that are configured, unless ``spark.jars`` names the jar files
-    themselves.
+def _with_delta(builder: SparkSession.Builder, further: Mapping[str, str]) -> SparkSession:
+    """Start the session with Delta's package beside those that are configured, unless ``spark.jars`` names
+    the jar files themselves.
     """
     if "spark.jars" in further:
-        return builder
+        return builder.getOrCreate()
     packages = [package for package in further.get("spark.jars.packages", "").split(",") if package]
-    return configure_spark_with_delta_pip(builder, packages)
+    found = FoundJars([DELTA_JAR, *packages], further)
+    jars = found.read()
+    if jars is not None:
+        # and no package, which Ivy would look for
+        return builder.config("spark.jars", jars).config("spark.jars.packages", "").getOrCreate()
+    session = configure_spark_with_delta_pip(builder, packages).getOrCreate()
+    found.write(session.sparkContext.getConf().get("spark.jars", ""))
+    return session
 
 
 def local_settings(settings: Session) -> Mapping[str, str]:

@@ -17,8 +17,10 @@ from recsys_spark import __version__
 from recsys_spark.cli import app, main
 from recsys_spark.console import table
 from recsys_spark.data.download import RELEASES
+from recsys_spark.jars import FoundJars
 from recsys_spark.pipeline import STEP_NAMES
 from recsys_spark.pipeline.steps import STEPS
+from recsys_spark.session import DELTA_JAR
 
 PROJECT = Path(__file__).parents[1]
 
@@ -182,23 +184,40 @@ def test_missing_or_old_java_is_one_line(tmp_path, java, message):
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.spark
-def test_jar_that_cannot_be_fetched_is_one_line(tmp_path):
+@pytest.fixture
+def without_maven(tmp_path):
+    """A configuration whose Ivy finds nothing; its settings."""
     (tmp_path / "ivysettings.xml").write_text(
         '<ivysettings><settings defaultResolver="none"/><resolvers>'
         f'<filesystem name="none"><artifact pattern="{tmp_path}/[artifact].jar"/></filesystem>'
         "</resolvers></ivysettings>"
     )
-    text = (
-        "lake: {root: lake}\ningest: {source: {format: synthetic}}\n"
-        "session:\n  memory: 1g\n  spark:\n"
-        f"    spark.jars.ivy: '{tmp_path}/ivy'\n    spark.jars.ivySettings: '{tmp_path}/ivysettings.xml'\n"
-    )
-    (tmp_path / "c.yaml").write_text(text)
+    settings = {
+        "spark.jars.ivy": f"{tmp_path}/ivy",
+        "spark.jars.ivySettings": f"{tmp_path}/ivysettings.xml",
+    }
+    lines = [f"    {key}: '{value}'\n" for key, value in settings.items()]
+    text = "lake: {root: lake}\ningest: {source: {format: synthetic}}\nsession:\n  memory: 1g\n  spark:\n"
+    (tmp_path / "c.yaml").write_text(text + "".join(lines))
+    return settings
+
+
+@pytest.mark.spark
+def test_jar_that_cannot_be_fetched_is_one_line(tmp_path, without_maven):
     done = recsys("split", "-c", "c.yaml", "-d", "2026-01-31", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("recsys: Delta's jar io.delta:delta-spark_4.2_2.13:4.4.0 cannot be fetched")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.spark
+def test_jars_that_were_fetched_are_not_asked_for_again(tmp_path, without_maven, spark, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    FoundJars([DELTA_JAR], without_maven).write(spark.sparkContext.getConf().get("spark.jars"))
+    done = recsys("split", "-c", "c.yaml", "-d", "2026-01-31", cwd=tmp_path)
+    assert done.returncode == 1
+    # Spark has started, and Delta has been asked
+    assert done.stderr.splitlines()[-1].startswith("recsys: table 'ratings' is not in lake")
 
 
 @pytest.mark.spark
