@@ -4,6 +4,7 @@ of.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -161,7 +162,7 @@ class _FramesWriter(MLWriter):
             frame.write.parquet(f"{path}/{name}")
         members = self.instance.member_models()
         for name, member in members.items():
-            member.write().save(f"{path}/{_MEMBERS}/{name}")
+            member.write().save(member_path(path, name))
         kinds = {name: f"{type(one).__module__}.{type(one).__name__}" for name, one in members.items()}
         extra = {_FITTED: self.instance.fitted_values(), _MEMBERS: kinds}
         DefaultParamsWriter.saveMetadata(self.instance, path, spark, extraMetadata=extra)
@@ -266,6 +267,30 @@ def restored(kind: type[Any], metadata: dict[str, Any], frames: dict[str, Any]) 
     return model
 
 
+def member_path(path: str, name: str) -> str:
+    """Folder of a model that a saved model is made of.
+
+    Parameters
+    ----------
+    path : str
+        Folder of the model.
+    name : str
+        Name of the member.
+    """
+    return f"{path}/{_MEMBERS}/{name}"
+
+
+def member_names(metadata: str) -> list[str]:
+    """Names of the models that are saved with a model that is made of them.
+
+    Parameters
+    ----------
+    metadata : str
+        The line of its folder ``metadata``.
+    """
+    return list(json.loads(metadata).get(_MEMBERS, {}))
+
+
 def _class(name: str) -> Any:
     """A class by its module and name."""
     module, _, own = name.rpartition(".")
@@ -291,8 +316,6 @@ class _FramesReader(MLReader[Any]):
                     Stored(frame.persist()).hold(frame).count()
             model = restored(self.kind, metadata, frames)
             members = metadata.get(_MEMBERS, {}).items()
-            model.take_members(
-                {name: _class(kind).load(f"{path}/{_MEMBERS}/{name}") for name, kind in members}
-            )
+            model.take_members({name: _class(kind).load(member_path(path, name)) for name, kind in members})
             model._read_from = path
         return model

@@ -14,7 +14,9 @@ from recsys_spark.inspection.reasons import reasons
 from recsys_spark.inspection.saved import SavedModel, SavedPairs, open_model
 from recsys_spark.lakehouse.reader import Reader
 from recsys_spark.models.factor_model import FactorModel
+from recsys_spark.models.members import MemberParams
 from recsys_spark.models.pair_model import NeighborModel
+from recsys_spark.models.persistence import member_names, member_path
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.show import BECAUSE
@@ -35,10 +37,10 @@ class SavedModels:
 
     def __init__(self, reader: Reader, config: Config) -> None:
         self.reader, self.config = reader, config
-        self._opened: dict[tuple[date, str], SavedModel | SavedPairs | None] = {}
+        self._opened: dict[tuple[date, str, str | None], SavedModel | SavedPairs | None] = {}
 
-    def of(self, run_date: date, name: str) -> SavedModel | SavedPairs | None:
-        """A model of a date's lists, or of its neighbours.
+    def of(self, run_date: date, name: str, member: str | None = None) -> SavedModel | SavedPairs | None:
+        """A model of a date's lists, or of its neighbours; or a member of it.
 
         Parameters
         ----------
@@ -46,6 +48,8 @@ class SavedModels:
             The night.
         name : str
             Name of the model.
+        member : str, optional
+            Name of the member.
 
         Returns
         -------
@@ -57,9 +61,10 @@ class SavedModels:
         LakeError
             The date has no lists, or the model's files are gone.
         """
-        if (run_date, name) not in self._opened:
-            self._opened[run_date, name] = _opened(self.reader, run_date, name)
-        return self._opened[run_date, name]
+        key = run_date, name, member
+        if key not in self._opened:
+            self._opened[key] = _opened(self.reader, *key)
+        return self._opened[key]
 
     def knows_ratings(self, name: str) -> bool:
         """Whether a model was fitted on the ratings as the table has them: not of some types of events alone,
@@ -125,11 +130,17 @@ def neighbors_model(reader: Reader, run_date: date) -> tuple[str, SavedModel | S
     return name, saved
 
 
-def _opened(reader: Reader, run_date: date, name: str) -> SavedModel | SavedPairs | None:
-    kind = REGISTRY[name].model
+def _opened(
+    reader: Reader, run_date: date, name: str, member: str | None = None
+) -> SavedModel | SavedPairs | None:
+    kind = REGISTRY[member or name].model
     if not issubclass(kind, (FactorModel, NeighborModel)):
         return None
     path = path_of(reader, run_date, name)
+    if member is not None:
+        if member not in member_names(reader.model_metadata(path)):  # a blend is one model, of its own
+            return None
+        path = member_path(path, member)
     return open_model(kind, reader.model_metadata(path), path, reader.model_frame)
 
 
@@ -192,18 +203,23 @@ def add_reasons(
         All of the user's ratings: ``user``, ``item``, ``rating``, ``timestamp``; those after the run date are
         left out.
     listed : sequence of dict
-        The user's recommendations: ``item``, ``model``; gets ``because``, a list of ``item`` and
-        ``contribution``, the largest first. It is empty for popular items. There is no contribution where the
-        model was fitted on other ratings than those of the table: of some types of events, faded or capped.
+        The user's recommendations: ``item``, ``model``, ``reason``; gets ``because``, a list of ``item`` and
+        ``contribution``, the largest first. It is empty for popular items. Of a ranker it is what the member
+        has that the row's reason names, and of a blend nothing. There is no contribution where it would be to
+        a member's score, or the model was fitted on other ratings than those of the table: of some types of
+        events, faded or capped.
     """
-    for name in {row["model"] for row in listed}:
-        of_model = [row for row in listed if row["model"] == name]
-        saved = models.of(run_date, name)
+    by_model: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
+    for row in listed:
+        made_of_others = issubclass(REGISTRY[row["model"]].model, MemberParams)
+        by_model.setdefault((row["model"], row["reason"] if made_of_others else None), []).append(row)
+    for (name, member), of_model in by_model.items():
+        saved = models.of(run_date, name, member)
         wanted = [row[ITEM] for row in of_model]
         known = models.fitted_on(name, history, run_date)
         items, ratings = [row[ITEM] for row in known], [row[RATING] for row in known]
         found = [[] for _ in of_model] if saved is None else reasons(saved, items, ratings, wanted)
         for row, of_item in zip(of_model, found, strict=True):
             told = [reason._asdict() for reason in of_item if reason.item != row[ITEM]]
-            exact = models.knows_ratings(name)
+            exact = member is None and models.knows_ratings(name)
             row[BECAUSE] = told if exact else [{**reason, "contribution": None} for reason in told]
