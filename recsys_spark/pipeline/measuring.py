@@ -123,11 +123,11 @@ def _lists(
         seen = night.seen(known)
         longest = max(night.config.evaluate.cutoffs)
         request = ListRequest(longest, seen, block_sizes=sizes, only_supported=True)
-        filling, shown = keep(popular.recommend_lists(users, request)), Shown.of(night, record, known)
+        shown = Shown.of(night, record, known)
+        filling = keep(shown.lists(popular, users, request))
         lists, seconds = dict[str, DataFrame](), dict[str, float]()
         for name, model in models.items():
-            plain = model is popular and night.config.recommend.rerank is None
-            lists[name] = filling if plain else shown.lists(model, users, request)
+            lists[name] = filling if model is popular else shown.lists(model, users, request)
             if timed:
                 started = time.monotonic()
                 keep(lists[name]).count()

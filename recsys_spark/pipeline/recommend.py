@@ -143,7 +143,8 @@ def make_lists(
         seen = keep(seen)  # a join with the events, which is read three times
     sizes = night.config.recommend.block_sizes
     request = rules.request(ListRequest(n, seen, block_sizes=sizes, only_supported=True))
-    lists = Shown.of(night, rules.record, night.pairs()).lists(model, users, request)
+    shown = Shown.of(night, rules.record, night.pairs())
+    lists = shown.lists(model, users, request)
     if isinstance(model, RecommenderModel):
         lists = model.with_reasons(lists)
     rows = keep(_labelled(explode_lists(lists), champion, "model"))
@@ -151,7 +152,7 @@ def make_lists(
         short = keep(_short(rows, users, n))
         segments = [] if short.isEmpty() else popular_in_segments(night, rules.record)
         of_segments = [
-            _fill(rows, keep(short.join(people, USER, "left_semi")), popular, request)
+            _fill(shown, rows, keep(short.join(people, USER, "left_semi")), popular, request)
             for popular, people in segments
         ]
         if of_segments:
@@ -159,7 +160,7 @@ def make_lists(
             rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
             short = keep(_short(rows, users, n))
         if not short.isEmpty():
-            more = _fill(rows, short, fallback, request)
+            more = _fill(shown, rows, short, fallback, request)
             rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
     return Made(rows, users, request)
 
@@ -197,16 +198,18 @@ def _short(rows: DataFrame, users: DataFrame, n: int) -> DataFrame:
     return users.join(have, USER, "left").fillna(0, ["have"]).where(F.col("have") < n)
 
 
-def _fill(rows: DataFrame, short: DataFrame, fallback: RecommenderModel, request: ListRequest) -> DataFrame:
-    """Popular items, unseen and not yet listed, for the users of ``short``; ranks go on from the list's
-    end.
+def _fill(
+    shown: Shown, rows: DataFrame, short: DataFrame, fallback: RecommenderModel, request: ListRequest
+) -> DataFrame:
+    """Popular items, unseen and not yet listed, for the users of ``short``, chosen as all lists are; ranks go
+    on from the list's end.
     """
     taken, seen = rows.select(USER, ITEM), request.seen
     if seen is not None:
         pairs = seen.rows(USER, ITEM) if isinstance(seen, PackedHistories) else seen
         taken = taken.unionByName(pairs.select(USER, ITEM))
     taken = taken.join(short, USER, "left_semi")
-    lists = fallback.recommend_lists(short.select(USER), replace(request, seen=taken))
+    lists = shown.lists(fallback, short.select(USER), replace(request, seen=taken))
     more = explode_lists(lists).join(short, USER)
     return more.where(F.col(RANK) + F.col("have") <= request.n).select(
         USER, ITEM, SCORE, (F.col(RANK) + F.col("have")).alias(RANK)
