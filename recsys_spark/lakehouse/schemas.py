@@ -111,6 +111,7 @@ TABLES: dict[str, Table] = {
             "seconds": "double",
             "objectives": "array<double>",
             "metrics": "map<string,double>",
+            "importances": "map<string,double>",
         },
         required=(
             "run_id",

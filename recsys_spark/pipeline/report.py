@@ -61,6 +61,9 @@ SEARCHED, NEIGHBORS = 2_000, 10
 MAPPED = 1_500
 """Items of the map."""
 
+ASKED = 12
+"""Features of a ranker."""
+
 JUDGED = 20_000
 """Users of the test part at most whose probabilities are judged."""
 
@@ -172,7 +175,7 @@ def _quality(night: Night, reader: Reader) -> list[Part]:
         chart = segments_chart(segments, name)
         parts.append(Part(f"{name} by segment", words, chart, rows, list(shown.columns), folded=True))
     done = [night.ledger.last_done(step)["run_id"] for step in ("train", "evaluate", "recommend")]
-    columns = ["model", "purpose", "path", "seconds", "objectives", "metrics"]
+    columns = ["model", "purpose", "path", "seconds", "objectives", "metrics", "importances"]
     fits = reader.rows("models", columns, {"run_date": [night.run_date], "run_id": done}).to_pylist()
     steps = [
         {"model": f"{fit['model']} ({fit['purpose']})", "step": step, "objective": value}
@@ -182,7 +185,28 @@ def _quality(night: Night, reader: Reader) -> list[Part]:
     if steps:
         words = "A curve that still falls would gain from more iterations; one that rises is a fault."
         parts.append(Part("What training did", words, learning_chart(pd.DataFrame(steps))))
-    return [*parts, *_probabilities(night, fits), _seconds(night, fits)]
+    return [*parts, *asked_about(fits), *_probabilities(night, fits), _seconds(night, fits)]
+
+
+def asked_about(fits: Iterable[Mapping[str, Any]]) -> list[Part]:
+    """What the trees of rankers ask about: the features with the largest gains.
+
+    Parameters
+    ----------
+    fits : iterable of mapping
+        Rows of ``models``: ``model``, ``purpose``, ``importances``, pairs of a feature and its gain, or None.
+    """
+    parts = []
+    for fit in fits:
+        gains = dict(fit["importances"] or ())
+        if not gains:
+            continue
+        best = sorted(gains, key=lambda feature: (-gains[feature], feature))[:ASKED]
+        rows = [{"feature": feature, "gain": gains[feature]} for feature in best]
+        words = f"Of the {len(gains)} features that the trees ask about; gain: of a question, on average."
+        heading = f"What {fit['model']} ({fit['purpose']}) asks"
+        parts.append(Part(heading, words, None, rows, ["feature", "gain"]))
+    return parts
 
 
 def _probabilities(night: Night, fits: Iterable[Mapping[str, Any]]) -> list[Part]:

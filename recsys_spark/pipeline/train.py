@@ -124,6 +124,7 @@ def save(night: Night, name: str, purpose: str, model: Any, started: float) -> d
         "seconds": time.monotonic() - started,
         "objectives": None if summary is None else list(summary.objectiveHistory),
         "metrics": None,
+        "importances": getattr(model, "gains", None),
     }
 
 

@@ -1,4 +1,4 @@
-"""What of a user's history the members of a ranker have for its recommendations."""
+"""What is told of a ranker: what its members have of a user's history, and what its trees ask about."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from recsys_spark.lakehouse.reader import DeltaReader
 from recsys_spark.models import ItemItemRecommender, PopularityRecommender, RankerModel
 from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.fitted import record_models
+from recsys_spark.pipeline.report import asked_about
 from recsys_spark.pipeline.saved_models import SavedModels, add_reasons
 from recsys_spark.pipeline.train import save
 from tests.pipeline.shop import DAY, Shop
 
+GAINS = {"rank of item_item": 0.5, "age": 2.25} | {f"genre {n}": 0.1 for n in range(12)}
 MEMBERS = {"popularity": {}, "item_item": {"regParam": 1.0}}
 
 
@@ -39,11 +41,26 @@ def night(spark, tmp_path_factory, members):
     items = spark.createDataFrame([], "id int, values array<float>")
     model = RankerModel(users, items, spark.createDataFrame([(b"",)], "trees binary"))
     model.take_members(members)
+    model.gains = GAINS
     with night.step("recommend") as record:
         row = save(night, "ranker", "serving", model, time.monotonic())
         record_models(night, record, [row])
         record.details |= {"champion": "ranker", PATHS: json.dumps({"serving": row["path"]})}
     return night
+
+
+def test_what_the_trees_ask_about_is_kept_and_reported(night):
+    reader = DeltaReader(str(night.config.lake.root))
+    fits = reader.rows("models", ["model", "purpose", "importances"], {}).to_pylist()
+    assert [dict(fit["importances"]) for fit in fits] == [GAINS]
+    (part,) = asked_about([*fits, {"model": "als", "purpose": "serving", "importances": None}])
+    assert part.heading == "What ranker (serving) asks"
+    assert part.rows[:3] == [
+        {"feature": "age", "gain": 2.25},
+        {"feature": "rank of item_item", "gain": 0.5},
+        {"feature": "genre 0", "gain": 0.1},
+    ]
+    assert len(part.rows) == 12
 
 
 def test_a_row_is_told_what_of_the_history_speaks_for_it(night, members):
