@@ -57,6 +57,8 @@ NEEDED = {
     "spark.sql.optimizer.canChangeCachedPlanOutputPartitioning": "true",
     # larger methods are never compiled by Java, and run ten times slower than without generated code
     "spark.sql.codegen.hugeMethodLimit": "8000",
+    # a query's text holds those of all that it reads from memory, each as often as it is read
+    "spark.sql.maxPlanStringLength": "100000",
     # times as Parquet has them now, with least and largest in each file: Spark's 96 bits have none
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     # one BLAS and numba thread per Python worker: Spark owns the parallelism

@@ -149,7 +149,7 @@ def make_lists(
         lists = model.with_reasons(lists)
     rows = keep(_labelled(explode_lists(lists), champion, "model"))
     if fallback is not None:
-        short = keep(_short(rows, users, n))
+        short = _short(rows, users, n)
         segments = [] if short.isEmpty() else popular_in_segments(night, rules.record)
         of_segments = [
             _fill(shown, rows, keep(short.join(people, USER, "left_semi")), popular, request)
@@ -158,7 +158,7 @@ def make_lists(
         if of_segments:
             more = reduce(DataFrame.unionByName, of_segments)
             rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
-            short = keep(_short(rows, users, n))
+            short = _short(rows, users, n)
         if not short.isEmpty():
             more = _fill(shown, rows, short, fallback, request)
             rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
@@ -193,9 +193,11 @@ def _models(night: Night, champion: str, record: StepRecord) -> tuple[ListMaker,
 
 
 def _short(rows: DataFrame, users: DataFrame, n: int) -> DataFrame:
-    """Users whose lists are shorter than ``n``, and how many items they ``have``."""
+    """Users whose lists are shorter than ``n``, and how many items they ``have``; as they are now, so that
+    what is made for them does not carry the plan of the lists twice.
+    """
     have = rows.groupBy(USER).agg(F.count("*").cast("int").alias("have"))
-    return users.join(have, USER, "left").fillna(0, ["have"]).where(F.col("have") < n)
+    return users.join(have, USER, "left").fillna(0, ["have"]).where(F.col("have") < n).localCheckpoint()
 
 
 def _fill(
