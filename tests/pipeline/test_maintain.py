@@ -44,8 +44,20 @@ def saved(night, *purposes):
     for purpose in purposes:
         path = folder / purpose / "popularity"
         path.mkdir(parents=True)
-        row = (night.run_id, night.run_date, "popularity", purpose, "candidate", "{}", 1, "code", 1, "split")
-        row = (*row, str(path), 1.0, None, None)
+        row = {
+            "run_id": night.run_id,
+            "run_date": night.run_date,
+            "model": "popularity",
+            "purpose": purpose,
+            "state": "candidate",
+            "params": "{}",
+            "seed": 1,
+            "code": "code",
+            "ratings_version": 1,
+            "split": "split",
+            "path": str(path),
+            "seconds": 1.0,
+        }
         rows = night.spark.createDataFrame([row], night.lake.read("models").schema)
         night.lake.append("models", rows, 1)
     return folder
