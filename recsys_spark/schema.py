@@ -32,6 +32,11 @@ EVERYONE: Final = "all"
 
 FAULT: Final = "fault"
 REASON: Final = "reason"
+PINNED: Final = "pinned"
+EXPLORATION: Final = "exploration"
+"""Why a row is in a list, where it is not the model's choice."""
+
+PROPENSITY: Final = "propensity"
 RAW: Final = "raw"
 SOURCE_FILE: Final = "source_file"
 

@@ -46,6 +46,7 @@ SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "`recommend.rerank`": ("recommend.rerank", rules.Rerank),
     "`recommend.rerank.boosts`, each": ("recommend.rerank.boosts", rules.Boost),
     "`recommend.rerank.floors`, each": ("recommend.rerank.floors", rules.Floor),
+    "`recommend.slots`, each": ("recommend.slots", rules.Slot),
     "`recommend.shelves`": ("recommend.shelves", sections.Shelves),
     "`recommend.similar_items`": ("recommend.similar_items", sections.SimilarItems),
     "`recommend.block_sizes`": ("recommend.block_sizes", sections.BlockSizes),

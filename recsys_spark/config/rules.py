@@ -109,6 +109,33 @@ class Rerank(Section):
         return self
 
 
+class Slot(Section):
+    """Ranks of every list that are not the model's to fill: pinned, or drawn."""
+
+    ranks: Annotated[list[Count], Field(min_length=1)]
+    """Which, from 1."""
+    where: Condition | None = None
+    """SQL condition, as of a boost: the items that they show, those that are rated most first. Items that
+    have never been rated are among them where it is true of them.
+    """
+    draw: bool = False
+    """Draw the item: from those of the condition, or without one from the best of the model; the item that
+    the list would have there is always among what is drawn from.
+    """
+    rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """With ``draw``, the share of lists in which it is drawn; in the others the slot is as it would be."""
+    candidates: Count = 100
+    """With ``draw``, how many items it is drawn from, at most."""
+
+    @model_validator(mode="after")
+    def _gives_away(self) -> Self:
+        if self.where is None and not self.draw:
+            raise ValueError("give a condition where, or draw, or both")
+        if not self.draw and self.model_fields_set & {"rate", "candidates"}:
+            raise ValueError("rate and candidates are of slots that are drawn: set draw, or leave them out")
+        return self
+
+
 class ItemRules(Section):
     """What lists may hold. Lists are as long as ever, as the best of what is left are taken."""
 

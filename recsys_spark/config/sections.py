@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from recsys_spark.config.ingest import Ingest
-from recsys_spark.config.rules import ItemRules, Rerank, UserRules
+from recsys_spark.config.rules import ItemRules, Rerank, Slot, UserRules
 from recsys_spark.config.section import Count, Section
 from recsys_spark.config.tuning import Tune
 from recsys_spark.schema import SEEDED, Measure
@@ -208,6 +208,8 @@ class Recommend(Section):
     """What lists may hold; everything where nothing is said."""
     rerank: Rerank | None = None
     """How lists are made diverse; ``null`` for the order of the scores. Holds for evaluation too."""
+    slots: list[Slot] = Field([])
+    """Slots that are pinned or drawn. Models are evaluated without them."""
     fallback_by: Annotated[str, Field(min_length=1)] | None = None
     """Column of the table ``users``, such as ``country``, with at most 100 values: popular items that fill a
     list up are those of people of the user's value, and of everybody where these are not enough.
@@ -318,6 +320,16 @@ class Config(Section):
         if every > self.retention.days:
             raise ValueError(
                 "recommend.refit_every needs the ratings of the last fit: retention.days as long"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _slots_are_of_lists(self) -> Self:
+        ranks = [rank for slot in self.recommend.slots for rank in slot.ranks]
+        if len(set(ranks)) < len(ranks) or max(ranks, default=0) > self.recommend.n:
+            raise ValueError(
+                f"recommend.slots must have different ranks from 1 to recommend.n, {self.recommend.n}, got "
+                f"{ranks}"
             )
         return self
 

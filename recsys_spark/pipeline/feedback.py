@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import date, timedelta
+from typing import Any
 
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
@@ -14,12 +15,24 @@ from recsys_spark.errors import LakeError
 from recsys_spark.evaluation.ranking import MetricValue
 from recsys_spark.evaluation.segments import ACTIVITY, AGE, with_activity
 from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.lakehouse.reader import Reader
 from recsys_spark.pipeline.details import MADE_BY
 from recsys_spark.pipeline.measuring import ages_of
 from recsys_spark.pipeline.metrics import MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.show_runs import ledger_rows
 from recsys_spark.recommend.top_n import REASON
-from recsys_spark.schema import EVENT, EVERYONE, ITEM, RANK, RATING, TIMESTAMP, USER
+from recsys_spark.schema import (
+    EVENT,
+    EVERYONE,
+    EXPLORATION,
+    ITEM,
+    PROPENSITY,
+    RANK,
+    RATING,
+    TIMESTAMP,
+    USER,
+)
 
 SERVED = "served"
 """``part`` of what was measured of lists in use."""
@@ -27,6 +40,13 @@ SERVED = "served"
 ALL_MODELS = "all"
 """``model`` of what is about whole lists, which may be of several models."""
 
+METRICS = ["hit_rate", "recall", "answered", "ips", "snips"]
+"""What is measured, in the order in which it is shown."""
+
+DATES = 14
+"""Dates that are shown beside one another."""
+
+_TOLD = ["model", "metric", "segment", "value", "low", "high", "users"]
 _WIDTH = 1.96
 """Standard errors from a mean to the end of its interval of 95 %."""
 
@@ -48,8 +68,10 @@ def feedback(night: Night) -> list[MetricRow]:
     list of MetricRow
         ``answered``: of the rows of lists, those that were answered, for each model and all, by
         ``reason=``, ``rank=``, ``activity=`` and ``age=``; ``hit_rate``: of users, those whose list was
-        answered; ``recall``: of what users took, what their lists had. Intervals of 95 %, users being what
-        is drawn.
+        answered; ``recall``: of what users took, what their lists had. Where slots are drawn also ``ips`` and
+        ``snips``, by ``rank=``, ``activity=`` and ``age=``: estimates of ``answered`` in these slots, had
+        they always shown what the list has there without drawing (inverse propensity scoring, and the
+        same self-normalised: Swaminathan & Joachims 2015). Intervals of 95 %, users being what is drawn.
 
     Raises
     ------
@@ -90,7 +112,45 @@ def describe_feedback(rows: list[MetricRow]) -> list[Section]:
         }
         for row in rows
     ]
-    return [Section("feedback", "Lists in use", shown, list(shown[0]))]
+    return [Section("feedback", "Lists in use", shown, _TOLD)]
+
+
+def lists_in_use(reader: Reader, until: date) -> list[Section]:
+    """What came of the lists of the last dates, as far as it was measured.
+
+    Parameters
+    ----------
+    reader : Reader
+        Of the lake.
+    until : date
+        The last run date.
+
+    Returns
+    -------
+    list of Section
+        One row per date, and the rows of the last date by model and segment; nothing where nothing was
+        measured.
+    """
+    done = ledger_rows(reader, {"step": ["feedback"], "state": ["done"]})
+    last = {row["run_date"]: row["run_id"] for row in done if row["run_date"] <= until}
+    dates = sorted(last)[-DATES:]
+    if not dates:
+        return []
+    columns = ["run_id", "run_date", *_TOLD]
+    rows = reader.rows("metrics", columns, {"run_id": [last[day] for day in dates]}).to_pylist()
+    of_dates = {day: dict[str, Any]({"lists of": str(day)}) for day in dates}
+    for row in rows:
+        if (row["model"], row["segment"]) == (ALL_MODELS, EVERYONE):
+            of_dates[row["run_date"]] |= {row["metric"]: row["value"]}
+            if row["metric"] == "hit_rate":
+                of_dates[row["run_date"]]["users"] = row["users"]
+    metrics = [name for name in METRICS if any(name in row for row in of_dates.values())]
+    newest = [row for row in rows if row["run_date"] == dates[-1]]
+    newest.sort(key=lambda row: (METRICS.index(row["metric"]), row["model"], _order(row["segment"])))
+    return [
+        Section("in_use", "What came of the lists", list(of_dates.values()), ["lists of", "users", *metrics]),
+        Section("feedback", f"What came of those of {dates[-1]}", newest, _TOLD),
+    ]
 
 
 def _served(night: Night, record: StepRecord) -> DataFrame:
@@ -135,10 +195,10 @@ def _measured(night: Night, record: StepRecord, lists: DataFrame, answers: DataF
     shown = (
         lists.join(back.select(USER), USER, "left_semi").join(hit, [USER, ITEM], "left").fillna(0, ["hit"])
     )
-    shown = shown.select(USER, RANK, "model", REASON, "hit").persist()
+    shown = shown.select(USER, RANK, "model", REASON, PROPENSITY, "hit").persist()
     try:
         users = _with_segments(night, record, shown.select(USER).distinct())
-        found = _answered(shown, users, n)
+        found = _answered(shown, users, n) + _undrawn(shown, users, n)
         of_users = shown.groupBy(USER).agg(F.sum("hit").alias("hits")).join(back, USER)
         whole: dict[str, MetricValue] = {}
         for metric, top, bottom in (("hit_rate", F.col("hits") > 0, F.lit(1)), ("recall", "hits", "taken")):
@@ -171,13 +231,43 @@ def _with_segments(night: Night, record: StepRecord, users: DataFrame) -> DataFr
 def _answered(shown: DataFrame, users: DataFrame, n: int) -> list[MetricRow]:
     """Of the rows of each group, how many were answered."""
     own = F.array(F.concat(F.lit("reason="), REASON), F.concat(F.lit("rank="), RANK))
-    groups = F.explode(F.array_compact(F.concat("segments", own))).alias("segment")
     models = F.explode(F.array(F.lit(ALL_MODELS), "model")).alias("model")
-    rows = shown.join(users, USER).select(USER, "hit", "model", groups).select(USER, "hit", models, "segment")
-    per_user = rows.groupBy("model", "segment", USER).agg(F.sum("hit").alias("h"), F.count("*").alias("n"))
-    sums = per_user.groupBy("model", "segment").agg(*_sums(F.col("h"), F.col("n")))
-    found = sorted(sums.collect(), key=lambda row: (row["model"], _order(row["segment"])))
-    return [MetricRow(SERVED, _ratio(row["model"], "answered", n, row), row["segment"]) for row in found]
+    answered = shown.withColumns({"own": own, "top": F.col("hit"), "bottom": F.lit(1)})
+    rows = answered.select(USER, models, "own", "top", "bottom")
+    return _ratios("answered", rows, users, n)
+
+
+def _undrawn(shown: DataFrame, users: DataFrame, n: int) -> list[MetricRow]:
+    """What the slots that are drawn would be worth without drawing: rows that would be there anyway stand for
+    the others, each for as many as its propensity says.
+    """
+    weight = F.when(F.col(REASON) == EXPLORATION, 0.0).otherwise(1 / F.col(PROPENSITY))
+    rows = shown.where(F.col(PROPENSITY).isNotNull()).select(
+        USER,
+        F.lit(ALL_MODELS).alias("model"),
+        F.array(F.concat(F.lit("rank="), RANK)).alias("own"),
+        (F.col("hit") * weight).alias("top"),
+        weight.alias("weight"),
+    )
+    return [
+        row
+        for metric, bottom in (("ips", F.lit(1.0)), ("snips", F.col("weight")))
+        for row in _ratios(metric, rows.withColumn("bottom", bottom), users, n)
+    ]
+
+
+def _ratios(metric: str, rows: DataFrame, users: DataFrame, n: int) -> list[MetricRow]:
+    """Of each model and group, the sum of ``top`` over that of ``bottom``; of rows ``user``, ``model``, and
+    ``own``, the groups that they are in beside their users'.
+    """
+    groups = F.explode(F.array_compact(F.concat("segments", "own"))).alias("segment")
+    grouped = rows.join(users, USER).select(USER, "model", groups, "top", "bottom")
+    per_user = grouped.groupBy("model", "segment", USER).agg(
+        F.sum("top").alias("t"), F.sum("bottom").alias("b")
+    )
+    sums = per_user.groupBy("model", "segment").agg(*_sums(F.col("t"), F.col("b")))
+    found = sorted(sums.where("b > 0").collect(), key=lambda row: (row["model"], _order(row["segment"])))
+    return [MetricRow(SERVED, _ratio(row["model"], metric, n, row), row["segment"]) for row in found]
 
 
 def _order(segment: str) -> tuple[str, int, str]:
@@ -202,4 +292,5 @@ def _ratio(model: str, metric: str, k: int, row: Row) -> MetricValue:
     if users < 2:
         return MetricValue(model, metric, k, value, None, None, users)
     width = _WIDTH * math.sqrt(max(squares, 0.0) * users / (users - 1)) / row["b"]
-    return MetricValue(model, metric, k, value, max(0.0, value - width), min(1.0, value + width), users)
+    high = min(max(1.0, value), value + width)  # an estimate by few propensities may be above 1
+    return MetricValue(model, metric, k, value, max(0.0, value - width), high, users)

@@ -36,6 +36,7 @@ from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
 from recsys_spark.pipeline.reranking import Shown
 from recsys_spark.pipeline.shelves import shelves, write_shelves
 from recsys_spark.pipeline.similar import similar_items, write_similar_items
+from recsys_spark.pipeline.slots import slots_filled
 from recsys_spark.pipeline.train import fit_and_save
 from recsys_spark.recommend.top_n import REASON, ListRequest, explode_lists
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
@@ -96,7 +97,7 @@ class Made(NamedTuple):
 
     Attributes
     ----------
-    rows : ``user``, ``item``, ``score``, ``rank``, ``model``, ``reason``
+    rows : ``user``, ``item``, ``score``, ``rank``, ``model``, ``reason``; with slots ``propensity``
     users : ``user``: whom they are for
     request : what was asked for
     """
@@ -162,6 +163,8 @@ def make_lists(
         if not short.isEmpty():
             more = _fill(shown, rows, short, fallback, request)
             rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
+    if night.config.recommend.slots:
+        rows = keep(slots_filled(night, rules.record, rows, users, champion, model, request))
     return Made(rows, users, request)
 
 

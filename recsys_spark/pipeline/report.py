@@ -43,6 +43,7 @@ from recsys_spark.lakehouse.storage import write_text
 from recsys_spark.models.factor_model import FactorModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.models.softmax import SoftmaxModel
+from recsys_spark.pipeline.feedback import lists_in_use
 from recsys_spark.pipeline.fitted import COMPARISON, LISTS_SECONDS, load
 from recsys_spark.pipeline.gate import CLOSED, FAILED, VERDICT
 from recsys_spark.pipeline.lookup import labels
@@ -103,6 +104,7 @@ def _parts(night: Night) -> list[Part]:
             *_quality(night, reader),
             *_data(night, ratings),
             *_lists(night, lists, ratings),
+            *_in_use(night, reader),
             *_users(night, reader),
             *_items(night, reader, ratings),
             Part("Lineage", "What made these lists.", **_table(describe_lineage(reader, night.run_date)[0])),
@@ -286,6 +288,15 @@ def _lists(night: Night, lists: DataFrame, ratings: DataFrame) -> list[Part]:
     if known:
         words = f"Of {champion}'s rows; the gate compares the means."
         parts.append(Part("Scores", words, scores_chart(known)))
+    return parts
+
+
+def _in_use(night: Night, reader: Reader) -> list[Part]:
+    """What users did with the lists of the last dates, where that was measured."""
+    parts = list[Part]()
+    for section in lists_in_use(reader, night.run_date):
+        words = f"Among users who came back in the {night.config.feedback.days} days after each date."
+        parts.append(Part(section.title, words, **_table(section), folded=bool(parts)))
     return parts
 
 

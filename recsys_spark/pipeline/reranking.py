@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
-from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import DataFrame, Window
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 
 from recsys_spark.config import config_problem
 from recsys_spark.config.rules import Rerank
-from recsys_spark.errors import ConfigError, summary
-from recsys_spark.evaluation.ranking import HEAD
+from recsys_spark.errors import ConfigError
 from recsys_spark.histories import PackedHistories
 from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.pipeline.item_conditions import conditioned, read_items, require_conditions
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import ListMaker
 from recsys_spark.recommend.rerank import Reranking, reranked
 from recsys_spark.recommend.top_n import ListRequest
-from recsys_spark.schema import ITEM
 
 _KEY = "recommend.rerank"
-_RATINGS, _HEAD = "ratings", "head"
 
 
 @dataclass(frozen=True)
@@ -95,16 +90,9 @@ def require_rerank(night: Night) -> None:
         The table lacks a column, there is none, or a condition is none, or fails on a row.
     """
     wanted = night.config.recommend.rerank
-    if wanted is None:
-        return
-    items = _items(night, StepRecord(), wanted, None)
-    try:  # a condition that reads a number in a text fails on the row where there is none
-        for condition in _conditions(wanted):
-            items.where(F.expr(condition)).count()
-    except PySparkException as error:
-        raise ConfigError(
-            f"{night.config.origin}: a condition of {_KEY} cannot be asked of every row: {summary(error)}"
-        ) from None
+    if wanted is not None:
+        _items(night, StepRecord(), wanted, None)
+        require_conditions(night, _KEY, _conditions(wanted))
 
 
 def _conditions(wanted: Rerank) -> list[str]:
@@ -119,44 +107,12 @@ def _reranking(wanted: Rerank, n: int) -> Reranking:
 
 
 def _items(night: Night, record: StepRecord, wanted: Rerank, known: PackedHistories | None) -> DataFrame:
-    """The table ``items``; where there are conditions with the run date and, of what is known, how often each
-    is rated, and whether it is among the most rated.
-    """
-    lake, named = night.lake, [*([wanted.by] if wanted.diversity or wanted.calibration else []), *wanted.caps]
-    item_type = night.config.ingest.id_types[1]
-    items = night.spark.createDataFrame([], f"{ITEM} {item_type}")
-    if lake.exists("items"):
-        version = record.versions_read.setdefault("items", lake.version("items"))
-        items = lake.read("items", version)
+    """The items, where there are conditions with what these may ask."""
+    items = read_items(night, record)
+    named = [*([wanted.by] if wanted.diversity or wanted.calibration else []), *wanted.caps]
     missing = [name for name in named if name not in items.columns]
     if missing:
-        allowed = f"columns of the table items: {items.columns if lake.exists('items') else []}"
+        allowed = f"columns of the table items: {items.columns if night.lake.exists('items') else []}"
         raise ConfigError(config_problem(night.config.origin, _KEY, missing, allowed))
     conditions = _conditions(wanted)
-    if not conditions:
-        return items
-    asked = _with_counts(items, known).withColumn("run_date", F.lit(night.run_date))
-    for condition in conditions:
-        try:
-            asked.where(F.expr(condition))
-        except AnalysisException as error:
-            problem = config_problem(
-                night.config.origin, _KEY, condition, f"a condition over {asked.columns}"
-            )
-            raise ConfigError(f"{problem}; {summary(error)}") from None
-    return asked
-
-
-def _with_counts(items: DataFrame, known: PackedHistories | None) -> DataFrame:
-    """Items, also those without a row, with ``ratings`` and ``head``."""
-    items = items.drop(_RATINGS, _HEAD)
-    if known is None:
-        return items.withColumns({_RATINGS: F.lit(0).cast("bigint"), _HEAD: F.lit(False)})
-    counts = known.item_counts().persist()
-    try:
-        most = math.ceil(HEAD * counts.count())
-        place = F.row_number().over(Window.orderBy(F.desc(_RATINGS), ITEM))
-        counted = counts.withColumn(_HEAD, place <= most).localCheckpoint()
-    finally:
-        counts.unpersist()
-    return items.join(counted, ITEM, "full").fillna(0, [_RATINGS]).fillna(False, [_HEAD])
+    return conditioned(night, record, _KEY, conditions, known) if conditions else items

@@ -11,6 +11,7 @@ from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.popular import people_by_segment, segments_of
 from recsys_spark.pipeline.reranking import require_rerank
 from recsys_spark.pipeline.shelves import names_of, shelf_members
+from recsys_spark.pipeline.slots import require_slots
 from recsys_spark.schema import TEST, TRAIN, VALIDATION
 
 
@@ -37,6 +38,7 @@ def split(night: Night) -> None:
         night.pin(_versions(night))
         Rules(night, StepRecord()).require()  # long before the lists are made
         require_rerank(night)
+        require_slots(night)
         if night.config.recommend.shelves is not None:
             names_of(night, shelf_members(night, StepRecord()))
         if night.config.recommend.fallback_by is not None:

@@ -124,9 +124,9 @@ def biased() -> ALS:
     return ALS(rank=60, regParam=0.09, maxIter=15, useBiases=True, seed=1)
 
 
-def bayesian(**params: Any) -> ALS:
+def bayesian(rank: int = 20, **params: Any) -> ALS:
     """The Bayesian model of ratings."""
-    return ALS(rank=20, bayesian=True, maxIter=220, burnIn=20, samples=100, seed=1, **params)
+    return ALS(rank=rank, bayesian=True, maxIter=220, burnIn=20, samples=100, seed=1, **params)
 
 
 def squared(features: dict[str, Any] | None = None) -> PairwiseRecommender:
@@ -219,6 +219,7 @@ def random_tenth(spark: SparkSession, folder: Path) -> list[dict[str, object]]:
         DRAWN: bayesian(),
         f"{DRAWN}, side features": bayesian(**features),
         f"{DRAWN}, side features and histories": bayesian(useHistories=True, **features),
+        f"{DRAWN}, side features and histories, but rank 40": bayesian(40, useHistories=True, **features),
     }
     for name, estimator in models.items():
         errors, taken = [], []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 
 import pytest
 
 from recsys_spark.errors import LakeError
 from recsys_spark.pipeline.details import MADE_BY
-from recsys_spark.pipeline.feedback import feedback
+from recsys_spark.pipeline.feedback import feedback, lists_in_use
 from recsys_spark.pipeline.ingest import ingest
 from tests.pipeline.shop import DAY, NEXT, Shop
 
@@ -20,18 +21,30 @@ BEFORE, IN_TIME, TOO_LATE = 1_719_700_000, 1_719_835_200, 1_719_921_700
 
 @pytest.fixture(scope="module")
 def shop(spark, tmp_path_factory):
-    """Lists of a and b for four users, and one row that is filled in. Three take something the day after."""
+    """Lists of a and b for four users, and one row that is filled in; the second slot is drawn. Three take
+    something the day after.
+    """
     shop = Shop(spark, tmp_path_factory.mktemp("answered"))
     old = [f"u{user},o{item},3,{BEFORE + item}" for user in range(4) for item in range(4)]
     shop.receive(*old, f"u0,a,3,{BEFORE}")
     night = shop.night()
     ingest(night)
     rows = [
-        (DAY, f"u{user}", rank, item, 1.0, "als", "model")
+        {
+            "run_date": DAY,
+            "user": f"u{user}",
+            "rank": rank,
+            "item": item,
+            "score": 1.0,
+            "model": "als",
+            "reason": "model",
+        }
         for user in range(4)
         for rank, item in enumerate("ab", 1)
     ]
-    rows[3] = (DAY, "u1", 2, "b", 1.0, "popularity", "fallback")
+    rows[3] |= {"model": "popularity", "reason": "fallback"}
+    for row, reason, propensity in ((1, "exploration", 0.25), (3, "fallback", 0.5), (5, "model", 0.8)):
+        rows[row] |= {"reason": reason, "propensity": propensity}
     night.lake.create("recommendations")
     frame = spark.createDataFrame(rows, night.lake.read("recommendations").schema)
     night.lake.append("recommendations", frame, len(rows))
@@ -63,20 +76,30 @@ def test_rows_users_and_what_was_taken_are_counted(shop):
             ("answered", "all", "all"): 2 / 6,
             ("answered", "all", "rank=1"): 1 / 3,
             ("answered", "all", "rank=2"): 1 / 3,
-            ("answered", "all", "reason=model"): 1 / 5,
+            ("answered", "all", "reason=model"): 1 / 4,
+            ("answered", "all", "reason=exploration"): 0.0,
             ("answered", "all", "reason=fallback"): 1.0,
             ("answered", "all", "activity=q4"): 1 / 2,
             ("answered", "all", "activity=q3"): 1 / 4,
             ("answered", "als", "all"): 1 / 5,
             ("answered", "als", "rank=1"): 1 / 3,
             ("answered", "als", "rank=2"): 0.0,
-            ("answered", "als", "reason=model"): 1 / 5,
+            ("answered", "als", "reason=model"): 1 / 4,
+            ("answered", "als", "reason=exploration"): 0.0,
             ("answered", "als", "activity=q4"): 1 / 2,
             ("answered", "als", "activity=q3"): 0.0,
             ("answered", "popularity", "all"): 1.0,
             ("answered", "popularity", "rank=2"): 1.0,
             ("answered", "popularity", "reason=fallback"): 1.0,
             ("answered", "popularity", "activity=q3"): 1.0,
+            # of three slots one is answered, and stands for two; the two that are as ever stand for 2 + 1.25
+            ("ips", "all", "all"): 2 / 3,
+            ("ips", "all", "rank=2"): 2 / 3,
+            ("ips", "all", "activity=q4"): 0.0,
+            ("ips", "all", "activity=q3"): 2 / 2,
+            ("snips", "all", "all"): 2 / 3.25,
+            ("snips", "all", "rank=2"): 2 / 3.25,
+            ("snips", "all", "activity=q3"): 2 / 3.25,
         }
     )
 
@@ -86,6 +109,19 @@ def test_interval_is_that_of_a_ratio_over_users(shop):
     row = measured(shop)["answered", "all", "all"]
     width = 1.96 * math.sqrt((1 / 9 + 1 / 9 + 4 / 9) * 3 / 2) / 6
     assert (row["low"], row["high"], row["users"]) == pytest.approx((1 / 3 - width, 1 / 3 + width, 3))
+
+
+def test_dates_are_shown_beside_one_another_by_what_was_measured_last(shop):
+    measured(shop)
+    measured(shop, feedback={"min_rating": 3.0})
+    assert lists_in_use(shop.reader(), DAY - timedelta(days=1)) == []
+    dates, newest = lists_in_use(shop.reader(), NEXT)
+    assert dates.columns == ["lists of", "users", "hit_rate", "recall", "answered", "ips", "snips"]
+    (row,) = dates.rows
+    assert (row["lists of"], row["users"], row["hit_rate"]) == ("2024-06-30", 3, 1 / 3)
+    told = {(row["metric"], row["model"], row["segment"]): row["value"] for row in newest.rows}
+    assert told["ips", "all", "rank=2"] == 0.0
+    assert told["answered", "als", "rank=1"] == 1 / 3
 
 
 def test_low_ratings_are_no_answers(shop):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys_spark.errors import LakeError
+from recsys_spark.inspection.page import Part, write_page
 from recsys_spark.lakehouse.locks import WHOLE_LAKE, Lock
 from recsys_spark.pipeline.forget import forget
 from recsys_spark.pipeline.ingest import ingest
@@ -63,9 +64,18 @@ def saved(night, *purposes):
     return folder
 
 
+def shown_on_page(shop, day, user):
+    """The page of a night, which shows a user."""
+    path = shop.folder / "lake" / "reports" / f"{day}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_page(path, "A night", [Part(f"User {user}")])
+    return path
+
+
 def test_old_dates_and_models_go_and_what_is_served_stays(shop, spark):
-    folders = {}
+    folders, pages = {}, {}
     for day in (DAY - timedelta(days=9), DAY, NEXT):
+        pages[day] = shown_on_page(shop, day, "user 1")
         night = shop.night(day)
         recommended(night, rows=5)
         folders[day] = saved(night, "serving", *(["baseline"] if day < DAY else []))
@@ -73,6 +83,7 @@ def test_old_dates_and_models_go_and_what_is_served_stays(shop, spark):
     config = shop.night(retention={"dates": 1, "days": 7}).config
     done = maintain(spark, config, NEXT + timedelta(days=2))
     assert done.rows["recommendations"] == 10
+    assert [day for day, page in pages.items() if page.exists()] == [DAY]
     assert shop.rows("recommendations", "run_date") == [(DAY,)] * 5
     assert {(day, path.parent.name) for day, folder in folders.items() for path in folder.glob("*/*")} == {
         (DAY, "serving"),
@@ -122,13 +133,17 @@ def test_nothing_is_maintained_while_a_night_is_running(shop, spark):
 
 @pytest.fixture(scope="module")
 def that_forgot(spark, tmp_path_factory):
-    """A shop that has forgotten ``ann``: her ratings, her lists, and a row of hers that was rejected."""
+    """A shop that has forgotten ``ann``: her ratings, her lists, a row of hers that was rejected, and a page
+    that showed her.
+    """
     shop = Shop(spark, tmp_path_factory.mktemp("forgotten"))
     shop.ingested("ann,x,4,1500000000")  # which the next input corrects
     rows = ("ann,x,3", "bob,x,3", "bob,y,3", "ann,y,9", "anna,y,9")
     shop.receive(*(f"{row},1600000000" for row in rows))
     ingest(shop.night())
     recommended(shop.night(), rows=2)
+    for day, user in ((DAY, "ann"), (NEXT, "bob")):
+        shown_on_page(shop, day, user)
     shop.gone = forget(spark, shop.night().config, ["ann", "user 1"], TODAY)
     return shop
 
@@ -146,6 +161,7 @@ def test_forgotten_people_leave_every_table(forgotten):
         "ratings": 1,
         "rejected_ratings": 1,
         "recommendations": 1,
+        "reports": 1,
     }
     assert forgotten.rows("ratings", "user", "item") == [("bob", "x"), ("bob", "y")]
     assert forgotten.rows("rejected_ratings", "raw") == [("anna,y,9,1600000000",)]

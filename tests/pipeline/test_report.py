@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
@@ -11,8 +9,6 @@ from recsys_spark.data.split import split_ratings
 from recsys_spark.inspection.lists import calibration, calibration_error
 from recsys_spark.inspection.page import Part, write_page
 from recsys_spark.models.softmax import SoftmaxModel
-from recsys_spark.pipeline.forget import forget
-from recsys_spark.pipeline.maintain import maintain
 from recsys_spark.pipeline.reports import drop_reports_of
 from recsys_spark.pipeline.resume import steps_of
 from recsys_spark.pipeline.show import sample_users
@@ -120,6 +116,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(opened, two_nights):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.long
 def test_probabilities_that_a_model_predicts_are_held_against_what_came(opened, shop):
     shop.receive(
         *(f"user {u},item {(u + 2 * p) % 8},4,2024-05-{1 + p:02}" for u in range(16) for p in range(4))
@@ -139,17 +136,14 @@ def test_probabilities_that_a_model_predicts_are_held_against_what_came(opened, 
     assert f"The expected calibration error is {calibration_error(groups):.4f}." in part.inner_text()
 
 
-def test_a_page_goes_with_who_is_on_it_and_with_its_date(two_nights, tmp_path, spark):
+def test_a_page_goes_with_who_is_on_it(two_nights, tmp_path, spark):
     shop = two_nights.copied(tmp_path)
-    config = shop.night().config
-    pages = [shop.folder / "lake" / "reports" / f"{day}.html" for day in (DAY, NEXT)]
-    nobody, *_ = {f"user {number}" for number in range(16)} - set(sample_users(shop.reader(), 2, DAY))
-    assert forget(spark, config, [nobody], NEXT)["reports"] == 0
-    assert all(page.exists() for page in pages)
-    maintain(spark, config, NEXT + timedelta(days=config.retention.dates + 1))
-    assert [page.exists() for page in pages] == [True, False]  # what is served stays
-    assert forget(spark, config, sample_users(shop.reader(), 1, DAY), NEXT)["reports"] == 1
-    assert not any(page.exists() for page in pages)
+    shown = {day: set(sample_users(shop.reader(), 2, day)) for day in (DAY, NEXT)}
+    config, (user, *_) = shop.night().config, sorted(shown[DAY])
+    nobody, *_ = {f"user {number}" for number in range(16)} - shown[DAY] - shown[NEXT]
+    assert drop_reports_of(spark, config, [nobody]) == 0
+    assert drop_reports_of(spark, config, [user]) == sum(user in users for users in shown.values())
+    assert [report_of(shop, day).exists() for day in shown] == [user not in users for users in shown.values()]
 
 
 def test_a_page_is_known_by_ids_of_any_characters(spark, shop):
