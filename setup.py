@@ -12,6 +12,7 @@ RANKER = [
     "scikit-learn>=1.5",  # which xgboost.spark imports
 ]
 TUNE = ["optuna>=4"]  # chooses what a search tries next, ends what is hopeless, and remembers it all
+MLFLOW = ["mlflow-skinny>=3.1"]  # logs to a tracking server; without what serves one
 TEST = [
     "pytest>=8",
     "pytest-cov>=5",
@@ -32,6 +33,9 @@ TEST = [
     *INDEX,
     *TUNE,
     *RANKER,
+    *MLFLOW,
+    "sqlalchemy>=2",  # a database to log to, in place of a server
+    "alembic>=1.13",  # its tables
 ]
 
 DOCS = [
@@ -83,6 +87,7 @@ setup(
         "index": INDEX,
         "tune": TUNE,
         "ranker": RANKER,
+        "mlflow": MLFLOW,
         "notebooks": [
             "jupytext>=1.16",
             "ipykernel>=6",

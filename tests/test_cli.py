@@ -42,8 +42,8 @@ def test_wrong_configuration_exits_with_2_before_spark_starts(tmp_path):
     assert done.stderr == (
         "recsys: c.yaml: splitt: given 'splitt'; allowed: did you mean 'split'? Known keys: "
         "lake, ingest, session, split, negatives, models, history, evaluate, recommend, gate, feedback, "
-        "report, tune, retention, seed, als, blend, item_item, mllib_als, pairwise, popularity, ranker, "
-        "softmax, spectral\n"
+        "report, tune, mlflow, retention, seed, als, blend, item_item, mllib_als, pairwise, popularity, "
+        "ranker, softmax, spectral\n"
     )
 
 

@@ -55,6 +55,7 @@ SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "`report`": ("report", sections.Report),
     "`tune`": ("tune", tuning.Tune),
     "`tune.ranges`, a range": ("tune.ranges", tuning.Range),
+    "`mlflow`": ("mlflow", sections.MLflow),
     "`retention`": ("retention", sections.Retention),
 }
 """Heading → prefix of the keys, and the section."""

@@ -275,6 +275,15 @@ class Report(Section):
     """Users whose lists it shows, with their history."""
 
 
+class MLflow(Section):
+    """Where models, with their Params and metrics, are logged to beside the tables."""
+
+    tracking_uri: str = Field(min_length=1)
+    """Of MLflow's server or database, such as ``https://mlflow.example.com`` or ``sqlite:///mlflow.db``."""
+    experiment: str = Field("recsys", min_length=1)
+    """Name of the experiment, which is made where there is none."""
+
+
 class Config(Section):
     """A whole night. ``params`` holds, for each model, the section of its name."""
 
@@ -305,6 +314,8 @@ class Config(Section):
     """The page that shows what a night has made; ``null`` for none."""
     tune: Tune | None = None
     """What ``recsys tune`` searches; no night does."""
+    mlflow: MLflow | None = None
+    """Where models are logged to beside the tables; without this section nowhere."""
     retention: Retention = Retention()
     """How long what nights have read and made is kept."""
     seed: int = Field(SEEDED, ge=0, lt=2**31)

@@ -28,6 +28,7 @@ from recsys_spark.pipeline.measuring import accuracy_on_validation, judge_on_tes
 from recsys_spark.pipeline.metrics import MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
+from recsys_spark.pipeline.tracking import log_models
 from recsys_spark.pipeline.train import fit, save
 from recsys_spark.schema import EVERYONE, TEST, TRAIN, VALIDATION
 
@@ -92,6 +93,7 @@ def evaluate(night: Night) -> None:
                 for name, row in rows.items()
             }
             set_metrics(night.lake, of_path)
+        log_models(night, [row.asDict() for row in rows.values()], metrics, champion)
         _say(champion, wanted, metrics)
 
 

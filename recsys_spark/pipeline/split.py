@@ -12,6 +12,7 @@ from recsys_spark.pipeline.popular import people_by_segment, segments_of
 from recsys_spark.pipeline.reranking import require_rerank
 from recsys_spark.pipeline.shelves import names_of, shelf_members
 from recsys_spark.pipeline.slots import require_slots
+from recsys_spark.pipeline.tracking import require_mlflow
 from recsys_spark.schema import TEST, TRAIN, VALIDATION
 
 
@@ -33,12 +34,15 @@ def split(night: Night) -> None:
         A rule of ``recommend.users`` or ``recommend.items`` cannot be asked.
     ModelError
         A part would be empty.
+    SetupError
+        MLflow is wanted, and is not installed.
     """
     with night.step("split") as record:
         night.pin(_versions(night))
         Rules(night, StepRecord()).require()  # long before the lists are made
         require_rerank(night)
         require_slots(night)
+        require_mlflow(night)
         if night.config.recommend.shelves is not None:
             names_of(night, shelf_members(night, StepRecord()))
         if night.config.recommend.fallback_by is not None:

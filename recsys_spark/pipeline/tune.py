@@ -23,6 +23,7 @@ from recsys_spark.pipeline.measuring import accuracy_on_validation
 from recsys_spark.pipeline.metrics import MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night, estimator_of
 from recsys_spark.pipeline.resume import settings_of
+from recsys_spark.pipeline.tracking import log_trial, require_mlflow
 from recsys_spark.pipeline.train import fit
 from recsys_spark.schema import TRAIN, VALIDATION
 
@@ -78,8 +79,9 @@ def tune(night: Night) -> list[Tuned]:
     LakeError
         The split has not been done for this date.
     SetupError
-        Optuna is not installed.
+        Optuna, or MLflow where it is wanted, is not installed.
     """
+    require_mlflow(night)
     wanted = night.config.tune
     if wanted is None:
         raise ConfigError(
@@ -222,6 +224,7 @@ class _Search:
         """Write a trial's metrics, its Params, and a line."""
         rows = [MetricRow(VALIDATION, one, f"trial={trial.number}") for one in measured]
         self.record.versions_written["metrics"] = write_metrics(self.night, rows)
+        log_trial(self.night, self.name, trial.number, given, rows, how)
         self.record.details[f"{self.name} trial={trial.number}"] = json.dumps({**given, "how": how})
         wanted = self.night.config.evaluate
         value = next(one.value for one in measured if one.metric == wanted.metric)
