@@ -214,6 +214,10 @@ class Recommend(Section):
     """Column of the table ``users``, such as ``country``, with at most 100 values: popular items that fill a
     list up are those of people of the user's value, and of everybody where these are not enough.
     """
+    explain: Annotated[int, Field(ge=0, le=100)] = 0
+    """Features that are written beside each row of a ranker's lists, in the table ``explanations``: those
+    that add most to its score, or take most off; 0 for none.
+    """
     shelves: Shelves | None = None
     """Lists by shelf, in the table ``shelves``; ``null`` for none. Each is one more pass over the users."""
     similar_items: SimilarItems | None = SimilarItems()

@@ -208,6 +208,17 @@ TABLES: dict[str, Table] = {
         },
         required=("user", "rank", "item", "score", "model", "reason", "run_date", "published_at"),
     ),
+    "explanations": Table(
+        "one row per (run_date, user, item) of a ranker's lists",
+        {
+            "run_date": "date",
+            "user": "{user}",
+            "item": "{item}",
+            "features": "array<struct<feature:string,value:float,contribution:float>>",
+        },
+        required=("run_date", "user", "item", "features"),
+        partition=("run_date",),
+    ),
     "shelves": Table(
         "one row per (run_date, user, shelf, rank): a user's best items of each shelf, such as a genre",
         {

@@ -25,7 +25,15 @@ from recsys_spark.pipeline.served import served_date
 FLOOR_DAYS = 7
 """Days for which files of old versions stay, whatever is asked for, unless that is said to be meant."""
 
-DATED = ("recommendations", "shelves", "similar_items", "negatives", "rejected_ratings", "user_metrics")
+DATED = (
+    "recommendations",
+    "explanations",
+    "shelves",
+    "similar_items",
+    "negatives",
+    "rejected_ratings",
+    "user_metrics",
+)
 """Tables from which old run dates are dropped."""
 
 

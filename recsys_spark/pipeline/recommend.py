@@ -21,6 +21,7 @@ from recsys_spark.models.base import RecommenderModel
 from recsys_spark.pipeline.checks import check_lists
 from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.eligibility import RULE, Rules
+from recsys_spark.pipeline.explanations import write_explanations
 from recsys_spark.pipeline.fitted import (
     COMPARISON,
     FALLBACK,
@@ -44,7 +45,7 @@ from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
 def recommend(night: Night) -> None:
     """Make lists with the champion: reads ratings, items and models, writes models, recommendations,
-    similar_items and shelves.
+    similar_items, shelves and explanations.
 
     Popular items fill lists that are shorter than ``n``. Users' lists and items' neighbours are checked
     before they are written: a table never holds a list that breaks an invariant.
@@ -82,6 +83,7 @@ def recommend(night: Night) -> None:
         _write(night, record, made.rows.withColumn("run_date", F.lit(night.run_date)))
         write_similar_items(night, record, neighbors)
         write_shelves(night, record, by_shelf)
+        write_explanations(night, record, made.rows, made.users, champion, model, made.request)
         record.details["champion"] = champion
         touched = {name: count for name, count in record.counts.items() if name.startswith(RULE)}
         if touched:

@@ -133,6 +133,8 @@ def neighbors_model(reader: Reader, run_date: date) -> tuple[str, SavedModel | S
 def _opened(
     reader: Reader, run_date: date, name: str, member: str | None = None
 ) -> SavedModel | SavedPairs | None:
+    if member is not None and member not in REGISTRY:  # of a slot that was drawn, no member is the reason
+        return None
     kind = REGISTRY[member or name].model
     if not issubclass(kind, (FactorModel, NeighborModel)):
         return None

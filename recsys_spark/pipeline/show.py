@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zlib
+from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 BECAUSE = "because"
 """Of a recommendation: the items of the history that add most to its score."""
+
+FEATURES = "features"
+"""Of a ranker's recommendation: the features that add most to its score, or take most off."""
 
 HISTORY_LENGTH, NEIGHBORS_SHOWN = 10, 10
 
@@ -68,11 +73,14 @@ def describe_user(
     history.sort(key=lambda row: row[ITEM])
     history.sort(key=lambda row: (row["rating"], since_1970(row["timestamp"])), reverse=True)
     because: list[dict[str, Any]] = []
+    explained = False
     if why is not None:
         from recsys_spark.pipeline.saved_models import add_reasons
 
         add_reasons(why, shown, history, listed)
         because = [reason for row in listed for reason in row[BECAUSE]]
+        explained = _add_features(reader, shown, known, listed)
+    told = [name for name, there in ((BECAUSE, why is not None), (FEATURES, explained)) if there]
     history = [{**row, "timestamp": told_time(row["timestamp"])} for row in history[:HISTORY_LENGTH]]
     titled = add_titles(reader, history + listed + because)
     return [
@@ -86,7 +94,7 @@ def describe_user(
             "recommendations",
             f"User {user}: recommendations of {shown}",
             listed,
-            [RANK, ITEM, *titled, *columns[3:], *([BECAUSE] if why is not None else [])],
+            [RANK, ITEM, *titled, *columns[3:], *told],
         ),
     ]
 
@@ -222,6 +230,32 @@ def sample_users(reader: Reader, count: int, run_date: date | None = None) -> li
     _, lists, of_date = lists_shown(reader, run_date)
     users = users_shown(reader, lists, of_date)
     return sorted(users, key=lambda user: (zlib.crc32(user.encode()), user))[:count]
+
+
+def _add_features(
+    reader: Reader, run_date: date, users: Sequence[object], listed: Sequence[dict[str, Any]]
+) -> bool:
+    """Give rows the features that were written for them; whether there are any."""
+    if reader.schema("explanations") is None:
+        return False
+    among = {"run_date": [run_date], USER: users}
+    found = {
+        row[ITEM]: row[FEATURES] for row in reader.rows("explanations", [ITEM, FEATURES], among).to_pylist()
+    }
+    for row in listed:
+        row[FEATURES] = [
+            {
+                "title": f"{one['feature']} {_told_value(one['value'])} ({one['contribution']:+.2f})",
+                **one,
+                "value": None if math.isnan(one["value"]) else one["value"],
+            }
+            for one in found.get(row[ITEM], ())
+        ]
+    return bool(found)
+
+
+def _told_value(value: float) -> str:
+    return "missing" if math.isnan(value) else f"{value:.4g}"
 
 
 def _is_vector(schema: pa.Schema | None, name: str) -> bool:

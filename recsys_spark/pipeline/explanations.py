@@ -1,0 +1,71 @@
+"""What puts the rows of a ranker's lists where they are, as a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.models.ranker import RankerModel
+from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.refit import ListMaker
+from recsys_spark.recommend.top_n import ListRequest
+from recsys_spark.schema import ITEM, USER
+
+EXPLANATIONS = "explanations"
+
+
+def write_explanations(
+    night: Night,
+    record: StepRecord,
+    rows: DataFrame,
+    users: DataFrame,
+    champion: str,
+    model: ListMaker,
+    request: ListRequest,
+) -> None:
+    """Write this date's partition of ``explanations``, where that is configured and a ranker has made the
+    lists; there is none afterwards otherwise.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    record : StepRecord
+        What the step says of itself; the version and a count are added.
+    rows : DataFrame
+        ``user``, ``item``, ``model``: the lists. What others than the ranker have filled in is not explained.
+    users : DataFrame
+        ``user``: whom they are for.
+    champion : str
+        The model's name.
+    model : RecommenderModel or Folded
+        What has made the lists.
+    request : ListRequest
+        What was asked for them. The candidates are found and ordered once more.
+    """
+    lake, most = night.lake, night.config.recommend.explain
+    if not most or not isinstance(model, RankerModel):
+        if lake.exists(EXPLANATIONS):
+            lake.delete(EXPLANATIONS, F.col("run_date") == F.lit(night.run_date))
+        return
+    rerank, slots = night.config.recommend.rerank, night.config.recommend.slots
+    further = [0 if rerank is None else rerank.candidates, *(slot.candidates for slot in slots)]
+    found = model.explain(users, replace(request, n=max(request.n, *further)), most)
+    shown = rows.where(F.col("model") == champion).select(USER, ITEM)
+    told = F.struct((-F.abs("contribution")).alias("order"), "feature", "value", "contribution")
+    features = F.transform(
+        F.sort_array(F.collect_list(told)),
+        lambda one: F.struct(*(one[name].alias(name) for name in ("feature", "value", "contribution"))),
+    )
+    listed = found.join(shown, [USER, ITEM], "left_semi").groupBy(USER, ITEM).agg(features.alias("features"))
+    listed = listed.select(F.lit(night.run_date).alias("run_date"), USER, ITEM, "features").persist()
+    try:
+        count = record.counts[EXPLANATIONS] = listed.count()
+        lake.create(EXPLANATIONS, *night.config.ingest.id_types)
+        where = f"run_date = '{night.run_date}'"
+        record.versions_written[EXPLANATIONS] = lake.replace(EXPLANATIONS, listed, where, count)
+    finally:
+        listed.unpersist()
