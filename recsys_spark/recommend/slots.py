@@ -73,27 +73,13 @@ def with_slots(
 
     def fill(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in map(plain, batches):
-            own = batch[_OWN].flatten()
-            flat = [batch[_name(number)].flatten() for number in range(len(told))]
-            columns = {
-                name: pa.concat_arrays([pc.struct_field(one, name) for one in (own, *flat)])
-                for name in (ITEM, SCORE)
-            }
-            for place, name in enumerate((MODEL, REASON)):
-                of_pools = (pa.repeat(told[number][place], len(one)) for number, one in enumerate(flat))
-                columns[name] = pa.concat_arrays([pc.struct_field(own, name), *of_pools])
-            codes = columns[ITEM].dictionary_encode().indices.to_numpy()
-            sources, first = list[Entries](), 0
-            for name in (_OWN, *map(_name, range(len(told)))):
-                lengths = pc.fill_null(batch[name].value_lengths(), 0).to_numpy()
-                starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-                sources.append(Entries(codes[first : first + starts[-1]], starts))
-                first += starts[-1]
+            entries = _entries(batch, told)
+            own, *of_pools = _by_list(batch, entries[ITEM])
             draws = uniform(seed, day, batch[_KEY].to_numpy()[:, None], ranks)
-            filled = fill_slots(sources[0], sources[1:], given_away, draws, n)
+            filled = fill_slots(own, of_pools, given_away, draws, n)
             lists, places = np.nonzero(filled.entries >= 0)
             taken = pa.array(filled.entries[lists, places])
-            columns = {name: column.take(taken) for name, column in columns.items()}
+            columns = {name: column.take(taken) for name, column in entries.items()}
             columns[USER] = batch[USER].take(pa.array(lists))
             columns[RANK] = pa.array((places + 1).astype(np.int32))
             columns[PROPENSITY] = pa.array(filled.propensities[lists, places], from_pandas=True)
@@ -124,6 +110,30 @@ def _side_by_side(rows: DataFrame, pools: Sequence[DataFrame]) -> DataFrame:
         for number in range(len(pools))
     ]
     return given.groupBy(USER).agg(F.sort_array(F.collect_list("entry")).alias(_OWN), *columns)
+
+
+def _entries(batch: pa.RecordBatch, told: Sequence[tuple[str, str]]) -> dict[str, pa.Array]:
+    """Columns of the lists' own entries and then those of each pool, with what is ``told`` of it."""
+    own, flat = batch[_OWN].flatten(), [batch[_name(number)].flatten() for number in range(len(told))]
+    columns = {
+        name: pa.concat_arrays([pc.struct_field(one, name) for one in (own, *flat)]) for name in (ITEM, SCORE)
+    }
+    for place, name in enumerate((MODEL, REASON)):
+        of_pools = (pa.repeat(of_pool[place], len(one)) for of_pool, one in zip(told, flat, strict=True))
+        columns[name] = pa.concat_arrays([pc.struct_field(own, name), *of_pools])
+    return columns
+
+
+def _by_list(batch: pa.RecordBatch, items: pa.Array) -> list[Entries]:
+    """The same entries, as numbers of their ``items``, by list: the own ones, and those of each pool."""
+    codes, found, first = items.dictionary_encode().indices.to_numpy(), list[Entries](), 0
+    for name in batch.schema.names:
+        if name not in (USER, _KEY):
+            lengths = pc.fill_null(batch[name].value_lengths(), 0).to_numpy()
+            starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+            found.append(Entries(codes[first : first + starts[-1]], starts))
+            first += int(starts[-1])
+    return found
 
 
 def _null(kind: T.DataType, name: str) -> Column:

@@ -29,17 +29,16 @@ def evaluated(night, ndcg, age=None):
     night.lake.create("user_metrics", "string", "string")
     with night.step("evaluate") as record:
         rows = [
-            (
-                night.run_id,
-                night.run_date,
-                model,
-                f"u{u}",
-                3,
-                *[of_user(u)] * len(ACCURACY),
-                "q1",
-                age and age(u),
-                None,
-            )
+            {
+                "run_id": night.run_id,
+                "run_date": night.run_date,
+                "model": model,
+                "user": f"u{u}",
+                "k": 3,
+                **dict.fromkeys(ACCURACY, of_user(u)),
+                "activity": "q1",
+                "age": age and age(u),
+            }
             for model, of_user in ndcg.items()
             for u in range(USERS)
         ]
@@ -55,14 +54,15 @@ def recommended(night, lists, *, users=None, scores=(1.0, 3.0), fallback=0):
     night.lake.create("recommendations", "string", "string")
     entries = [(f"u{u}", rank, item) for u, items in enumerate(lists) for rank, item in enumerate(items, 1)]
     rows = [
-        (
-            night.run_date,
-            user,
-            rank,
-            item,
-            scores[n % 2],
-            *(("popularity", "fallback") if n < fallback else ("als", "model")),
-        )
+        {
+            "run_date": night.run_date,
+            "user": user,
+            "rank": rank,
+            "item": item,
+            "score": scores[n % 2],
+            "model": "popularity" if n < fallback else "als",
+            "reason": "fallback" if n < fallback else "model",
+        }
         for n, (user, rank, item) in enumerate(entries)
     ]
     with night.step("recommend") as record:
