@@ -52,7 +52,8 @@ def write_explanations(
             lake.delete(EXPLANATIONS, F.col("run_date") == F.lit(night.run_date))
         return
     rerank, slots = night.config.recommend.rerank, night.config.recommend.slots
-    further = [0 if rerank is None else rerank.candidates, *(slot.candidates for slot in slots)]
+    drawn = (slot.candidates for slot in slots if slot.draw and slot.where is None)
+    further = [0 if rerank is None else rerank.candidates, *drawn]
     found = model.explain(users, replace(request, n=max(request.n, *further)), most)
     shown = rows.where(F.col("model") == champion).select(USER, ITEM)
     told = F.struct((-F.abs("contribution")).alias("order"), "feature", "value", "contribution")

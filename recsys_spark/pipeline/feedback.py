@@ -197,7 +197,7 @@ def _measured(night: Night, record: StepRecord, lists: DataFrame, answers: DataF
     )
     shown = shown.select(USER, RANK, "model", REASON, PROPENSITY, "hit").persist()
     try:
-        users = _with_segments(night, record, shown.select(USER).distinct())
+        users = _with_segments(night, record, shown.select(USER).distinct()).localCheckpoint()
         found = _answered(shown, users, n) + _undrawn(shown, users, n)
         of_users = shown.groupBy(USER).agg(F.sum("hit").alias("hits")).join(back, USER)
         whole: dict[str, MetricValue] = {}
@@ -241,8 +241,11 @@ def _undrawn(shown: DataFrame, users: DataFrame, n: int) -> list[MetricRow]:
     """What the slots that are drawn would be worth without drawing: rows that would be there anyway stand for
     the others, each for as many as its propensity says.
     """
+    drawn = shown.where(F.col(PROPENSITY).isNotNull())
+    if drawn.isEmpty():
+        return []
     weight = F.when(F.col(REASON) == EXPLORATION, 0.0).otherwise(1 / F.col(PROPENSITY))
-    rows = shown.where(F.col(PROPENSITY).isNotNull()).select(
+    rows = drawn.select(
         USER,
         F.lit(ALL_MODELS).alias("model"),
         F.array(F.concat(F.lit("rank="), RANK)).alias("own"),

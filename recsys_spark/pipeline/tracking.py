@@ -120,7 +120,9 @@ def _log(
         values = [entities.Metric(key, float(value), now, 0) for key, value in metrics.items()]
         values += [entities.Metric("fit/objective", float(one), now, at) for at, one in enumerate(curve, 1)]
         given = [entities.Param(key, json.dumps(value)) for key, value in params.items()]
-        client.log_batch(run, values[:MOST_METRICS], given)
+        client.log_batch(run, params=given)
+        for first in range(0, len(values), MOST_METRICS):
+            client.log_batch(run, values[first : first + MOST_METRICS])
         if path is not None:
             texts["recsys.path"] = path
             made = client.create_logged_model(experiment, source_run_id=run, tags=texts, model_type="recsys")
