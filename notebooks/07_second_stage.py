@@ -31,10 +31,12 @@ from recsys_spark.console import configure
 from recsys_spark.data.split import split_ratings
 from recsys_spark.evaluation.ranking import ranking_metrics
 from recsys_spark.histories import pack_histories
+from recsys_spark.kernels.slots import Slot
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.recommend.candidates import candidates
 from recsys_spark.recommend.rerank import Reranking, reranked
-from recsys_spark.recommend.top_n import ListRequest
+from recsys_spark.recommend.slots import Pool, with_slots
+from recsys_spark.recommend.top_n import ListRequest, explode_lists
 
 alt.renderers.enable("png")
 configure(quiet=True)
@@ -115,3 +117,32 @@ chosen = pd.DataFrame(
     [vars(one) for one in ranking_metrics(shown, test, train, items, [10], bootstrap=0, seed=42)]
 ).pivot(index="model", columns="metric", values="value")
 chosen.loc[list(how), ["ndcg", "diversity", "popularity_share", "coverage"]].round(3)
+
+# %% [markdown]
+# ## Slots that are drawn
+#
+# What is never shown is never answered. In half of the lists the last place goes to one of the ranker's
+# hundred, drawn at random; beside each row of that place is the propensity with which its item was to be
+# there, so that answers tell what any other choice would be worth. Where nothing was drawn, it is that of the
+# list's own item.
+
+# %%
+rows = explode_lists(shown["by score"]).withColumns({"model": F.lit("ranker"), "reason": F.lit("model")})
+pool = Pool(lists["ranker"], "ranker", "exploration")
+drawn = with_slots(rows, [pool], [Slot(rank=10, pool=0, rate=0.5)], 10, seed=42, day=0).persist()
+last = drawn.where("rank = 10").groupBy("reason")
+last.agg(F.count("*").alias("lists"), F.round(F.avg("propensity"), 4).alias("propensity")).toPandas()
+
+# %% [markdown]
+# ## Why a row is there
+#
+# Of one user's first three items: the features that add most to their scores, or take most off. The
+# contributions of all features add up to the score, less what is the same for all.
+
+# %%
+user = testers.orderBy("user").limit(1)
+titles = items.select("item", "title")
+told = model.explain(user, ListRequest(3, request.seen), features=3).join(titles, "item")
+told.orderBy("rank", F.desc(F.abs("contribution"))).select(
+    "rank", "title", "feature", F.round("value", 2).alias("value"), F.round("contribution", 2).alias("adds")
+).toPandas()

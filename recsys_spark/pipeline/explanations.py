@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -44,17 +42,15 @@ def write_explanations(
     model : RecommenderModel or Folded
         What has made the lists.
     request : ListRequest
-        What was asked for them. The candidates are found and ordered once more.
+        What was asked for them, as long as lists can be that theirs were chosen from. The candidates are
+        found and ordered once more.
     """
     lake, most = night.lake, night.config.recommend.explain
     if not most or not isinstance(model, RankerModel):
         if lake.exists(EXPLANATIONS):
             lake.delete(EXPLANATIONS, F.col("run_date") == F.lit(night.run_date))
         return
-    rerank, slots = night.config.recommend.rerank, night.config.recommend.slots
-    drawn = (slot.candidates for slot in slots if slot.draw and slot.where is None)
-    further = [0 if rerank is None else rerank.candidates, *drawn]
-    found = model.explain(users, replace(request, n=max(request.n, *further)), most)
+    found = model.explain(users, request, most)
     shown = rows.where(F.col("model") == champion).select(USER, ITEM)
     told = F.struct((-F.abs("contribution")).alias("order"), "feature", "value", "contribution")
     features = F.transform(

@@ -37,9 +37,9 @@ from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
 from recsys_spark.pipeline.reranking import Shown
 from recsys_spark.pipeline.shelves import shelves, write_shelves
 from recsys_spark.pipeline.similar import similar_items, write_similar_items
-from recsys_spark.pipeline.slots import slots_filled
+from recsys_spark.pipeline.slots import depth_of_draws, slots_filled
 from recsys_spark.pipeline.train import fit_and_save
-from recsys_spark.recommend.top_n import REASON, ListRequest, explode_lists
+from recsys_spark.recommend.top_n import REASON, ListRequest, explode_lists, first_of_lists
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
 
@@ -83,7 +83,8 @@ def recommend(night: Night) -> None:
         _write(night, record, made.rows.withColumn("run_date", F.lit(night.run_date)))
         write_similar_items(night, record, neighbors)
         write_shelves(night, record, by_shelf)
-        write_explanations(night, record, made.rows, made.users, champion, model, made.request)
+        longest = replace(made.request, n=made.depth)
+        write_explanations(night, record, made.rows, made.users, champion, model, longest)
         record.details["champion"] = champion
         touched = {name: count for name, count in record.counts.items() if name.startswith(RULE)}
         if touched:
@@ -102,11 +103,13 @@ class Made(NamedTuple):
     rows : ``user``, ``item``, ``score``, ``rank``, ``model``, ``reason``; with slots ``propensity``
     users : ``user``: whom they are for
     request : what was asked for
+    depth : how long the model's lists are that theirs were chosen and drawn from
     """
 
     rows: DataFrame
     users: DataFrame
     request: ListRequest
+    depth: int
 
 
 def make_lists(
@@ -147,7 +150,12 @@ def make_lists(
     sizes = night.config.recommend.block_sizes
     request = rules.request(ListRequest(n, seen, block_sizes=sizes, only_supported=True))
     shown = Shown.of(night, rules.record, night.pairs())
-    lists = shown.lists(model, users, request)
+    drawn_from = depth_of_draws(night)
+    depth = max(shown.depth(n), drawn_from)
+    best = model.recommend_lists(users, replace(request, n=depth))
+    if drawn_from:
+        best = keep(best)  # of which lists are chosen, and slots are drawn
+    lists = shown.chosen(best if depth == shown.depth(n) else first_of_lists(best, shown.depth(n)), n)
     if isinstance(model, RecommenderModel):
         lists = model.with_reasons(lists)
     rows = keep(_labelled(explode_lists(lists), champion, "model"))
@@ -166,8 +174,8 @@ def make_lists(
             more = _fill(shown, rows, short, fallback, request)
             rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
     if night.config.recommend.slots:
-        rows = keep(slots_filled(night, rules.record, rows, users, champion, model, request))
-    return Made(rows, users, request)
+        rows = keep(slots_filled(night, rules.record, rows, users, champion, best, request))
+    return Made(rows, users, request, depth)
 
 
 def _models(night: Night, champion: str, record: StepRecord) -> tuple[ListMaker, RecommenderModel | None]:

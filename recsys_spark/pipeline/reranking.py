@@ -68,12 +68,32 @@ class Shown:
         request : ListRequest
             Of the lists that are shown.
         """
+        longer = replace(request, n=self.depth(request.n))
+        return self.chosen(model.recommend_lists(users, longer), request.n)
+
+    def depth(self, n: int) -> int:
+        """How long the lists are that ones of ``n`` are chosen from.
+
+        Parameters
+        ----------
+        n : int
+            Items of a list.
+        """
+        return n if self.wanted is None else max(n, self.wanted.candidates)
+
+    def chosen(self, best: DataFrame, n: int) -> DataFrame:
+        """Lists of ``n``, chosen from a model's best.
+
+        Parameters
+        ----------
+        best : DataFrame
+            ``id``, ``recommendations``, best first, of :meth:`depth`.
+        n : int
+            Items of a list.
+        """
         if self.wanted is None or self.items is None:
-            return model.recommend_lists(users, request)
-        longer = replace(request, n=max(request.n, self.wanted.candidates))
-        candidates = model.recommend_lists(users, longer)
-        how = _reranking(self.wanted, request.n)
-        return reranked(candidates, self.items, request.n, how, self.known)
+            return best
+        return reranked(best, self.items, n, _reranking(self.wanted, n), self.known)
 
 
 def require_rerank(night: Night) -> None:

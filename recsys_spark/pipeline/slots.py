@@ -13,9 +13,8 @@ from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.pipeline.fitted import POPULAR
 from recsys_spark.pipeline.item_conditions import RATINGS, conditioned, require_conditions
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.refit import ListMaker
 from recsys_spark.recommend.slots import Pool, with_slots
-from recsys_spark.recommend.top_n import ListRequest
+from recsys_spark.recommend.top_n import ListRequest, first_of_lists
 from recsys_spark.schema import EXPLORATION, ITEM, PINNED, USER
 
 _KEY = "recommend.slots"
@@ -39,13 +38,25 @@ def require_slots(night: Night) -> None:
         require_conditions(night, _KEY, conditions)
 
 
+def depth_of_draws(night: Night) -> int:
+    """How long the model's lists are that slots are drawn from; 0 where none is.
+
+    Parameters
+    ----------
+    night : Night
+        The run.
+    """
+    drawn = (slot.candidates for slot in night.config.recommend.slots if slot.where is None)
+    return max(drawn, default=0)
+
+
 def slots_filled(
     night: Night,
     record: StepRecord,
     rows: DataFrame,
     users: DataFrame,
     champion: str,
-    model: ListMaker,
+    best: DataFrame,
     request: ListRequest,
 ) -> DataFrame:
     """Lists with the configured slots pinned and drawn.
@@ -62,16 +73,16 @@ def slots_filled(
         ``user``: whom they are for.
     champion : str
         The model's name.
-    model : RecommenderModel or Folded
-        What makes the lists.
+    best : DataFrame
+        ``id``, ``recommendations``: the model's lists, at least as long as :func:`depth_of_draws`.
     request : ListRequest
         What was asked for them, which holds for these slots too.
 
     Returns
     -------
     DataFrame
-        The rows, with ``propensity``, null where nothing is drawn. A pass over the users for each pool, and
-        one shuffle.
+        The rows, with ``propensity``, null where nothing is drawn. A pass over the users for each
+        condition, and one shuffle.
 
     Raises
     ------
@@ -86,10 +97,10 @@ def slots_filled(
     pins = sum(len(slot.ranks) for slot in wanted if not slot.draw)
     for number, slot in enumerate(wanted):
         slots += [Slot(rank, number, slot.rate if slot.draw else 0.0) for rank in slot.ranks]
-        asked = replace(request, n=slot.candidates if slot.draw else pins)
         if items is None or slot.where is None:
-            lists, of_model = model.recommend_lists(users, asked), champion
+            lists, of_model = first_of_lists(best, slot.candidates), champion
         else:
+            asked = replace(request, n=slot.candidates if slot.draw else pins)
             scores = items.where(F.expr(slot.where)).select(F.col(ITEM).alias("id"), counts)
             among = PopularityModel(scores, users.select(F.col(USER).alias("id")))
             lists, of_model = among.recommend_lists(users, asked), POPULAR

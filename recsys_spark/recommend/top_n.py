@@ -280,6 +280,19 @@ def explode_lists(lists: DataFrame, user: str = "id") -> DataFrame:
     return rows.select(USER, entry[ITEM].alias(ITEM), entry[SCORE].alias(SCORE), rank, *reason)
 
 
+def first_of_lists(lists: DataFrame, n: int) -> DataFrame:
+    """Lists cut to ``n``.
+
+    Parameters
+    ----------
+    lists : DataFrame
+        ``id``, ``recommendations``, best first.
+    n : int
+        Items of a list, at most.
+    """
+    return lists.withColumn(RECOMMENDATIONS, F.slice(RECOMMENDATIONS, 1, n))
+
+
 def _permitted(items: DataFrame, request: ListRequest) -> DataFrame:
     """Items that the request allows and does not deny."""
     if request.allowed_items is not None:
