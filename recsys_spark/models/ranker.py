@@ -1,5 +1,5 @@
-"""A second stage: trees that order what several models retrieve, by their scores and by what is known of
-users and items.
+"""A second stage: trees that order what several models retrieve, or that predict ratings, by these models'
+scores and by what is known of users and items.
 
 Candidates are in :mod:`recsys_spark.recommend.candidates`, what is known of them in
 :mod:`recsys_spark.recommend.candidate_features`, what tasks do in :mod:`recsys_spark.training.ranker`, and
@@ -22,7 +22,7 @@ from pyspark.sql.pandas.types import to_arrow_type
 
 from recsys_spark.columns import matching_id, quoted, require_new, unused
 from recsys_spark.console import progress_line
-from recsys_spark.data.split import leave_last_out, temporal_split
+from recsys_spark.data.split import leave_last_out, random_split, temporal_split
 from recsys_spark.histories import PackedHistories, pack_histories
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.blend import cutoff_of
@@ -45,8 +45,17 @@ from recsys_spark.recommend.candidate_features import (
 from recsys_spark.recommend.candidates import side_by_side
 from recsys_spark.recommend.top_n import REASON, RECOMMENDATIONS, ListRequest, distinct_ids, explode_lists
 from recsys_spark.schema import ITEM, PART, RANK, RATING, SCORE, SEEDED, TEST, TIMESTAMP, TRAIN, USER
-from recsys_spark.training.ranker import explaining, ordering, querying, rows_of_lists
-from recsys_spark.training.trees import QUERIES, Trees, TreesConfig, fit_trees, require_xgboost
+from recsys_spark.training.ranker import (
+    PAIRS,
+    explaining,
+    ordering,
+    predicting,
+    querying,
+    querying_ratings,
+    rows_of_lists,
+    score_of,
+)
+from recsys_spark.training.trees import QUERIES, SQUARED, Trees, TreesConfig, fit_trees, require_xgboost
 
 JUDGED = 5
 """One user in so many judges how many trees there should be, and is in none."""
@@ -73,14 +82,15 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
 
     The trees learn from what came last: the rows of ``labels`` are taken away, members are fitted on the
     others, and list candidates for users of whom they know nothing later; of those candidates the trees learn
-    which ones came. Then members are fitted again, on all rows.
+    which ones came. Then members are fitted again, on all rows. With ``loss="squared"`` the trees learn the
+    ratings of the labels instead, from the members' predictions of them.
 
     Parameters
     ----------
     userCol, itemCol : str, default "user", "item"
         Columns of ids in the input.
     predictionCol : str, default "prediction"
-        Column that ``transform`` adds: the trees' score, no rating.
+        Column that ``transform`` adds: the trees' score, a rating with ``loss="squared"`` alone.
     ratingCol, timestampCol : str, default "rating", "timestamp"
         Columns that members read, and features are made of; empty for none.
     members : dict, default {'als': {}, 'item_item': {}}
@@ -88,17 +98,18 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
     candidates : dict, default {}
         Name of a member → how many items it lists for a user, at least 1; 100 for those that are not named.
     labels : str, default "leave_last"
-        What the trees learn from: ``leave_last``, the last rows of each user, or ``temporal``, the last rows
-        of all. The first suits lists that are judged by each user's next item, the second what comes after
-        a day.
+        What the trees learn from: ``leave_last``, the last rows of each user, ``temporal``, the last rows
+        of all, or ``random``, any rows. The first suits lists that are judged by each user's next item, the
+        second what comes after a day, the third ratings that may be of any time.
     labelRows : int, default 1
         Rows of each user, for ``leave_last``, at least 1.
     labelFraction : float, default 0.1
-        Fraction of all rows, for ``temporal``, between 0 and 1.
+        Fraction of all rows, for ``temporal`` and ``random``, between 0 and 1.
     minRating : float, default 0.0
-        Rows with a rating below it are none of those that lists should have.
+        Rows with a rating below it are none of those that lists should have; not asked of ``squared``.
     metric : str, default "ndcg@10"
-        What the number of trees is chosen by, on a fifth of the users, of whom no tree is made.
+        What the number of trees is chosen by, on a fifth of the users, of whom no tree is made; with
+        ``loss="squared"`` it is the RMSE.
     maxUsers : int, default 10000
         Users that the trees learn from, at most: those with the smallest hashes.
     maxCategories : int, default 50
@@ -106,8 +117,9 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
     maxIter : int, default 300
         Trees, at most.
     loss : str, default "logistic"
-        What the trees make small: ``logistic``, that of each candidate, or ``lambdarank``, that of the order
-        of a user's candidates (LambdaMART, Burges 2010), which wants more labels of each user.
+        What the trees make small: ``logistic``, that of each candidate; ``lambdarank``, that of the order
+        of a user's candidates (LambdaMART, Burges 2010), which wants more labels of each user; or
+        ``squared``, the errors of ratings: lists are then in the order of predicted ratings.
     maxDepth : int, default 3
         Questions from a root to a leaf, at most.
     stepSize : float, default 0.05
@@ -126,7 +138,8 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         Columns of ``userFeatures`` and ``itemFeatures`` that the trees may ask about, beside those that
         members read: text, arrays, or numbers. What is missing is missing, and not 0.
     coldStartStrategy : str, default "nan"
-        What ``transform`` does with pairs that are no candidates: ``nan`` or ``drop``.
+        What ``transform`` does with pairs that are no candidates, or with ``loss="squared"`` have a user or
+        an item that is not in the training data: ``nan`` or ``drop``.
     userFeatures, itemFeatures : DataFrame, optional
         One row per user or item: ``userCol`` or ``itemCol``, and the feature columns. Not saved with the
         estimator.
@@ -138,7 +151,7 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
     ValueError
         From ``fit``: a Param out of range, an unknown member, or one with a Param that is not valid.
     ModelError
-        From ``fit``: what a member raises; no candidate of any user is among the labels.
+        From ``fit``: what a member raises; no candidate of any user is among the labels, or no rating.
     SetupError
         From ``fit``: xgboost is not installed; the session has no slot for training.
 
@@ -171,6 +184,11 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
     has_linear_scores = False
     makes_models_that_fold_in = False
     never_members = ("ranker",)
+
+    @property
+    def predicts_ratings(self) -> bool:  # type: ignore[override]
+        """True for squared loss."""
+        return self.getLoss() == SQUARED
 
     @keyword_constructor
     def __init__(
@@ -221,9 +239,11 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
             "maxDepth": 1,
             "regParam": 0,
         }
-        allowed = {"labels": ("leave_last", "temporal"), "coldStartStrategy": ("nan", "drop")}
-        allowed["loss"] = ("logistic", "lambdarank")
+        allowed = {"labels": ("leave_last", "temporal", "random"), "coldStartStrategy": ("nan", "drop")}
+        allowed["loss"] = ("logistic", "lambdarank", SQUARED)
         check_ranges(self, least, allowed)
+        if self.predicts_ratings and (self.getImplicitPrefs() or not self.getRatingCol()):
+            raise ValueError("loss squared is of ratings: give ratingCol, and do not set implicitPrefs")
         for name in ("stepSize", "subsamplingRate", "featureFraction"):
             if not 0 < self.getOrDefault(name) <= 1:
                 raise ValueError(f"{name} must be above 0 and at most 1, got {self.getOrDefault(name)}")
@@ -270,8 +290,9 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         Returns
         -------
         queries : DataFrame
-            One row per user: ``id``, ``candidates``, an array of items, and the columns of
-            :data:`recsys_spark.training.trees.QUERIES`. Persisted while it is in use.
+            One row per user: ``id``, ``candidates``, an array of items, those of the labels with
+            ``loss="squared"``, and the columns of :data:`recsys_spark.training.trees.QUERIES`. Persisted
+            while it is in use.
         names : list of str
             Of a candidate's features.
         """
@@ -285,15 +306,28 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
             known = self._known(history, list(members))
             users = self._labelled(parts).join(known.users, "id").persist()
             kept.callback(users.unpersist)
-            lists = member_lists(members, self.numbers(), users, ListRequest(1, history))
             user, item = parts.id_types
             schema = cast(T.StructType, T.StructType.fromDDL(QUERIES))
             schema.add("id", user).add("candidates", T.ArrayType(item))
             shared = parts.sparkSession.sparkContext.broadcast(known.items)
-            rows = side_by_side(lists, users).mapInArrow(querying(shared, len(members)), schema).persist()
+            tell = querying_ratings if self.predicts_ratings else querying
+            asked = self._asked(members, users, parts)
+            rows = asked.mapInArrow(tell(shared, len(members)), schema).persist()
             made = Stored(rows).hold(rows)
             made.count()  # before what it is made of is released
         return made, known.names
+
+    def _asked(
+        self, members: Mapping[str, RecommenderModel], users: DataFrame, parts: PackedHistories
+    ) -> DataFrame:
+        """Users with what their queries are made of: members' lists, or their predictions of the labels."""
+        if not self.predicts_ratings:
+            request = ListRequest(1, parts.of(TRAIN))
+            return side_by_side(member_lists(members, self.numbers(), users, request), users)
+        user, item = self.getUserCol(), self.getItemCol()
+        rated = parts.of(TEST).rows(USER, ITEM, RATING).dropna()
+        renamed = rated.withColumnsRenamed({USER: user, ITEM: item, RATING: _RATED})
+        return member_predictions(members, renamed, user, item).join(users, "id")
 
     def _fit(self, dataset: DataFrame | PackedHistories) -> RankerModel:
         self.check()
@@ -327,10 +361,8 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         )
         trees = fit_trees(queries, names, config)
         if trees.measured:
-            value = trees.measured[trees.number]
-            progress_line(
-                f"  {trees.number} trees: {self.getMetric()} {value:.4f} on users of whom no tree is made"
-            )
+            value, what = trees.measured[trees.number], "rmse" if self.predicts_ratings else self.getMetric()
+            progress_line(f"  {trees.number} trees: {what} {value:.4f} on users of whom no tree is made")
         return trees
 
     def _model(self, histories: PackedHistories, trees: Trees) -> RankerModel:
@@ -370,6 +402,8 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         rows = packed.rows(USER, ITEM, RATING, TIMESTAMP)
         if self.getLabels() == "temporal":
             parts = temporal_split(rows, 0.0, self.getLabelFraction())
+        elif self.getLabels() == "random":
+            parts = random_split(rows, 0.0, self.getLabelFraction(), self.getSeed())
         else:
             parts = leave_last_out(rows, self.getLabelRows(), self.getSeed())
         known = F.when(F.col(PART) == TEST, F.lit(TEST)).otherwise(F.lit(TRAIN))
@@ -381,8 +415,11 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
 
     def _labelled(self, parts: PackedHistories) -> DataFrame:
         """Users that trees learn from: ``id``, ``wanted``, an array of items, ``query``, ``validation``."""
-        seed, enough = self.getSeed(), F.coalesce(F.col(RATING) >= self.getMinRating(), F.lit(True))
-        wanted = parts.of(TEST).rows(USER, ITEM, RATING).where(enough)
+        seed, wanted = self.getSeed(), parts.of(TEST).rows(USER, ITEM, RATING)
+        if self.predicts_ratings:
+            wanted = wanted.where(F.col(RATING).isNotNull())
+        else:
+            wanted = wanted.where(F.coalesce(F.col(RATING) >= self.getMinRating(), F.lit(True)))
         users = wanted.groupBy(F.col(USER).alias("id")).agg(F.collect_set(ITEM).alias("wanted"))
         some = users.orderBy(F.xxhash64(F.lit(seed), "id"), "id").limit(self.getMaxUsers())
         number = F.row_number().over(Window.orderBy(F.xxhash64(F.lit(seed), "id"), "id"))
@@ -470,10 +507,13 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         """Known users with the members' lists, and what tasks need to order these."""
         wanted = self.users.join(distinct_ids(users, USER, self.users), "id", "left_semi")
         lists = member_lists(self.member_models(), self.numbers(), wanted, request)
+        return side_by_side(lists, wanted), self._shared()
+
+    def _shared(self) -> Broadcast[Any]:
+        """What is known of items, and the trees, for tasks."""
         if self._on_driver is None:
             self._on_driver = self._item_features(), bytes(self.trees.collect()[0]["trees"])
-        shared = users.sparkSession.sparkContext.broadcast(self._on_driver)
-        return side_by_side(lists, wanted), shared
+        return self.users.sparkSession.sparkContext.broadcast(self._on_driver)
 
     def explain(self, users: DataFrame, request: ListRequest, features: int = 5) -> DataFrame:
         """What puts an item where it is in a list: the features that add most to its score, or take most off.
@@ -565,8 +605,21 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         matched = {column: (bounds[0], bounds[1]) for column, bounds in self.matched.items()}
         return ItemFeatures(one_array(table["id"]), rows_of_lists(one_array(table["values"])), (), matched)
 
+    def _predicted(self, pairs: DataFrame) -> DataFrame:
+        """Ratings of pairs of known users and items, as ``user``, ``item``, ``score``."""
+        names = self.getUserCol(), self.getItemCol()
+        for name, known in zip(names, (self.users, self.items), strict=True):
+            pairs = pairs.join(known.select(F.col("id").alias(name)), name, "left_semi")
+        rows = member_predictions(self.member_models(), pairs, *names).join(self.users, "id")
+        kinds = {USER: self.users.schema["id"].dataType, ITEM: self.items.schema["id"].dataType}
+        kinds[SCORE] = T.FloatType()
+        schema = T.StructType([T.StructField(name, kind) for name, kind in kinds.items()])
+        return rows.mapInArrow(predicting(self._shared(), len(self.member_models())), schema)
+
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        """Add the score of a pair that is a candidate of the user, with what is seen; NaN for others."""
+        """Add the predicted rating with the squared loss; otherwise the score of a pair that is a candidate
+        of the user, with what is seen; NaN for others.
+        """
         prediction = self.getOrDefault(self.predictionCol)
         require_new(dataset, [prediction], "transform")
         kinds = {USER: self.users.schema["id"].dataType, ITEM: self.items.schema["id"].dataType}
@@ -574,9 +627,12 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         user = matching_id(dataset, self.getUserCol(), kinds[USER])
         item = matching_id(dataset, self.getItemCol(), kinds[ITEM])
         score = unused("score", dataset)
-        users = dataset.select(user.alias(USER)).where(F.col(USER).isNotNull()).distinct()
-        most = sum(self.numbers().values())
-        every = explode_lists(self._ordered(users, ListRequest(1), most))
+        if self.getLoss() == SQUARED:
+            pairs = dataset.select(user.alias(self.getUserCol()), item.alias(self.getItemCol()))
+            every = self._predicted(pairs.dropna().distinct())
+        else:
+            users = dataset.select(user.alias(USER)).where(F.col(USER).isNotNull()).distinct()
+            every = explode_lists(self._ordered(users, ListRequest(1), sum(self.numbers().values())))
         scores = every.select(
             F.col(USER).alias(asked[USER]), F.col(ITEM).alias(asked[ITEM]), F.col(SCORE).alias(score)
         )
@@ -586,6 +642,43 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         if self.getColdStartStrategy() == "drop":
             rows = rows.where(~F.isnan(quoted(prediction)))
         return self._held(rows)
+
+
+_RATED = "rating of a label"
+"""Column of :func:`member_predictions`."""
+
+
+def member_predictions(
+    members: Mapping[str, RecommenderModel], pairs: DataFrame, user: str, item: str
+) -> DataFrame:
+    """What each member predicts of some pairs.
+
+    Parameters
+    ----------
+    members : mapping of str to RecommenderModel
+        By name.
+    pairs : DataFrame
+        The columns that members read ids from; for labels their ratings too.
+    user, item : str
+        Names of the ids' columns.
+
+    Returns
+    -------
+    DataFrame
+        One row per user: ``id`` and :data:`recsys_spark.training.ranker.PAIRS`. The members' joins, and a
+        shuffle of the pairs.
+    """
+    entry = [F.col(quoted(item)).alias(ITEM)]
+    if _RATED in pairs.columns:
+        entry.append(F.col(quoted(_RATED)).cast("float").alias(RATING))
+    for place, member in enumerate(members.values()):
+        if member.hasParam("coldStartStrategy"):
+            member = member.copy({member.getParam("coldStartStrategy"): "nan"})
+        predicted, name = member.transform(pairs), member.getOrDefault("predictionCol")
+        pairs = predicted.withColumnRenamed(name, score_of(place))
+        entry.append(F.col(score_of(place)).cast("float").alias(score_of(place)))
+    own = F.collect_list(F.struct(*entry)).alias(PAIRS)
+    return pairs.groupBy(F.col(quoted(user)).alias("id")).agg(own)
 
 
 def member_lists(

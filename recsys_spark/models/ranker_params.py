@@ -42,12 +42,13 @@ class RankerParams(MemberParams):
     )
     labels: Param[str] = param(
         "labels",
-        "what trees learn from: leave_last, the last rows of each user, or temporal, the last rows of all",
+        "what trees learn from: leave_last, the last rows of each user, temporal, the last rows of all, or "
+        "random, any rows",
         TypeConverters.toString,
     )
     labelRows: Param[int] = param("labelRows", "rows of each user, for leave_last", TypeConverters.toInt)
     labelFraction: Param[float] = param(
-        "labelFraction", "fraction of all rows, for temporal", TypeConverters.toFloat
+        "labelFraction", "fraction of all rows, for temporal and random", TypeConverters.toFloat
     )
     minRating: Param[float] = param(
         "minRating",
@@ -56,7 +57,8 @@ class RankerParams(MemberParams):
     )
     metric: Param[str] = param(
         "metric",
-        "what the number of trees is chosen by: a metric and its cut-off, such as ndcg@10",
+        "what the number of trees is chosen by: a metric and its cut-off, such as ndcg@10; with loss squared "
+        "it is the RMSE",
         TypeConverters.toString,
     )
     maxUsers: Param[int] = param("maxUsers", "most users that trees learn from", TypeConverters.toInt)
@@ -66,7 +68,7 @@ class RankerParams(MemberParams):
     maxIter: Param[int] = param("maxIter", "most trees", TypeConverters.toInt)
     loss: Param[str] = param(
         "loss",
-        "logistic, of each candidate, or lambdarank, of a user's candidates together",
+        "logistic, of each candidate, lambdarank, of a user's candidates together, or squared, of ratings",
         TypeConverters.toString,
     )
     maxDepth: Param[int] = param("maxDepth", "most questions from a root to a leaf", TypeConverters.toInt)

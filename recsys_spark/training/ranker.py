@@ -1,4 +1,6 @@
-"""What a ranker does in tasks: users with the lists of its members into queries, lists and explanations."""
+"""What a ranker does in tasks: users with the lists of its members into queries, lists and explanations, and
+pairs with the members' predictions into queries and ratings.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_spark.kernels.arrays import Floats, Longs
-from recsys_spark.kernels.candidates import best_candidates
-from recsys_spark.packing import plain
+from recsys_spark.kernels.candidates import Candidates, best_candidates
+from recsys_spark.packing import encoded_ids, plain
 from recsys_spark.recommend.candidate_features import ItemFeatures, feature_matrix
 from recsys_spark.recommend.candidates import Found, found_in
 from recsys_spark.recommend.top_n import REASON, RECOMMENDATIONS
-from recsys_spark.schema import ITEM, RANK, SCORE, USER
+from recsys_spark.schema import ITEM, RANK, RATING, SCORE, USER
 from recsys_spark.training.trees import open_trees, tree_contributions, tree_scores
 
 
@@ -76,6 +78,76 @@ def querying(shared: Any, retrievers: int) -> Any:
             yield pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
     return query
+
+
+PAIRS = "pairs"
+"""Column of a user's pairs with the members' predictions: array<struct<item, score0, …>>, and for queries
+``rating``.
+"""
+
+
+def score_of(member: int) -> str:
+    """Name of a member's prediction among :data:`PAIRS`.
+
+    Parameters
+    ----------
+    member : int
+        From 0.
+    """
+    return f"score{member}"
+
+
+def _pairs_in(batch: pa.RecordBatch, members: int) -> Found:
+    """A batch's pairs, in their order; no member ranks them."""
+    lengths, flat = pc.list_value_length(batch[PAIRS]).to_numpy(), batch[PAIRS].flatten()
+    items, codes = encoded_ids(pa.chunked_array([pc.struct_field(flat, ITEM)]))
+    scores = [
+        pc.struct_field(flat, score_of(member)).to_numpy(zero_copy_only=False) for member in range(members)
+    ]
+    users, matrix = np.repeat(np.arange(len(lengths)), lengths), np.column_stack(scores).astype(np.float32)
+    unranked = np.full_like(matrix, np.nan)
+    return Found(items, Candidates(users.astype(np.int32), codes.astype(np.int32), matrix, unranked))
+
+
+def querying_ratings(shared: Any, members: int) -> Any:
+    """Users with pairs and their ratings into queries."""
+
+    def query(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in _slices(batches):
+            found = _pairs_in(batch, members)
+            lengths = pc.list_value_length(batch[PAIRS]).to_numpy()
+            ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+            ratings = pc.struct_field(batch[PAIRS].flatten(), RATING).cast(pa.float32())
+            features = _features(batch, found, shared.value)
+            columns = {
+                "query": batch["query"],
+                "validation": batch["validation"],
+                "wanted": pa.array(lengths.astype(np.int32)),
+                "labels": pa.ListArray.from_arrays(pa.array(ends), ratings),
+                "features": pa.ListArray.from_arrays(
+                    pa.array(ends * np.int32(features.shape[1])), pa.array(features.ravel())
+                ),
+                "id": batch["id"],
+                "candidates": pa.ListArray.from_arrays(pa.array(ends), found.ids()),
+            }
+            yield pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+    return query
+
+
+def predicting(shared: Any, members: int) -> Any:
+    """Users with pairs into the ratings that trees predict of these."""
+
+    def predict(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        items, saved = shared.value
+        trees = open_trees(saved)
+        for batch in _slices(batches):
+            found = _pairs_in(batch, members)
+            users = batch["id"].take(pa.array(found.candidates.users))
+            scores = pa.array(tree_scores(trees, _features(batch, found, items)))
+            yield pa.RecordBatch.from_arrays([users, found.ids(), scores], names=[USER, ITEM, SCORE])
+
+    return predict
 
 
 class _Ranked(NamedTuple):

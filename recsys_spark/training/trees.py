@@ -1,4 +1,4 @@
-"""Gradient-boosted trees that order candidates, by ``xgboost.spark``, and how many of them.
+"""Gradient-boosted trees that order candidates or predict ratings, by ``xgboost.spark``, and how many.
 
     queries ─one row each─▶ candidates as rows, a query in one partition ─xgboost's barrier job─▶ trees
                          └─▶ queries that no tree has seen: the metric after each number of trees
@@ -10,7 +10,7 @@ trees is chosen by ours.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,15 +21,18 @@ from pyspark.sql import functions as F
 
 from recsys_spark.errors import ModelError, SetupError
 from recsys_spark.kernels import metrics as kernels
-from recsys_spark.kernels.arrays import Floats
+from recsys_spark.kernels.arrays import Doubles, Floats
 from recsys_spark.packing import lists_of
 from recsys_spark.training.group import group_size
 
 QUERIES = "query int, validation boolean, wanted int, labels array<float>, features array<float>"
 """Columns of queries, one row per user: a number, whether the trees are judged by it instead of made of it,
-how many items should be found, and of each candidate whether it is one of those, 1 or 0, and its features,
-candidate by candidate.
+how many items should be found, and of each candidate whether it is one of those, 1 or 0, or its rating, and
+its features, candidate by candidate.
 """
+SQUARED = "squared"
+"""The loss of ratings."""
+
 STAGES = 20
 """Numbers of trees that are compared."""
 
@@ -40,12 +43,13 @@ class TreesConfig(NamedTuple):
     Attributes
     ----------
     trees : most trees
-    loss : ``logistic`` of each candidate, or ``lambdarank`` of the candidates of a user together
+    loss : ``logistic`` of each candidate, ``lambdarank`` of the candidates of a user together, or ``squared``
+        of ratings
     depth : most questions from a root to a leaf
     step_size : what a tree's answer is multiplied by
     sampling, features : fractions of the candidates a tree is made of, and of the features it may ask about
     regularization : L2, of the answers
-    metric, k : what their number is chosen by, and its cut-off
+    metric, k : what their number is chosen by, and its cut-off; by the squared loss it is the RMSE
     seed : of what is sampled
     """
 
@@ -68,7 +72,7 @@ class Trees(NamedTuple):
     ----------
     saved : as :func:`open_trees` reads them
     number : how many
-    measured : number of trees → the metric's mean over the queries that no tree was made of
+    measured : number of trees → the metric's mean over the queries that no tree was made of, or the RMSE
     gains : name of a feature → what the questions about it gain, on average
     """
 
@@ -96,7 +100,8 @@ def require_xgboost() -> Any:
 
 
 def fit_trees(queries: DataFrame, names: list[str], config: TreesConfig) -> Trees:
-    """Fit trees that list first what should be found: by logistic regression, or LambdaMART (Burges 2010).
+    """Fit trees that list first what should be found: by logistic regression, or LambdaMART (Burges 2010); or
+    that predict ratings, by least squares.
 
     Parameters
     ----------
@@ -116,8 +121,15 @@ def fit_trees(queries: DataFrame, names: list[str], config: TreesConfig) -> Tree
     """
     spark_trees = require_xgboost()
     logging.getLogger("XGBoost-PySpark").setLevel(logging.WARNING)
-    useful = queries.where(~F.col("validation") & F.exists("labels", lambda label: label > 0))
+    useful = queries.where(~F.col("validation"))
+    if config.loss != SQUARED:
+        useful = useful.where(F.exists("labels", lambda label: label > 0))
     tasks = min(group_size(queries.sparkSession), useful.count())
+    if not tasks and config.loss == SQUARED:
+        raise ModelError(
+            "no rating is among the labels, so that trees have nothing to learn from: ask for a larger "
+            "fraction of labels, or for more rows of them"
+        )
     if not tasks:
         raise ModelError(
             "no candidate of any user is among the user's last items, so that trees have nothing to learn "
@@ -137,8 +149,8 @@ def fit_trees(queries: DataFrame, names: list[str], config: TreesConfig) -> Tree
         "random_state": config.seed,
         "verbose": False,
     }
-    if config.loss == "logistic":
-        estimator = spark_trees.SparkXGBRegressor(objective="binary:logistic", **common)
+    if config.loss in _OBJECTIVES:
+        estimator = spark_trees.SparkXGBRegressor(objective=_OBJECTIVES[config.loss], **common)
     else:
         estimator = spark_trees.SparkXGBRanker(objective="rank:ndcg", qid_col="query", **common)
     numbered = useful.select(number, "labels", "features")
@@ -148,11 +160,20 @@ def fit_trees(queries: DataFrame, names: list[str], config: TreesConfig) -> Tree
         rows.repartitionById(tasks, home).sortWithinPartitions("query", "place")
     ).get_booster()
     booster.feature_names = names
-    measured = _measured(queries.where("validation"), booster, config)
-    count = max(measured, key=lambda trees: measured[trees]) if measured else booster.num_boosted_rounds()
+    judged, rounds = queries.where("validation"), booster.num_boosted_rounds()
+    if config.loss == SQUARED:
+        measured = _errors(judged, booster)
+        count = min(measured, key=lambda trees: measured[trees], default=rounds)
+    else:
+        measured = _measured(judged, booster, config)
+        count = max(measured, key=lambda trees: measured[trees], default=rounds)
     chosen = booster[:count]
     gains = {name: float(gain) for name, gain in chosen.get_score(importance_type="gain").items()}
     return Trees(bytes(chosen.save_raw("ubj")), count, measured, gains)
+
+
+_OBJECTIVES = {"logistic": "binary:logistic", SQUARED: "reg:squarederror"}
+"""xgboost's names of the losses of each candidate by itself."""
 
 
 def open_trees(saved: bytes) -> Any:
@@ -244,22 +265,44 @@ def _as_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def _measured(queries: DataFrame, booster: Any, config: TreesConfig) -> dict[int, float]:
     """The metric after each of some numbers of trees; nothing where there is no query."""
+    metric, k = getattr(kernels, config.metric), config.k
+
+    def of_queries(scores: Floats, labels: Floats, batch: pa.RecordBatch) -> Doubles:
+        lengths, wanted = pc.list_value_length(batch["labels"]).to_numpy(), batch["wanted"].to_numpy()
+        return np.asarray(metric(hits_of(scores, labels, lengths, k), wanted, k), np.float64)
+
+    return _means(queries, booster, of_queries)
+
+
+def _errors(queries: DataFrame, booster: Any) -> dict[int, float]:
+    """The RMSE after each of some numbers of trees; nothing where there is no query."""
+
+    def of_ratings(scores: Floats, labels: Floats, _: pa.RecordBatch) -> Doubles:
+        return (scores.astype(np.float64) - labels) ** 2
+
+    return {count: value**0.5 for count, value in _means(queries, booster, of_ratings).items()}
+
+
+def _means(
+    queries: DataFrame, booster: Any, measure: Callable[[Floats, Floats, pa.RecordBatch], Doubles]
+) -> dict[int, float]:
+    """After each of some numbers of trees the mean of what ``measure`` makes of a batch's scores and labels;
+    nothing where there is no query.
+    """
     rounds = booster.num_boosted_rounds()
     counts = sorted({max(1, round(rounds * stage / STAGES)) for stage in range(1, STAGES + 1)})
-    saved, metric, k = bytes(booster.save_raw("ubj")), getattr(kernels, config.metric), config.k
+    saved = bytes(booster.save_raw("ubj"))
 
-    def measure(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def values(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         trees = open_trees(saved)
         for batch in batches:
             labels = np.asarray(batch["labels"].flatten(), np.float32)
-            lengths = pc.list_value_length(batch["labels"]).to_numpy()
             features = matrix_of_query(batch["features"].flatten(), len(labels))
             scores = (tree_scores(trees, features, count) for count in counts)
-            hits, wanted = (hits_of(own, labels, lengths, k) for own in scores), batch["wanted"].to_numpy()
-            values = np.stack([metric(own, wanted, k) for own in hits], axis=1)
-            yield pa.RecordBatch.from_arrays([lists_of(values.astype(np.float32))], names=["values"])
+            found = np.stack([measure(own, labels, batch) for own in scores], axis=1)
+            yield pa.RecordBatch.from_arrays([lists_of(found.astype(np.float32))], names=["values"])
 
-    rows = queries.mapInArrow(measure, "values array<float>")
+    rows = queries.mapInArrow(values, "values array<float>")
     means = [F.avg(F.col("values")[place].cast("double")) for place in range(len(counts))]
     (found,) = rows.agg(*means).collect()
     return {} if found[0] is None else dict(zip(counts, map(float, found), strict=True))

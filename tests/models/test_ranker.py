@@ -120,6 +120,67 @@ def test_trees_learn_what_no_retriever_knows(spark, tmp_path):
         )
 
 
+def test_trees_learn_ratings_from_what_members_predict_without_them(spark):
+    rows = events(last=None)
+    estimator = RankerRecommender(
+        members={"popularity": {}}, loss="squared", labels="random", labelFraction=0.3
+    )
+    queries, names = estimator.queries(frame(spark, rows))
+    found = queries.collect()
+    given = {(user, item): rating for user, item, rating, _ in rows}
+    labels = {(row["id"], item) for row in found for item in row["candidates"]}
+    history = [pair for pair in given if pair not in labels]
+    counts = np.bincount([item for _, item in history], minlength=20)
+    assert 0.2 * len(given) < len(labels) < 0.4 * len(given)
+    for row in found:
+        features = np.array(row["features"]).reshape(len(row["candidates"]), len(names))
+        of = {name: features[:, place] for place, name in enumerate(names)}
+        assert row["labels"] == [given[row["id"], item] for item in row["candidates"]]
+        assert of["popularity: score"].tolist() == counts[row["candidates"]].tolist()
+        assert np.isnan(of["popularity: rank"]).all()
+        assert set(of["user: ratings"]) == {sum(user == row["id"] for user, _ in history)}
+
+
+def test_trees_predict_ratings(spark, tmp_path):
+    """Of other columns than the usual ones; users are kind or strict, and odd items are better."""
+    rng = np.random.default_rng(5)
+
+    def stars(user, item):
+        return 2.0 + 2 * (user % 2) + item % 2
+
+    rated = {(user, int(item)) for user in range(60) for item in rng.choice(20, 12, replace=False)}
+    rows = [(user, item, stars(user, item)) for user, item in sorted(rated)]
+    ratings = spark.createDataFrame(rows, "who int, what int, stars double")
+    columns = {"userCol": "who", "itemCol": "what", "ratingCol": "stars", "timestampCol": ""}
+    model = RankerRecommender(
+        members={"popularity": {}, "als": {"rank": 2, "coldStartStrategy": "drop"}},
+        loss="squared",
+        labels="random",
+        labelFraction=0.3,
+        **columns,
+    ).fit(ratings)
+    others = [(user, item) for user in range(60) for item in range(20) if (user, item) not in rated]
+    asked = [*others, others[0], (7, 99), (99, 7), (None, 7)]
+    pairs = spark.createDataFrame(asked, "who int, what int")
+    predicted = model.transform(pairs)
+    assert predicted.columns == ["who", "what", "prediction"]
+    found = predicted.collect()
+    assert sorted(map(str, (row[:2] for row in found))) == sorted(map(str, asked))
+    known = [row for row in found if row["who"] not in (99, None) and row["what"] != 99]
+    errors = [row["prediction"] - stars(row["who"], row["what"]) for row in known]
+    assert np.sqrt(np.mean(np.square(errors))) < 0.2  # of the mean rating it would be 1.1
+    assert all(np.isnan(row["prediction"]) for row in found if row not in known)
+    seen = ratings.select(F.col("who").alias("user"), F.col("what").alias("item"))
+    listed = model.recommend(seen.select("user").distinct(), 3, seen).collect()
+    assert len(listed) == 60 * 3
+    for user in range(60):
+        better = sum(item % 2 for who, item in others if who == user)
+        assert sum(row["item"] % 2 for row in listed if row["user"] == user) == min(3, better)
+    model.save(str(tmp_path / "ratings"))
+    again = type(model).load(str(tmp_path / "ratings")).transform(pairs).collect()
+    assert sorted(map(str, again)) == sorted(map(str, found))
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
@@ -128,8 +189,10 @@ def test_trees_learn_what_no_retriever_knows(spark, tmp_path):
         ({"members": {"als": {"rang": 3}}}, "did you mean 'rank'"),
         ({"candidates": {"softmax": 3}}, "a number of at least 1 for some of als, item_item"),
         ({"candidates": {"als": 0}}, "a number of at least 1 for some of als, item_item"),
-        ({"labels": "random"}, "labels must be one of leave_last, temporal"),
-        ({"loss": "ndcg"}, "loss must be one of logistic, lambdarank"),
+        ({"labels": "last"}, "labels must be one of leave_last, temporal, random"),
+        ({"loss": "ndcg"}, "loss must be one of logistic, lambdarank, squared"),
+        ({"loss": "squared", "implicitPrefs": True}, "loss squared is of ratings: give ratingCol"),
+        ({"loss": "squared", "ratingCol": ""}, "loss squared is of ratings: give ratingCol"),
         ({"featureFraction": 0.0}, "featureFraction must be above 0 and at most 1, got 0.0"),
         ({"labelFraction": 1.0}, "labelFraction must be between 0 and 1, got 1.0"),
         ({"stepSize": 0.0}, "stepSize must be above 0 and at most 1, got 0.0"),
