@@ -8,9 +8,10 @@ the trees in :mod:`recsys_spark.training.trees`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, Self, cast
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from pyspark.sql.pandas.types import to_arrow_type
 
 from recsys_spark.columns import matching_id, quoted, require_new, unused
 from recsys_spark.console import progress_line
-from recsys_spark.data.split import leave_last_out, random_split, temporal_split
+from recsys_spark.data.split import leave_last_out, temporal_split
 from recsys_spark.histories import PackedHistories, pack_histories
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.blend import cutoff_of
@@ -99,12 +100,15 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         Name of a member → how many items it lists for a user, at least 1; 100 for those that are not named.
     labels : str, default "leave_last"
         What the trees learn from: ``leave_last``, the last rows of each user, ``temporal``, the last rows
-        of all, or ``random``, any rows. The first suits lists that are judged by each user's next item, the
-        second what comes after a day, the third ratings that may be of any time.
+        of all, or ``folds``, each row once. The first suits lists that are judged by each user's next item,
+        the second what comes after a day, the third ratings that may be of any time.
     labelRows : int, default 1
         Rows of each user, for ``leave_last``, at least 1.
     labelFraction : float, default 0.1
-        Fraction of all rows, for ``temporal`` and ``random``, between 0 and 1.
+        Fraction of all rows, for ``temporal``, between 0 and 1.
+    numFolds : int, default 5
+        Parts that ``folds`` makes of the rows at random, at least 2: of each, members that are fitted on the
+        others know nothing (stacked generalisation, Wolpert 1992).
     minRating : float, default 0.0
         Rows with a rating below it are none of those that lists should have; not asked of ``squared``.
     metric : str, default "ndcg@10"
@@ -157,10 +161,11 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
 
     Notes
     -----
-    Members are fitted twice. Trees are made in one task for each slot; these hold the candidates of the users
-    that trees learn from, ``4 * features`` bytes each, a few times. A task of lists has 500 users at a time.
-    All items' features, ``4 * n_items * features`` bytes, pass through the driver and are broadcast. Over how
-    many tasks the candidates are divided changes the trees a little: as many slots make the same trees.
+    Members are fitted twice, with ``folds`` once for each and once more. Trees are made in one task for each
+    slot; these hold the candidates of the users that trees learn from, ``4 * features`` bytes each, a few
+    times. A task of lists has 500 users at a time. All items' features, ``4 * n_items * features`` bytes,
+    pass through the driver and are broadcast. Over how many tasks the candidates are divided changes the
+    trees a little: as many slots make the same trees.
     Needs the package ``xgboost`` (extra ``ranker``).
 
     Examples
@@ -204,6 +209,7 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         labels: str = "leave_last",
         labelRows: int = 1,
         labelFraction: float = 0.1,
+        numFolds: int = 5,
         minRating: float = 0.0,
         metric: str = "ndcg@10",
         maxUsers: int = 10_000,
@@ -237,9 +243,10 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
             "maxCategories": 0,
             "maxIter": 1,
             "maxDepth": 1,
+            "numFolds": 2,
             "regParam": 0,
         }
-        allowed = {"labels": ("leave_last", "temporal", "random"), "coldStartStrategy": ("nan", "drop")}
+        allowed = {"labels": ("leave_last", "temporal", "folds"), "coldStartStrategy": ("nan", "drop")}
         allowed["loss"] = ("logistic", "lambdarank", SQUARED)
         check_ranges(self, least, allowed)
         if self.predicts_ratings and (self.getImplicitPrefs() or not self.getRatingCol()):
@@ -296,15 +303,30 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         names : list of str
             Of a candidate's features.
         """
+        packed = dataset if isinstance(dataset, PackedHistories) else self._packed(dataset)
+        try:
+            made, names, stored = list[DataFrame](), list[str](), Stored()
+            for place, parts in enumerate(self._divided(packed)):
+                rows, names = self._queries_of(parts, place)
+                made.append(rows)
+                stored = Stored(rows, further=stored)
+        finally:
+            if packed is not dataset:
+                packed.unpersist()
+        return stored.hold(reduce(DataFrame.unionByName, made)), names
+
+    def _queries_of(self, parts: PackedHistories, place: int) -> tuple[DataFrame, list[str]]:
+        """The queries of one division of the ratings, persisted, and the names of features. Its place among
+        the divisions keeps their numbers apart.
+        """
         with ExitStack() as kept:
-            parts = self._divided(dataset)
             kept.callback(parts.unpersist)
             history = parts.of(TRAIN)
             members = self._fitted_members(history)
             for member in members.values():
                 kept.callback(member.unpersist)
             known = self._known(history, list(members))
-            users = self._labelled(parts).join(known.users, "id").persist()
+            users = self._labelled(parts, place).join(known.users, "id").persist()
             kept.callback(users.unpersist)
             user, item = parts.id_types
             schema = cast(T.StructType, T.StructType.fromDDL(QUERIES))
@@ -313,9 +335,8 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
             tell = querying_ratings if self.predicts_ratings else querying
             asked = self._asked(members, users, parts)
             rows = asked.mapInArrow(tell(shared, len(members)), schema).persist()
-            made = Stored(rows).hold(rows)
-            made.count()  # before what it is made of is released
-        return made, known.names
+            rows.count()  # before what it is made of is released
+        return rows, known.names
 
     def _asked(
         self, members: Mapping[str, RecommenderModel], users: DataFrame, parts: PackedHistories
@@ -336,7 +357,7 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         try:
             queries, names = self.queries(packed)
             trees = self._trees(queries, names)
-            queries.unpersist()
+            del queries  # which frees them
             model = self._model(packed, trees)
         except BaseException:
             if packed is not dataset:
@@ -396,24 +417,21 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         columns = self.getUserCol(), self.getItemCol(), self.getRatingCol(), self.getTimestampCol()
         return packed_rows(rows, *columns)
 
-    def _divided(self, dataset: DataFrame | PackedHistories) -> PackedHistories:
-        """The ratings with what the trees learn from as ``test``."""
-        packed = dataset if isinstance(dataset, PackedHistories) else self._packed(dataset)
-        rows = packed.rows(USER, ITEM, RATING, TIMESTAMP)
+    def _divided(self, packed: PackedHistories) -> Iterator[PackedHistories]:
+        """The ratings with what the trees learn from as ``test``, once or for each fold."""
+        rows, folds = packed.rows(USER, ITEM, RATING, TIMESTAMP), self.getNumFolds()
         if self.getLabels() == "temporal":
-            parts = temporal_split(rows, 0.0, self.getLabelFraction())
-        elif self.getLabels() == "random":
-            parts = random_split(rows, 0.0, self.getLabelFraction(), self.getSeed())
+            tests = [temporal_split(rows, 0.0, self.getLabelFraction())]
+        elif self.getLabels() == "folds":
+            own = F.pmod(F.xxhash64(F.lit(self.getSeed()), USER, ITEM), F.lit(folds))
+            tests = [rows.withColumn(PART, F.when(own == fold, F.lit(TEST))) for fold in range(folds)]
         else:
-            parts = leave_last_out(rows, self.getLabelRows(), self.getSeed())
+            tests = [leave_last_out(rows, self.getLabelRows(), self.getSeed())]
         known = F.when(F.col(PART) == TEST, F.lit(TEST)).otherwise(F.lit(TRAIN))
-        divided = pack_histories(parts.withColumn(PART, known), packed.size)
-        if packed is not dataset:
-            divided.counts()  # before what it is made of is released
-            packed.unpersist()
-        return divided
+        for parts in tests:
+            yield pack_histories(parts.withColumn(PART, known), packed.size)
 
-    def _labelled(self, parts: PackedHistories) -> DataFrame:
+    def _labelled(self, parts: PackedHistories, place: int) -> DataFrame:
         """Users that trees learn from: ``id``, ``wanted``, an array of items, ``query``, ``validation``."""
         seed, wanted = self.getSeed(), parts.of(TEST).rows(USER, ITEM, RATING)
         if self.predicts_ratings:
@@ -421,10 +439,13 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         else:
             wanted = wanted.where(F.coalesce(F.col(RATING) >= self.getMinRating(), F.lit(True)))
         users = wanted.groupBy(F.col(USER).alias("id")).agg(F.collect_set(ITEM).alias("wanted"))
-        some = users.orderBy(F.xxhash64(F.lit(seed), "id"), "id").limit(self.getMaxUsers())
-        number = F.row_number().over(Window.orderBy(F.xxhash64(F.lit(seed), "id"), "id"))
-        judged = F.pmod(number, F.lit(JUDGED)) == 0
-        return some.select("id", "wanted", number.alias("query"), judged.alias("validation"))
+        chance = F.xxhash64(F.lit(seed), "id")
+        some = users.orderBy(chance, "id").limit(self.getMaxUsers())
+        number = F.row_number().over(Window.orderBy(chance, "id"))
+        folds = self.getLabels() == "folds"  # in all of which a user judges, or in none
+        judged = F.pmod(chance if folds else number, F.lit(JUDGED)) == 0
+        query = number * self.getNumFolds() + place if folds else number
+        return some.select("id", "wanted", query.cast("int").alias("query"), judged.alias("validation"))
 
     def _known(self, histories: PackedHistories, members: list[str]) -> Known:
         """What is known of users and items from some histories, and their side features."""

@@ -43,13 +43,14 @@ class RankerParams(MemberParams):
     labels: Param[str] = param(
         "labels",
         "what trees learn from: leave_last, the last rows of each user, temporal, the last rows of all, or "
-        "random, any rows",
+        "folds, each row once",
         TypeConverters.toString,
     )
     labelRows: Param[int] = param("labelRows", "rows of each user, for leave_last", TypeConverters.toInt)
     labelFraction: Param[float] = param(
-        "labelFraction", "fraction of all rows, for temporal and random", TypeConverters.toFloat
+        "labelFraction", "fraction of all rows, for temporal", TypeConverters.toFloat
     )
+    numFolds: Param[int] = param("numFolds", "parts of the rows, for folds", TypeConverters.toInt)
     minRating: Param[float] = param(
         "minRating",
         "rating below which a row is none of those that lists should have",
@@ -91,7 +92,9 @@ class RankerParams(MemberParams):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._setDefault(candidates={}, labels="leave_last", labelRows=1, labelFraction=0.1, minRating=0.0)
+        self._setDefault(
+            candidates={}, labels="leave_last", labelRows=1, labelFraction=0.1, minRating=0.0, numFolds=5
+        )
         self._setDefault(metric="ndcg@10", maxUsers=10_000, maxCategories=50, maxIter=300, maxDepth=3)
         self._setDefault(
             stepSize=0.05, subsamplingRate=1.0, regParam=1.0, loss="logistic", featureFraction=0.5
@@ -117,6 +120,10 @@ class RankerParams(MemberParams):
     def getLabelFraction(self) -> float:
         """Fraction of all rows that trees learn from."""
         return self.getOrDefault(self.labelFraction)
+
+    def getNumFolds(self) -> int:
+        """Parts of the rows that trees learn from one after the other."""
+        return self.getOrDefault(self.numFolds)
 
     def getMinRating(self) -> float:
         """Rating below which lists should not have a row."""
@@ -209,6 +216,16 @@ class RankerParams(MemberParams):
             Between 0 and 1.
         """
         return self._set(labelFraction=value)
+
+    def setNumFolds(self, value: int) -> Self:
+        """Set how many parts of the rows the trees learn from one after the other.
+
+        Parameters
+        ----------
+        value : int
+            At least 2.
+        """
+        return self._set(numFolds=value)
 
     def setMinRating(self, value: float) -> Self:
         """Set the rating below which lists should not have a row.

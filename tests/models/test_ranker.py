@@ -122,23 +122,27 @@ def test_trees_learn_what_no_retriever_knows(spark, tmp_path):
 
 def test_trees_learn_ratings_from_what_members_predict_without_them(spark):
     rows = events(last=None)
-    estimator = RankerRecommender(
-        members={"popularity": {}}, loss="squared", labels="random", labelFraction=0.3
-    )
+    estimator = RankerRecommender(members={"popularity": {}}, loss="squared", labels="folds", numFolds=3)
     queries, names = estimator.queries(frame(spark, rows))
     found = queries.collect()
     given = {(user, item): rating for user, item, rating, _ in rows}
-    labels = {(row["id"], item) for row in found for item in row["candidates"]}
-    history = [pair for pair in given if pair not in labels]
-    counts = np.bincount([item for _, item in history], minlength=20)
-    assert 0.2 * len(given) < len(labels) < 0.4 * len(given)
+    folds = {}
     for row in found:
+        folds.setdefault(row["query"] % 3, []).extend((row["id"], item) for item in row["candidates"])
+    assert len(folds) == 3
+    assert sorted(pair for labels in folds.values() for pair in labels) == sorted(given)  # each row once
+    for row in found:
+        history = given.keys() - folds[row["query"] % 3]
+        counts = np.bincount([item for _, item in history], minlength=20)
         features = np.array(row["features"]).reshape(len(row["candidates"]), len(names))
         of = {name: features[:, place] for place, name in enumerate(names)}
         assert row["labels"] == [given[row["id"], item] for item in row["candidates"]]
         assert of["popularity: score"].tolist() == counts[row["candidates"]].tolist()
         assert np.isnan(of["popularity: rank"]).all()
         assert set(of["user: ratings"]) == {sum(user == row["id"] for user, _ in history)}
+    judges = {row["id"] for row in found if row["validation"]}
+    assert 0 < len(judges) < 20
+    assert not judges & {row["id"] for row in found if not row["validation"]}
 
 
 def test_trees_predict_ratings(spark, tmp_path):
@@ -155,8 +159,8 @@ def test_trees_predict_ratings(spark, tmp_path):
     model = RankerRecommender(
         members={"popularity": {}, "als": {"rank": 2, "coldStartStrategy": "drop"}},
         loss="squared",
-        labels="random",
-        labelFraction=0.3,
+        labels="folds",
+        numFolds=2,
         **columns,
     ).fit(ratings)
     others = [(user, item) for user in range(60) for item in range(20) if (user, item) not in rated]
@@ -189,7 +193,7 @@ def test_trees_predict_ratings(spark, tmp_path):
         ({"members": {"als": {"rang": 3}}}, "did you mean 'rank'"),
         ({"candidates": {"softmax": 3}}, "a number of at least 1 for some of als, item_item"),
         ({"candidates": {"als": 0}}, "a number of at least 1 for some of als, item_item"),
-        ({"labels": "last"}, "labels must be one of leave_last, temporal, random"),
+        ({"labels": "last"}, "labels must be one of leave_last, temporal, folds"),
         ({"loss": "ndcg"}, "loss must be one of logistic, lambdarank, squared"),
         ({"loss": "squared", "implicitPrefs": True}, "loss squared is of ratings: give ratingCol"),
         ({"loss": "squared", "ratingCol": ""}, "loss squared is of ratings: give ratingCol"),
@@ -198,6 +202,7 @@ def test_trees_predict_ratings(spark, tmp_path):
         ({"stepSize": 0.0}, "stepSize must be above 0 and at most 1, got 0.0"),
         ({"metric": "auc"}, "with a cut-off, such as ndcg@10"),
         ({"maxDepth": 0}, "maxDepth must be at least 1, got 0"),
+        ({"numFolds": 1}, "numFolds must be at least 2, got 1"),
     ],
 )
 def test_params_out_of_range_are_named(params, message):
