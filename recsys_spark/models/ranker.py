@@ -348,7 +348,8 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         user, item = self.getUserCol(), self.getItemCol()
         rated = parts.of(TEST).rows(USER, ITEM, RATING).dropna()
         renamed = rated.withColumnsRenamed({USER: user, ITEM: item, RATING: _RATED})
-        return member_predictions(members, renamed, user, item).join(users, "id")
+        theirs = renamed.join(users.select(F.col("id").alias(user)), user, "left_semi")
+        return member_predictions(members, theirs, user, item).join(users, "id")
 
     def _fit(self, dataset: DataFrame | PackedHistories) -> RankerModel:
         self.check()

@@ -48,6 +48,27 @@ def _features(batch: pa.RecordBatch, found: Found, items: ItemFeatures) -> Float
     return feature_matrix(found.candidates, users, profiles, items, found.places(items.ids))
 
 
+def _queries(
+    batch: pa.RecordBatch, found: Found, wanted: Longs, labels: pa.Array, items: ItemFeatures
+) -> pa.RecordBatch:
+    """A batch's users as queries: how many items each should find, and of each candidate its label, float."""
+    counts = np.bincount(found.candidates.users, minlength=batch.num_rows)
+    ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    features = _features(batch, found, items)
+    columns = {
+        "query": batch["query"],
+        "validation": batch["validation"],
+        "wanted": pa.array(wanted.astype(np.int32)),
+        "labels": pa.ListArray.from_arrays(pa.array(ends), labels),
+        "features": pa.ListArray.from_arrays(
+            pa.array(ends * np.int32(features.shape[1])), pa.array(features.ravel())
+        ),
+        "id": batch["id"],
+        "candidates": pa.ListArray.from_arrays(pa.array(ends), found.ids()),
+    }
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
 def querying(shared: Any, retrievers: int) -> Any:
     """Users with lists and ``wanted`` items into queries."""
 
@@ -60,22 +81,7 @@ def querying(shared: Any, retrievers: int) -> Any:
             place = pc.fill_null(pc.index_in(wanted.flatten(), value_set=found.items), -1).to_numpy()
             keys = np.repeat(np.arange(len(lengths)), lengths) * width + place
             labels = np.isin(rows * width + found.candidates.items, keys[place >= 0])
-            ends = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=batch.num_rows))]).astype(
-                np.int32
-            )
-            features = _features(batch, found, shared.value)
-            columns = {
-                "query": batch["query"],
-                "validation": batch["validation"],
-                "wanted": pa.array(lengths.astype(np.int32)),
-                "labels": pa.ListArray.from_arrays(pa.array(ends), pa.array(labels.astype(np.float32))),
-                "features": pa.ListArray.from_arrays(
-                    pa.array(ends * np.int32(features.shape[1])), pa.array(features.ravel())
-                ),
-                "id": batch["id"],
-                "candidates": pa.ListArray.from_arrays(pa.array(ends), found.ids()),
-            }
-            yield pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+            yield _queries(batch, found, lengths, pa.array(labels.astype(np.float32)), shared.value)
 
     return query
 
@@ -116,21 +122,8 @@ def querying_ratings(shared: Any, members: int) -> Any:
         for batch in _slices(batches):
             found = _pairs_in(batch, members)
             lengths = pc.list_value_length(batch[PAIRS]).to_numpy()
-            ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-            ratings = pc.struct_field(batch[PAIRS].flatten(), RATING).cast(pa.float32())
-            features = _features(batch, found, shared.value)
-            columns = {
-                "query": batch["query"],
-                "validation": batch["validation"],
-                "wanted": pa.array(lengths.astype(np.int32)),
-                "labels": pa.ListArray.from_arrays(pa.array(ends), ratings),
-                "features": pa.ListArray.from_arrays(
-                    pa.array(ends * np.int32(features.shape[1])), pa.array(features.ravel())
-                ),
-                "id": batch["id"],
-                "candidates": pa.ListArray.from_arrays(pa.array(ends), found.ids()),
-            }
-            yield pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+            ratings = pc.struct_field(batch[PAIRS].flatten(), RATING)
+            yield _queries(batch, found, lengths, ratings, shared.value)
 
     return query
 
