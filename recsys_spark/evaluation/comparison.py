@@ -110,18 +110,20 @@ def paired_bootstrap(
 
 def _resampling(columns: Sequence[str], segments: Sequence[str], resamplings: int, seed: int) -> Any:
     def resample(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        totals: dict[str, list[Any]] = {}
+        totals: dict[str, tuple[int, Any]] = {}
         slices = (batch.slice(start, SLICE) for batch in batches for start in range(0, batch.num_rows, SLICE))
         for batch in slices:
             weights = resampling_weights(batch["key"].to_numpy(), resamplings, seed)
-            values = np.stack([batch[column].to_numpy() for column in columns])
-            for segment, members in _members(batch, segments):
-                of_segment = totals.setdefault(segment, [0, 0.0, 0.0])
-                of_segment[0] += int(members.sum())
-                of_segment[1] += values[:, members] @ weights[:, members].T
-                of_segment[2] += weights[:, members].sum(axis=1)
-        for segment, (users, sums, counted) in totals.items():
-            arrays = [[segment], [users], [sums.tobytes()], [counted.tobytes()]]
+            values = np.stack([*(batch[column].to_numpy() for column in columns), np.ones(batch.num_rows)])
+            found = dict(_members(batch, segments))
+            of_members = np.where(np.stack([*found.values()])[:, None, :], values, 0.0)
+            # one product for all segments and columns; the last column counts
+            sums = (of_members.reshape(-1, batch.num_rows) @ weights.T).reshape(len(found), len(values), -1)
+            for segment, of_segment in zip(found, sums, strict=True):
+                users, before = totals.get(segment, (0, 0.0))
+                totals[segment] = users + int(found[segment].sum()), before + of_segment
+        for segment, (users, sums) in totals.items():
+            arrays = [[segment], [users], [sums[:-1].tobytes()], [sums[-1].tobytes()]]
             yield pa.RecordBatch.from_arrays(
                 [pa.array(a) for a in arrays], ["segment", "users", "sums", "weights"]
             )
@@ -133,9 +135,10 @@ def _members(batch: pa.RecordBatch, segments: Sequence[str]) -> Iterator[tuple[s
     """Name of each segment in the batch, and which rows are in it."""
     yield EVERYONE, np.ones(batch.num_rows, bool)
     for column in segments:
-        values = np.asarray(batch[column].to_pylist(), object)
-        for value in sorted({value for value in values if value is not None}):
-            yield f"{column}={value}", values == value
+        values = batch[column].dictionary_encode()
+        codes = values.indices.fill_null(-1).to_numpy()
+        for value, code in sorted((value, code) for code, value in enumerate(values.dictionary.to_pylist())):
+            yield f"{column}={value}", codes == code
 
 
 def list_overlap(ours: DataFrame, theirs: DataFrame) -> tuple[float, int] | None:

@@ -16,7 +16,7 @@ from recsys_spark.errors import ModelError
 from recsys_spark.recommend.top_n import RECOMMENDATIONS
 from recsys_spark.schema import ITEM, USER
 
-RELEVANT, FILLING = "relevant", "filling"
+RELEVANT = "relevant"
 
 
 def with_lists(
@@ -42,13 +42,16 @@ def with_lists(
         ``list1`` and so on: arrays of items, null where a model has no list.
     """
     kinds = _id_types_of_lists(relevant)
-    frames = {
-        f"list{index}": (f"lists of {name}", frame) for index, (name, frame) in enumerate(lists.items())
-    }
+    described = [(f"lists of {name}", frame) for name, frame in lists.items()]
     if filling is not None:
-        frames[FILLING] = "what fills the lists", filling
+        described.append(("what fills the lists", filling))
+    # a frame that several models share is read once
+    columns: dict[int, str] = {}
     entries = relevant.select("id", "items", F.lit(RELEVANT).alias("column"))
-    for column, (what, frame) in frames.items():
+    for what, frame in described:
+        if id(frame) in columns:
+            continue
+        column = columns[id(frame)] = f"items{len(columns)}"
         listed = frame.select("id", F.col(f"{RECOMMENDATIONS}.{ITEM}").alias("items"))
         require_id_types(what, kinds, _id_types_of_lists(listed))
         # an item counts at its first place
@@ -59,12 +62,15 @@ def with_lists(
         )
     # and a user once
     arrays = [
-        F.min(F.when(F.col("column") == name, F.col("items"))).alias(name) for name in (RELEVANT, *frames)
+        F.min(F.when(F.col("column") == name, F.col("items"))).alias(name)
+        for name in (RELEVANT, *columns.values())
     ]
     rows = entries.groupBy("id").agg(*arrays).where(F.col(RELEVANT).isNotNull())
-    if filling is None:
-        return rows
-    return rows.select("id", RELEVANT, *(_filled(name).alias(name) for name in frames if name != FILLING))
+    of_models = [
+        _filled(columns[id(frame)], None if filling is None else columns[id(filling)]).alias(f"list{index}")
+        for index, frame in enumerate(lists.values())
+    ]
+    return rows.select("id", RELEVANT, *of_models)
 
 
 def by_user(pairs: DataFrame) -> DataFrame:
@@ -82,9 +88,12 @@ def _id_types_of_lists(lists: DataFrame) -> dict[str, T.DataType]:
     return {USER: lists.schema["id"].dataType, ITEM: lists.schema["items"].dataType.elementType}  # type: ignore[attr-defined]
 
 
-def _filled(column: str) -> Column:
-    """A list, and then the items of ``filling`` that are not in it."""
-    own, more = F.col(column), F.col(FILLING)
+def _filled(column: str, filling: str | None) -> Column:
+    """A list, and then the items of what fills it that are not in it."""
+    own = F.col(column)
+    if filling in (None, column):
+        return own
+    more = F.col(filling)
     return (
         F.when(own.isNull(), more)
         .when(more.isNull(), own)

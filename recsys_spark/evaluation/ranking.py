@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.evaluation.hits import by_user, hits_at_ranks, id_types, require_id_types, with_lists
 from recsys_spark.kernels import metrics as kernels
-from recsys_spark.kernels.randomness import uniform
+from recsys_spark.kernels.randomness import poisson
 from recsys_spark.schema import ITEM, USER
 
 BEYOND_ACCURACY = ("novelty", "diversity", "popularity_share")
@@ -31,7 +31,8 @@ SLICE = 2_048
 n_genres * 4)`` bytes.
 """
 
-POISSON_CDF = np.cumsum(np.exp(-1.0) / np.cumprod([1.0, *range(1, 16)]))
+DRAWS = 2**15
+"""Draws made at a time, which then lie in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -329,8 +330,12 @@ def resampling_weights(keys: Any, bootstrap: int, seed: int) -> Any:
     float64 array, shape (1 + bootstrap, n_users)
         1 in row 0, Poisson(1) in the others.
     """
-    draws = uniform(seed, np.arange(bootstrap)[:, None], keys[None, :])
-    return np.concatenate([np.ones((1, len(keys))), np.searchsorted(POISSON_CDF, draws, side="right")])
+    weights = np.ones((1 + bootstrap, len(keys)))
+    at_once = max(1, DRAWS // max(1, len(keys)))
+    for first in range(0, bootstrap, at_once):
+        drawn = np.arange(first, min(first + at_once, bootstrap))
+        weights[1 + drawn] = poisson(seed, drawn[:, None], keys[None, :])
+    return weights
 
 
 def _user_values(

@@ -174,10 +174,13 @@ def _by_user(
 
 def _by_segment(rows: DataFrame, k: int) -> list[MetricRow]:
     """Means of the rows of ``user_metrics`` of each segment."""
+    # of the few groups that users are in, and not of every user, the segments are listed
+    sums = [F.sum(name).alias(name) for name in ACCURACY]
+    groups = rows.groupBy("model", *SEGMENTS).agg(F.count("*").alias("users"), *sums)
     labels = F.array(*(F.concat(F.lit(f"{column}="), column) for column in SEGMENTS))
-    segments = rows.withColumn("segment", F.explode(F.array_compact(labels)))
-    means = [F.avg(name).alias(name) for name in ACCURACY]
-    found = segments.groupBy("model", "segment").agg(F.count("*").alias("users"), *means)
+    segments = groups.withColumn("segment", F.explode(F.array_compact(labels)))
+    means = [(F.sum(name) / F.sum("users")).alias(name) for name in ACCURACY]
+    found = segments.groupBy("model", "segment").agg(F.sum("users").alias("users"), *means)
     return [
         MetricRow(
             TEST, MetricValue(row["model"], name, k, row[name], None, None, row["users"]), row["segment"]
