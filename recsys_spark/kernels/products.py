@@ -11,8 +11,10 @@ import numpy as np
 
 from recsys_spark.kernels.arrays import Floats, exact_jit
 
-_ROWS = 16
-"""Rows that are multiplied together, while a few rows of the other matrix are near."""
+_ROWS, _COLUMNS = 16, 256
+"""Rows and columns of the result that are summed up together, near the processor: a few rows of the other
+matrix's columns are there for all of them.
+"""
 
 
 def product(x: Floats, y: Floats, out: Floats | None = None) -> Floats:
@@ -24,7 +26,7 @@ def product(x: Floats, y: Floats, out: Floats | None = None) -> Floats:
     y : float32 array, shape (length, n_columns)
     out : float32 array, shape (n_rows, n_columns), in C order, or None: where the result is written
 
-    Cost: about twice the time of BLAS.
+    Cost: about 1.6 times the time of BLAS.
     """
     result = np.empty((len(x), y.shape[1]), np.float32) if out is None else out
     _multiply(np.ascontiguousarray(x), np.ascontiguousarray(y), result)
@@ -36,16 +38,23 @@ def _multiply(x: Floats, y: Floats, result: Floats) -> None:
     n_rows, length = x.shape
     n_columns = y.shape[1]
     by_four = length - length % 4
-    for begin in range(0, n_rows, _ROWS):
-        end = min(begin + _ROWS, n_rows)
-        result[begin:end] = np.float32(0.0)
-        for k in range(0, by_four, 4):
-            for row in range(begin, end):
-                a, b, c, d = x[row, k], x[row, k + 1], x[row, k + 2], x[row, k + 3]
-                for column in range(n_columns):
-                    first = a * y[k, column] + b * y[k + 1, column]
-                    result[row, column] += first + (c * y[k + 2, column] + d * y[k + 3, column])
-        for k in range(by_four, length):
-            for row in range(begin, end):
-                for column in range(n_columns):
-                    result[row, column] += x[row, k] * y[k, column]
+    panel = np.empty((length, min(_COLUMNS, n_columns)), np.float32)
+    sums = np.empty((_ROWS, panel.shape[1]), np.float32)
+    for left in range(0, n_columns, _COLUMNS):
+        width = min(_COLUMNS, n_columns - left)
+        panel[:, :width] = y[:, left : left + width]
+        for begin in range(0, n_rows, _ROWS):
+            rows = min(_ROWS, n_rows - begin)
+            sums[:] = np.float32(0.0)
+            for k in range(0, by_four, 4):
+                for row in range(rows):
+                    at = begin + row
+                    a, b, c, d = x[at, k], x[at, k + 1], x[at, k + 2], x[at, k + 3]
+                    for column in range(width):
+                        first = a * panel[k, column] + b * panel[k + 1, column]
+                        sums[row, column] += first + (c * panel[k + 2, column] + d * panel[k + 3, column])
+            for k in range(by_four, length):
+                for row in range(rows):
+                    for column in range(width):
+                        sums[row, column] += x[begin + row, k] * panel[k, column]
+            result[begin : begin + rows, left : left + width] = sums[:rows, :width]

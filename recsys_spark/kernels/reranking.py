@@ -8,6 +8,9 @@ last term is the Kullback–Leibler divergence of the values of the user's histo
 (calibration, Steck 2018), in which an item's values share its weight, and the list's are mixed with one in a
 hundred of the history's.
 
+A list may begin with items that are given, as one that is filled up does: they count for all of this, and are
+not chosen again.
+
 A value may have a cap: once so many of the list's items have it, others that have it are passed over, unless
 nothing else is left. A floor is a set of items of which a list has at least so many: once what floors lack is
 as much as the slots that are left, others are passed over.
@@ -71,13 +74,14 @@ def rerank(
     wishes: Wishes | None = None,
     calibration: float = 0.0,
     tastes: Doubles | None = None,
+    given: Longs | None = None,
 ) -> Longs:
     """The places of the entries that are chosen, list by list, in the order of the lists.
 
     Parameters
     ----------
     scores : float32 array, shape (n_entries,)
-        Of the candidates, each list's in descending order.
+        Of the candidates, each list's in descending order, after those that are given.
     items : int32 array, shape (n_entries,)
         Which item; -1 for one of which nothing is known, which is like no other.
     starts : int64 array, shape (n_lists + 1,)
@@ -93,11 +97,13 @@ def rerank(
     tastes : float64 array, shape (n_lists, n_values), optional
         Shares of the values in each user's history, which add up to 1; all 0 for a user without. Wanted where
         ``calibration`` is above 0.
+    given : int64 array, shape (n_lists,), optional
+        How many of a list's first entries are its beginning already, at most ``n``; 0 without it.
 
     Returns
     -------
     int64 array, shape (n_lists, n)
-        Entries, -1 where a list has fewer candidates.
+        Entries, first those that are given; -1 where a list has fewer candidates.
 
     Cost: ``n`` passes over a list's candidates and their values.
     """
@@ -120,6 +126,7 @@ def rerank(
         asked.boosts,
         asked.members,
         asked.least,
+        np.zeros(len(chosen), np.int64) if given is None else np.ascontiguousarray(given, np.int64),
         chosen,
     )
     return chosen
@@ -141,6 +148,7 @@ def _rerank(
     boosts: Doubles,
     members: Booleans,
     least: Ints,
+    given: Longs,
     chosen: Longs,
 ) -> None:
     n_lists, n = chosen.shape
@@ -154,8 +162,8 @@ def _rerank(
         nearest = np.zeros(length)
         lacking = least.copy()
         top, spread = 0.0, 0.0
-        if length:
-            top = np.float64(scores[start])
+        if length > given[row]:
+            top = np.float64(scores[start + given[row]])
             spread = top - np.float64(scores[stop - 1])
         share[:] = 0.0
         slots, valued = min(n, length), 0
@@ -165,8 +173,11 @@ def _rerank(
                 lack += max(lacking[floor], 0)
             urgent = lack >= slots - slot
             best, best_value, best_fits, best_urgent = -1, 0.0, False, False
+            first = given[row]
+            if slot < given[row]:
+                best, first = slot, length
             base = _divergence(tastes[row], share, 1.0 / (valued + 1.0)) if calibration > 0 else 0.0
-            for entry in range(length):
+            for entry in range(first, length):
                 if taken[entry]:
                     continue
                 relevance = 1.0

@@ -131,10 +131,19 @@ class Rules:
         PublishError
             Rows break a rule.
         """
-        for key, breaking in self._breaking().items():
-            broken = breaking(rows).count()
-            if broken:
-                raise PublishError(f"{broken:,} rows of the lists break {key}; nothing was written")
+        for key, number in self.broken(rows).items():
+            if number:
+                raise PublishError(f"{number:,} rows of the lists break {key}; nothing was written")
+
+    def broken(self, rows: DataFrame) -> dict[str, int]:
+        """Rule → how many rows break it, by a query of its own over tables and files as they are now.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            ``user``, ``item``: of all lists.
+        """
+        return {key: breaking(rows).count() for key, breaking in self._breaking().items()}
 
     def _everybody(self) -> DataFrame:
         """Who has rated anything, and where that is configured who is known otherwise."""

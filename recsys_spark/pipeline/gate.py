@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -21,13 +22,15 @@ from recsys_spark.evaluation.ranking import MetricValue
 from recsys_spark.evaluation.segments import SEGMENTS
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.checks import as_lists
+from recsys_spark.pipeline.eligibility import Rules
 from recsys_spark.pipeline.evaluate import COMPARED_WITH, SERVED
 from recsys_spark.pipeline.fitted import BASELINE, POPULAR
 from recsys_spark.pipeline.metrics import LISTS, MetricRow, write_metrics
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.served import rows_expected, served_date
+from recsys_spark.pipeline.shelves import SHELVES
 from recsys_spark.pipeline.similar import NEIGHBOR_ROWS
-from recsys_spark.schema import EVERYONE, MEASURE, TEST, USER
+from recsys_spark.schema import EVERYONE, ITEM, MEASURE, TEST, USER
 
 VERDICT, FAILED, OPEN, CLOSED = "gate", "failed", "open", "closed"
 """Details of the ledger: whether the gate is open or closed, and which checks failed by how much."""
@@ -113,7 +116,8 @@ def gate(night: Night) -> None:
     """
     with night.step("gate") as record:
         champion = night.ledger.last_done("recommend")["details"]["champion"]
-        checks = [*_quality(night, champion), *_lists(night, record), *_neighbors(night, record)]
+        of_lists = [*_lists(night, record), *_rules(night, record), *_neighbors(night, record)]
+        checks = [*_quality(night, champion), *of_lists]
         rows = [check.row(champion) for check in checks]
         record.versions_written["metrics"] = write_metrics(night, rows)
         failed = [check for check in checks if not check.passed]
@@ -231,6 +235,30 @@ def _lists(night: Night, record: StepRecord) -> list[Check]:
         drift = None if champion == POPULAR else score_drift(now, before[0])
         found.append(_check("score_drift", what, drift, settings.max_drift))
         found.append(_churn(night, "churn", f"users' lists {since}", ours, theirs))
+    return [check for check in found if check is not None]
+
+
+def _rules(night: Night, record: StepRecord) -> list[Check]:
+    """The stored rows by each rule of who may be shown what, whose tables and files may have changed since
+    the lists were made.
+    """
+    lake, names = night.lake, ["recommendations"]
+    if night.config.recommend.shelves is not None:
+        names.append(SHELVES)
+    for name in names:
+        record.versions_read.setdefault(name, lake.version(name))
+    stored = [lake.read(name, record.versions_read[name]) for name in names]
+    rows = reduce(DataFrame.unionAll, (table.select("run_date", USER, ITEM) for table in stored))
+    broken = Rules(night, record).broken(rows.where(F.col("run_date") == F.lit(night.run_date)))
+    found = [
+        _check(
+            f"rows_against_{key.removeprefix('recommend.').replace('.', '_')}",
+            f"the number of rows against {key}",
+            number,
+            0,
+        )
+        for key, number in broken.items()
+    ]
     return [check for check in found if check is not None]
 
 

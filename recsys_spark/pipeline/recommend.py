@@ -224,7 +224,7 @@ def _fill(
         pairs = seen.rows(USER, ITEM) if isinstance(seen, PackedHistories) else seen
         taken = taken.unionByName(pairs.select(USER, ITEM))
     taken = taken.join(short, USER, "left_semi")
-    lists = shown.lists(fallback, short.select(USER), replace(request, seen=taken))
+    lists = shown.filling(fallback, rows, short.select(USER), replace(request, seen=taken))
     more = explode_lists(lists).join(short, USER)
     return more.where(F.col(RANK) + F.col("have") <= request.n).select(
         USER, ITEM, SCORE, (F.col(RANK) + F.col("have")).alias(RANK)

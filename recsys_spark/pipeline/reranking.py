@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from recsys_spark.config import config_problem
 from recsys_spark.config.rules import Rerank
@@ -14,8 +15,9 @@ from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.item_conditions import conditioned, read_items, require_conditions
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import ListMaker
-from recsys_spark.recommend.rerank import Reranking, reranked
-from recsys_spark.recommend.top_n import ListRequest
+from recsys_spark.recommend.rerank import GIVEN, Reranking, reranked
+from recsys_spark.recommend.top_n import RECOMMENDATIONS, ListRequest
+from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
 _KEY = "recommend.rerank"
 
@@ -70,6 +72,31 @@ class Shown:
         """
         longer = replace(request, n=self.depth(request.n))
         return self.chosen(model.recommend_lists(users, longer), request.n)
+
+    def filling(self, model: ListMaker, rows: DataFrame, users: DataFrame, request: ListRequest) -> DataFrame:
+        """What a model adds to lists that are too short, chosen with an eye to what is in them.
+
+        Parameters
+        ----------
+        model : ListMaker
+            What fills the lists.
+        rows : DataFrame
+            ``user``, ``item``, ``score``, ``rank``: the lists.
+        users : DataFrame
+            ``user``, unique: whose lists are filled.
+        request : ListRequest
+            Of whole lists; what is listed is among what it leaves out.
+        """
+        if self.wanted is None:
+            return self.lists(model, users, request)
+        best = model.recommend_lists(users, replace(request, n=self.depth(request.n)))
+        own = rows.join(users, USER, "left_semi").groupBy(F.col(USER).alias("id"))
+        by_rank = F.sort_array(F.collect_list(F.struct(RANK, F.struct(ITEM, SCORE).alias("entry"))))
+        listed = own.agg(by_rank["entry"].alias("listed"))
+        whole = F.concat(F.coalesce("listed", F.slice(RECOMMENDATIONS, 1, 0)), RECOMMENDATIONS)
+        given = F.coalesce(F.size("listed"), F.lit(0)).alias(GIVEN)
+        both = best.join(listed, "id", "left").select("id", whole.alias(RECOMMENDATIONS), given)
+        return self.chosen(both, request.n).drop(GIVEN)
 
     def depth(self, n: int) -> int:
         """How long the lists are that ones of ``n`` are chosen from.

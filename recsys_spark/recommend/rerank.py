@@ -25,6 +25,7 @@ from recsys_spark.recommend.candidate_features import profiles
 from recsys_spark.recommend.top_n import RECOMMENDATIONS
 from recsys_spark.schema import ITEM, SCORE, USER
 
+GIVEN = "given"
 _NO_CAP = np.iinfo(np.int32).max
 _TASTE = "taste"
 
@@ -66,6 +67,7 @@ def reranked(
     ----------
     lists : DataFrame
         ``id``, ``recommendations``, as the top-N engine returns them: longer than ``n``, to choose from.
+        With ``given``, int, so many of the first are no candidates: the list has them already.
     items : DataFrame
         ``item``, unique, of the lists' type, and the columns that are named: arrays or single values.
     n : int
@@ -78,8 +80,9 @@ def reranked(
     Returns
     -------
     DataFrame
-        The same columns; scores are what they were, and no longer descend. The items' values are collected
-        and broadcast; no shuffle, but for calibration a join by user.
+        The same columns; scores are what they were, and no longer descend. Of lists with items that are
+        ``given`` only what follows these. The items' values are collected and broadcast; no shuffle, but for
+        calibration a join by user.
 
     Raises
     ------
@@ -104,6 +107,7 @@ def reranked(
             places = pc.fill_null(pc.index_in(pc.struct_field(flat, ITEM), value_set=known), -1)
             scores = pc.struct_field(flat, SCORE).to_numpy()
             tastes = _matrix(batch[_TASTE], held.value) if calibration else None
+            given = batch[GIVEN].to_numpy().astype(np.int64) if GIVEN in columns else None
             chosen = rerank(
                 scores,
                 places.to_numpy(),
@@ -114,8 +118,11 @@ def reranked(
                 wanted.value,
                 calibration,
                 tastes,
+                given,
             )
             kept = chosen >= 0
+            if given is not None:
+                kept &= np.arange(n) >= given[:, None]
             ends = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
             rows = pa.ListArray.from_arrays(pa.array(ends), flat.take(pa.array(chosen[kept])))
             others = [rows if name == RECOMMENDATIONS else batch[name] for name in columns]

@@ -8,7 +8,7 @@ import pytest
 from recsys_spark.kernels.products import product
 
 
-@pytest.mark.parametrize(("length", "columns"), [(1, 1), (7, 7), (64, 64), (6, 300)])
+@pytest.mark.parametrize(("length", "columns"), [(1, 1), (7, 7), (64, 64), (6, 300), (9, 530)])
 def test_a_row_has_the_same_bits_whatever_the_others(length, columns):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(700, length)).astype(np.float32)

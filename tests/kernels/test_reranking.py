@@ -20,10 +20,11 @@ def values_of(sets, alike, caps):
     return ItemValues(indptr, flat, np.array(alike), np.array(caps, np.int32))
 
 
-def slow(scores, items, sets, alike, caps, n, diversity, calibration=0.0, taste=(), wishes=None):
-    """The definition, with sets and lists."""
+def slow(scores, items, sets, alike, caps, n, diversity, calibration, taste, wishes, begun):
+    """The definition, with sets and lists; the first of the entries are in the list already."""
     genres = [{value for value in own if alike[value]} for own in sets]
-    spread, listed = float(scores[0]) - float(scores[-1]), []
+    listed, best = list(range(begun)), float(scores[min(begun, len(scores) - 1)])
+    spread = best - float(scores[-1])
     length = min(n, len(scores))
 
     def likeness(a, b):
@@ -53,7 +54,7 @@ def slow(scores, items, sets, alike, caps, n, diversity, calibration=0.0, taste=
         for i in (i for i in range(len(scores)) if i not in listed):
             item = items[i]
             own = sets[item] if item >= 0 else set()
-            relevance = 1.0 - (float(scores[0]) - float(scores[i])) / spread if spread > 0 else 1.0
+            relevance = 1.0 - (best - float(scores[i])) / spread if spread > 0 else 1.0
             near = max((likeness(item, items[j]) for j in listed), default=0.0)
             fits = all(count[value] < caps[value] for value in own)
             value = (1 - diversity - calibration) * relevance - diversity * near
@@ -82,9 +83,12 @@ def test_equals_the_slow_twin(data):
     calibration = data.draw(st.sampled_from([0.0, 0.3]))
     # with logarithms rounding would decide between equal scores
     drawn = [rng.random(k) if calibration else rng.integers(0, 6, k) for k in lengths]
-    scores = np.concatenate([np.sort(own)[::-1] for own in drawn]).astype(np.float32)
+    n = data.draw(st.integers(1, 8))
+    begun = np.array([data.draw(st.integers(0, min(n, k))) for k in lengths])
+    ordered = [[*own[:first], *np.sort(own[first:])[::-1]] for own, first in zip(drawn, begun, strict=True)]
+    scores = np.concatenate(ordered).astype(np.float32)
     items = rng.integers(-1, n_items, starts[-1]).astype(np.int32)
-    n, diversity = data.draw(st.integers(1, 8)), data.draw(st.sampled_from([0.0, 0.25, 0.5]))
+    diversity = data.draw(st.sampled_from([0.0, 0.25, 0.5]))
     tastes = rng.random((len(lengths), n_values)) * (rng.random(n_values) < 0.7) * alike
     tastes /= np.maximum(tastes.sum(axis=1, keepdims=True), 1e-9)
     floors = data.draw(st.integers(0, 2))
@@ -94,11 +98,11 @@ def test_equals_the_slow_twin(data):
         rng.integers(0, 4, floors).astype(np.int32),
     )
     of_items = values_of(sets, alike, caps)
-    found = rerank(scores, items, starts, of_items, n, diversity, wishes, calibration, tastes)
+    found = rerank(scores, items, starts, of_items, n, diversity, wishes, calibration, tastes, begun)
     for row, (a, b) in enumerate(itertools.pairwise(starts)):
         taste = tastes[row].tolist()
         own = scores[a:b], items[a:b].tolist()
-        expected = slow(*own, sets, alike, caps, n, diversity, calibration, taste, wishes)
+        expected = slow(*own, sets, alike, caps, n, diversity, calibration, taste, wishes, begun[row])
         assert [entry - a for entry in found[row] if entry >= 0] == expected
 
 
@@ -112,6 +116,14 @@ def test_a_cap_passes_over_what_has_its_value_until_nothing_else_is_left():
     scores, items = np.array([4, 3, 2, 1], np.float32), np.array([0, 1, 2, 3], np.int32)
     capped = values_of([{0}, {0}, {1}, {0}], [True, True], [1, FREE])
     assert rerank(scores, items, np.array([0, 4]), capped, 3, 0.0).tolist() == [[0, 2, 1]]
+
+
+def test_what_a_list_begins_with_counts_for_its_caps():
+    """And says nothing of how relevant the others are, whatever its scores are."""
+    scores, items = np.array([1, 9, 8, 7], np.float32), np.array([3, 0, 1, 2], np.int32)
+    capped = values_of([{0}, {1}, {0}, {0}], [True, True], [1, FREE])
+    found = rerank(scores, items, np.array([0, 4]), capped, 3, 0.0, given=np.array([1]))
+    assert found.tolist() == [[0, 2, 1]]
 
 
 def test_a_floor_takes_the_last_slots_where_scores_have_not_given_it():

@@ -27,6 +27,17 @@ class TestContract(ModelContract):
         return RankerRecommender(members=MEMBERS, maxIter=5, timestampCol="", seed=1)
 
 
+@pytest.mark.slow
+@pytest.mark.long
+class TestContractOfRatings(ModelContract):
+    learns_taste = False
+    nested = "array<struct<item:int,rating:float>>"
+
+    def estimator(self):
+        asked = {"loss": "squared", "labels": "folds", "numFolds": 2}
+        return RankerRecommender(members=MEMBERS, maxIter=5, timestampCol="", seed=1, **asked)
+
+
 def events(users=40, items=20, last=HOT):
     """Users of two tastes, the items of which are of two genres: (user, item, rating, day)."""
     rng, rows = np.random.default_rng(3), []

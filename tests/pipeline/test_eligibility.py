@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from pyspark.sql import functions as F
 
-from recsys_spark.errors import ConfigError, PublishError, SourceError
+from recsys_spark.errors import ConfigError, GateError, PublishError, SourceError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.eligibility import Rules
 from recsys_spark.pipeline.fitted import load
@@ -103,6 +103,26 @@ def test_lists_hold_all_that_the_rules_leave_and_nothing_else(shop):
         found.setdefault(user, set()).add(item)
     assert found == {user: items for user, items in expected.items() if items}
     assert not expected["u06"]
+
+
+def test_the_gate_asks_the_rules_once_more_of_what_is_stored(shop, tmp_path):
+    """An item that is recalled after the lists were made closes it; its rows are in lists and shelves."""
+    recalled = shop.rows("recommendations", "item")[0][0]
+    (tmp_path / "recalled.csv").write_text(f"i\n{recalled}\n")
+    stored = [row for table in ("recommendations", "shelves") for row in shop.rows(table, "item")]
+    rows = stored.count((recalled,))
+    copied = shop.copied(tmp_path)
+    wanted = copied.tree["recommend"]
+    deny = {"path": str(tmp_path / "recalled.csv"), "item": "i"}
+    night = copied.night(recommend=wanted | {"items": wanted["items"] | {"deny": deny}})
+    with pytest.raises(GateError, match=rf"the number of rows against recommend\.items\.deny is {rows}, and"):
+        STEPS["gate"](night)
+    found = night.lake.read("metrics").where("metric LIKE 'rows_against%' AND value = 0").collect()
+    assert {row["metric"]: row["verdict"] for row in found} == dict.fromkeys(
+        [f"rows_against_{rule}" for rule in ("users_where", "users_active_days")]
+        + [f"rows_against_items_{rule}" for rule in ("where", "for_user", "allow")],
+        "pass",
+    )
 
 
 def test_shelves_are_the_first_of_each_kind_of_the_list(shop):

@@ -6,8 +6,12 @@ from collections import Counter
 
 import pytest
 
+from recsys_spark import PopularityRecommender
+from recsys_spark.config.rules import Rerank
 from recsys_spark.errors import ConfigError
+from recsys_spark.pipeline.reranking import Shown
 from recsys_spark.pipeline.steps import STEPS
+from recsys_spark.recommend.top_n import ListRequest
 from tests.pipeline.shop import Shop
 
 pytestmark = pytest.mark.slow
@@ -62,6 +66,20 @@ def test_popular_items_that_fill_a_list_are_chosen_in_the_same_way(shop):
         (seldom, "popularity", "fallback"),
     ]
     assert {model for user, _, _, model, _ in listed if user != "new"} == {"item_item"}
+
+
+def test_what_fills_a_list_keeps_the_caps_with_what_is_in_it(spark):
+    """Ann has one of maker x: of the popular items the best of another maker follows. Bob has nothing yet."""
+    items = spark.createDataFrame([("tea", "x"), ("jam", "x"), ("rusk", "y")], "item string, maker string")
+    rated = [("cy", "tea"), ("cy", "jam"), ("cy", "rusk"), ("di", "tea"), ("di", "jam"), ("ed", "tea")]
+    popular = PopularityRecommender().fit(spark.createDataFrame(rated, "user string, item string"))
+    rows = spark.createDataFrame([("ann", "jam", 0.5, 1)], "user string, item string, score float, rank int")
+    users = spark.createDataFrame([("ann",), ("bob",)], "user string")
+    shown = Shown(None, Rerank(candidates=3, caps={"maker": 1}), items)
+    request = ListRequest(2, seen=rows.select("user", "item"))
+    found = shown.filling(popular, rows, users, request).collect()
+    listed = {row["id"]: [entry["item"] for entry in row["recommendations"]] for row in found}
+    assert listed == {"ann": ["rusk"], "bob": ["tea", "rusk"]}
 
 
 @pytest.mark.parametrize(

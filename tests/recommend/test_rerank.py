@@ -41,6 +41,15 @@ def test_caps_hold_for_each_column_until_nothing_else_is_left(lists, items):
     assert found == {"u": ["a", "c", "nobody knows", "d", "b"], "v": ["a"], "w": []}
 
 
+def test_of_a_list_that_has_begun_the_rest_is_chosen(spark, items):
+    """Two of war are there: no more of them, and a third maker's before the second of one."""
+    rows = [("u", [("c", 0.1), ("a", 9.0), ("b", 4.0), ("e", 3.0), ("d", 2.0)], 2), ("v", CANDIDATES[:2], 0)]
+    schema = "id string, recommendations array<struct<item:string,score:float>>, given int"
+    found = reranked(spark.createDataFrame(rows, schema), items, 4, Reranking(caps={"maker": 1, "genres": 2}))
+    listed = {row["id"]: [tuple(entry) for entry in row["recommendations"]] for row in found.collect()}
+    assert listed == {"u": [("d", 2.0), ("b", 4.0)], "v": CANDIDATES[:2]}
+
+
 def test_likeness_pushes_down_what_is_of_one_kind(lists, items):
     """After a, half of each: b has .75 - 1, as it is as a; c .5 - .71; what nobody knows .375, and d .25."""
     found = chosen(reranked(lists, items, 3, Reranking(diversity=0.5)))
