@@ -242,16 +242,15 @@ def _rules(night: Night, record: StepRecord) -> list[Check]:
     """The stored rows by each rule of who may be shown what, whose tables and files may have changed since
     the lists were made.
     """
-    lake, names = night.lake, ["recommendations"]
-    if night.config.recommend.shelves is not None:
-        names.append(SHELVES)
+    lake = night.lake
+    names = [name for name in ("recommendations", SHELVES) if lake.exists(name)]
     for name in names:
         record.versions_read.setdefault(name, lake.version(name))
     stored = [lake.read(name, record.versions_read[name]) for name in names]
     rows = reduce(DataFrame.unionAll, (table.select("run_date", USER, ITEM) for table in stored))
     broken = Rules(night, record).broken(rows.where(F.col("run_date") == F.lit(night.run_date)))
-    found = [
-        _check(
+    return [
+        Check(
             f"rows_against_{key.removeprefix('recommend.').replace('.', '_')}",
             f"the number of rows against {key}",
             number,
@@ -259,7 +258,6 @@ def _rules(night: Night, record: StepRecord) -> list[Check]:
         )
         for key, number in broken.items()
     ]
-    return [check for check in found if check is not None]
 
 
 def _neighbors(night: Night, record: StepRecord) -> list[Check]:

@@ -94,7 +94,7 @@ class Shown:
         by_rank = F.sort_array(F.collect_list(F.struct(RANK, F.struct(ITEM, SCORE).alias("entry"))))
         listed = own.agg(by_rank["entry"].alias("listed"))
         whole = F.concat(F.coalesce("listed", F.slice(RECOMMENDATIONS, 1, 0)), RECOMMENDATIONS)
-        given = F.coalesce(F.size("listed"), F.lit(0)).alias(GIVEN)
+        given = F.coalesce(F.array_size("listed"), F.lit(0)).alias(GIVEN)
         both = best.join(listed, "id", "left").select("id", whole.alias(RECOMMENDATIONS), given)
         return self.chosen(both, request.n).drop(GIVEN)
 

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from threadpoolctl import threadpool_limits
 
 from recsys_spark.config import Session
 from recsys_spark.histories import PackedHistories, pack_histories
+from recsys_spark.kernels.products import product
 from recsys_spark.models import ALS
 from recsys_spark.session import get_session
 from tests.benchmarks.report import best, publish, seconds
@@ -263,20 +265,29 @@ def peers(matrix: csr_matrix, rank: int, solvers: list[str]) -> tuple[list[dict[
     return rows, targets
 
 
-def bare_products(users: int, items: int, rank: int) -> dict[str, object]:
-    """Five products of all rows with a square matrix of the rank. An iteration has three: one makes the Gram
-    matrices, and two turn.
+def bare_products(users: int, items: int, rank: int) -> list[dict[str, object]]:
+    """Five products of all rows with a square matrix of the rank, by BLAS and by our own kernel on a thread
+    for each core. An iteration has three: one makes the Gram matrices, and two turn.
     """
     rng = np.random.default_rng(0)
     gram = rng.random((rank, rank), np.float32)
-    block = rng.random((1024, rank), np.float32)
+    block, cores = rng.random((1024, rank), np.float32), os.cpu_count() or 1
+    parts = np.array_split(block, cores)
     flops = 2.0 * (users + items) * rank**2 * (4 + 1)
-    with threadpool_limits(os.cpu_count() or 1):
-        taken = min(seconds(lambda: [block @ gram for _ in range(50)]) for _ in range(3))
-    return {
-        "what": "five products of all rows with a Gram matrix, alone",
-        "iteration, s": taken * flops / (50 * 2.0 * 1024 * rank**2),
-    }
+    product(block, gram)  # compiles it
+    with threadpool_limits(cores), ThreadPoolExecutor(cores) as pool:
+        by = {
+            "BLAS": lambda: [block @ gram for _ in range(50)],
+            "our kernel": lambda: [list(pool.map(product, parts, [gram] * cores)) for _ in range(50)],
+        }
+        taken = {name: min(seconds(run) for _ in range(3)) for name, run in by.items()}
+    return [
+        {
+            "what": f"five products of all rows with a Gram matrix, alone, by {name}",
+            "iteration, s": each * flops / (50 * 2.0 * 1024 * rank**2),
+        }
+        for name, each in taken.items()
+    ]
 
 
 def measure(
@@ -310,7 +321,7 @@ def measure(
             measured[0]["peak of workers, GiB"] = peak_of_workers(lambda als=als: als.fit(data))
             measured[0]["stated, GiB"] = stated_memory(count, users, items, rank, tasks)
             if rank >= 128:
-                theirs.append(bare_products(users, items, rank))
+                theirs += bare_products(users, items, rank)
             shape = {
                 "events": f"{count:,}",
                 "users x items": f"{users:,} x {items:,}",
