@@ -247,8 +247,12 @@ def _rules(night: Night, record: StepRecord) -> list[Check]:
     for name in names:
         record.versions_read.setdefault(name, lake.version(name))
     stored = [lake.read(name, record.versions_read[name]) for name in names]
-    rows = reduce(DataFrame.unionAll, (table.select("run_date", USER, ITEM) for table in stored))
-    broken = Rules(night, record).broken(rows.where(F.col("run_date") == F.lit(night.run_date)))
+    tables = reduce(DataFrame.unionAll, (table.select("run_date", USER, ITEM) for table in stored))
+    rows = tables.where(F.col("run_date") == F.lit(night.run_date)).persist()  # each rule reads them
+    try:
+        broken = Rules(night, record).broken(rows)
+    finally:
+        rows.unpersist()
     return [
         Check(
             f"rows_against_{key.removeprefix('recommend.').replace('.', '_')}",

@@ -27,12 +27,7 @@ class TestContract(ModelContract):
         return RankerRecommender(members=MEMBERS, maxIter=5, timestampCol="", seed=1)
 
 
-@pytest.mark.slow
-@pytest.mark.long
-class TestContractOfRatings(ModelContract):
-    learns_taste = False
-    nested = "array<struct<item:int,rating:float>>"
-
+class TestContractOfRatings(TestContract):
     def estimator(self):
         asked = {"loss": "squared", "labels": "folds", "numFolds": 2}
         return RankerRecommender(members=MEMBERS, maxIter=5, timestampCol="", seed=1, **asked)
