@@ -26,7 +26,7 @@ def product(x: Floats, y: Floats, out: Floats | None = None) -> Floats:
     y : float32 array, shape (length, n_columns)
     out : float32 array, shape (n_rows, n_columns), in C order, or None: where the result is written
 
-    Cost: 1.4 to 1.8 times the time of BLAS; the benchmark of ALS prints both.
+    Cost: 1.4 to 2 times the time of BLAS; the benchmark of ALS prints both.
     """
     result = np.empty((len(x), y.shape[1]), np.float32) if out is None else out
     _multiply(np.ascontiguousarray(x), np.ascontiguousarray(y), result)
