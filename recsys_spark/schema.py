@@ -11,6 +11,7 @@ TIMESTAMP: Final = "timestamp"
 EVENT: Final = "event"
 SCORE: Final = "score"
 RANK: Final = "rank"
+SHELF: Final = "shelf"
 
 NEIGHBOR: Final = "neighbor"
 SIMILARITY: Final = "similarity"

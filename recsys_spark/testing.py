@@ -40,6 +40,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import pack_histories
+from recsys_spark.recommend.shelves import by_shelf
 from recsys_spark.recommend.top_n import GroupRules, ListRequest, explode_lists
 
 USERS, ITEMS = 12, 10
@@ -148,6 +149,26 @@ class ModelContract:
             listed[row["user"]].add(row["item"])
         everything = set(range(ITEMS))
         assert listed == {0: {1}, 1: everything - {3}, 2: everything - {4, 5}, 3: everything}
+
+    def test_the_best_of_each_shelf_are_the_first_of_it_in_the_whole_list(
+        self, spark: SparkSession, fitted: Any
+    ) -> None:
+        users = spark.createDataFrame([(0,), (1,)], "user int")
+        held = {"low": (0, 1, 2, 3, 777), "even": (0, 2, 4), "none": (999,)}
+        rows = [(item, shelf) for shelf, items in held.items() for item in items]
+        shelves = spark.createDataFrame(rows, "item int, shelf string")
+        request = ListRequest(2, shelves=shelves)
+        found = by_shelf(fitted.recommend_lists(users, request), shelves, 2)
+        whole = fitted.recommend(users, 99).collect()
+        expected = dict[tuple[int, str, int], float]()
+        for user in (0, 1):
+            scores = {row["item"]: row["score"] for row in whole if row["user"] == user}
+            for shelf, items in held.items():
+                best = sorted((scores[item] for item in items if item in scores), reverse=True)[:2]
+                expected |= {(user, shelf, rank): score for rank, score in enumerate(best, start=1)}
+        listed = {(row["user"], row["shelf"], row["rank"]): row for row in found.collect()}
+        assert all(row["item"] in held[shelf] for (_, shelf, _), row in listed.items())
+        assert {key: row["score"] for key, row in listed.items()} == pytest.approx(expected, rel=1e-4)
 
     def test_more_than_the_catalogue_gives_what_there_is(self, spark: SparkSession, fitted: Any) -> None:
         users = spark.createDataFrame([(0,)], "user int")

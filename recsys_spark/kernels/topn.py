@@ -9,10 +9,14 @@ masked in place; and an exact selection that touches most scores only once: the 
 among the n best lies in one of the n groups with the largest maxima, so nothing is lost. The groups are laid
 out so that the maximum runs over a strided view, which numpy vectorises; neighbouring items of the catalogue
 share a group, which keeps the tie rule exact (smaller item first).
+
+Where the best of each shelf are wanted, such as those of each genre, the same scores are looked at once for
+each: the columns of its items are copied into the same layout.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -24,6 +28,22 @@ from recsys_spark.kernels.log_sums import log_sums_of
 
 GROUP = 32
 """Items whose maximum is taken together."""
+
+
+class Shelf(NamedTuple):
+    """Items of a block of which the best are wanted for themselves.
+
+    Attributes
+    ----------
+    positions : int32 array, shape (size,): catalogue positions, ascending
+    columns : int32 array, shape (n_groups * GROUP,): the columns of the block's scores in the order of the
+        selection
+    padding : int64 array: which of them pad the last group
+    """
+
+    positions: Ints
+    columns: Ints
+    padding: Longs
 
 
 @dataclass(frozen=True)
@@ -43,6 +63,7 @@ class ItemBlock:
     weights : weights of item pairs whose targets are columns of the block, or None
     denied : bool array, shape (n_groups_of_users, n_groups * GROUP), or None: what the users of a group may
         not be shown
+    shelves : of each shelf what lies in the block, perhaps nothing; or None, where the best of all are wanted
     """
 
     factors: Floats
@@ -51,6 +72,7 @@ class ItemBlock:
     size: int
     weights: PairWeights | None = None
     denied: Booleans | None = None
+    shelves: tuple[Shelf, ...] | None = None
 
     @classmethod
     def build(cls, factors: Floats, biases: Floats, start: int = 0) -> ItemBlock:
@@ -63,7 +85,7 @@ class ItemBlock:
         padded[:size] = factors
         bias = np.full(n_groups * GROUP, -np.inf, np.float32)
         bias[:size] = biases
-        columns = np.arange(n_groups * GROUP).reshape(n_groups, GROUP).T.ravel()
+        columns = _laid_out(size)
         return cls(np.ascontiguousarray(padded[columns].T), bias[columns], start, size)
 
     def with_weights(self, weights: PairWeights) -> ItemBlock:
@@ -80,6 +102,17 @@ class ItemBlock:
         inside[:, self.columns(positions)] = denied[:, positions]
         return replace(self, denied=inside)
 
+    def with_shelves(self, shelves: Sequence[Ints]) -> ItemBlock:
+        """The block with what lies in it of each shelf, given as ascending catalogue positions."""
+        held = []
+        for shelf in shelves:
+            own = shelf[(shelf >= self.start) & (shelf < self.start + self.size)]
+            places = _laid_out(len(own))
+            columns = np.zeros(len(places), np.int32)
+            columns[places < len(own)] = self.columns(own)[places[places < len(own)]]
+            held.append(Shelf(own, columns, np.flatnonzero(places >= len(own))))
+        return replace(self, shelves=tuple(held))
+
     @property
     def n_groups(self) -> int:
         """Number of groups, the last one padded."""
@@ -89,6 +122,11 @@ class ItemBlock:
         """Columns of catalogue ``positions``, all of which lie in this block."""
         group, member = np.divmod(positions.astype(np.int64) - self.start, GROUP)
         return group + self.n_groups * member
+
+
+def _laid_out(size: int) -> Longs:
+    """Which of ``size`` items is in each column of the selection's layout; ``size`` and above for padding."""
+    return np.arange(max(1, -(-size // GROUP)) * GROUP).reshape(-1, GROUP).T.ravel()
 
 
 class Allowed(NamedTuple):
@@ -125,14 +163,16 @@ def top_n(
     bags: Bags | None = None,
     allowed: Allowed | None = None,
 ) -> tuple[Ints, Floats]:
-    """Best ``n`` unseen items of each user, of those that may be shown, best first.
+    """Best ``n`` unseen items of each user, of those that may be shown, best first; or the best ``n`` of each
+    shelf, in one list.
 
     Parameters
     ----------
     users : float32 array, shape (n_users, rank)
         Finite.
     blocks : item blocks in catalogue order
-        Finite factors; an item with a bias of -inf is recommended to nobody.
+        Finite factors; an item with a bias of -inf is recommended to nobody. All of them have the same
+        shelves, or none has any.
     seen : CSR pair (indptr int64 (n_users + 1,), positions int32 (nnz,))
         Catalogue positions never to return; duplicates and any order allowed.
     n : int, at least 1
@@ -147,9 +187,10 @@ def top_n(
     items : int32 array, shape (n_users, n); -1 where fewer than n items are eligible
     scores : float32 array, shape (n_users, n); -inf there
 
-    Ties go to the smaller position. Memory: ``user_block * (block items) * 4`` bytes of scores for the
-    largest block, plus the result. Cost: one matrix product and one pass over
-    the scores; with ``log_sums`` an exponential of each.
+    With shelves both have n columns for each, and an item that is on several is listed once. Ties go to the
+    smaller position. Memory: ``user_block * (block items) * 4`` bytes of scores for the largest block, and as
+    much again for its largest shelf, plus the result. Cost: one matrix product and one pass over the scores;
+    with shelves a copy of and a pass over those of each; with ``log_sums`` an exponential of each.
 
     Raises
     ------
@@ -161,10 +202,12 @@ def top_n(
         raise ValueError(f"n must be at least 1, got {n}")
     if len(indptr) != len(users) + 1:
         raise ValueError(f"seen has {len(indptr) - 1} rows for {len(users)} users")
-    items = np.full((len(users), n), -1, np.int32)
-    scores = np.full((len(users), n), -np.inf, np.float32)
+    shelves = blocks[0].shelves
+    shape = (1 if shelves is None else len(shelves), len(users), n)
+    items, scores = np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32)
     # one buffer for all blocks: newly allocated memory would cost as much as the selection
     buffer = np.empty(user_block * max(len(block.biases) for block in blocks), np.float32)
+    part = np.empty(user_block * max(map(_widest_shelf, blocks)), np.float32)
     for start in range(0, len(users), user_block):
         rows = slice(start, min(start + user_block, len(users)))
         block_seen = positions[indptr[rows.start] : indptr[rows.stop]]
@@ -178,10 +221,12 @@ def top_n(
             if log_sums is not None:
                 log_sums[rows] = add_log_sums(log_sums[rows] if block.start else None, product)
             mask_seen(product, block, block_rows, block_seen)
-            best_items, best_scores = select(product, block, n)
-            items[rows], scores[rows] = _merge(items[rows], scores[rows], best_items, best_scores)
+            for of_shelf, of_scores, best in zip(
+                items, scores, _selected(product, block, n, part), strict=True
+            ):
+                of_shelf[rows], of_scores[rows] = _merge(of_shelf[rows], of_scores[rows], *best)
     items[np.isneginf(scores)] = -1
-    return items, scores
+    return (items[0], scores[0]) if shelves is None else _in_one_list(items, scores)
 
 
 def top_n_of_biases(biases: Floats, seen: tuple[Longs, Ints], n: int) -> tuple[Ints, Floats]:
@@ -276,11 +321,11 @@ def mask_seen(scores: Floats, block: ItemBlock, rows: Longs, positions: Ints) ->
     scores[rows, block.columns(positions)] = -np.inf
 
 
-def select(scores: Floats, block: ItemBlock, n: int) -> tuple[Ints, Floats]:
-    """Exact best ``n`` columns of each row of ``scores``, as catalogue positions (meaningless where the
-    score is -inf).
+def select(scores: Floats, n: int) -> tuple[Ints, Floats]:
+    """Exact best ``n`` of each row of ``scores``, in the layout of a block, as places among its items
+    (meaningless where the score is -inf).
     """
-    n_users, n_groups = len(scores), block.n_groups
+    n_users, n_groups = len(scores), scores.shape[1] // GROUP
     by_member = scores.reshape(n_users, GROUP, n_groups)
     groups = best_columns(by_member.max(axis=1), min(n, n_groups))  # (n_users, m)
     members = np.arange(GROUP)
@@ -293,7 +338,7 @@ def select(scores: Floats, block: ItemBlock, n: int) -> tuple[Ints, Floats]:
     best = np.take_along_axis(best, order, axis=1)
     best_scores = np.take_along_axis(best_scores, order, axis=1)
     group = np.take_along_axis(groups, best // GROUP, axis=1)
-    return (block.start + group * GROUP + best % GROUP).astype(np.int32), best_scores
+    return (group * GROUP + best % GROUP).astype(np.int32), best_scores
 
 
 def best_columns(values: Floats, n: int) -> Longs:
@@ -311,6 +356,44 @@ def best_columns(values: Floats, n: int) -> Longs:
         n_equal = n - np.count_nonzero(above, axis=1)
         chosen[tied] = above | (equal & (np.cumsum(equal, axis=1) <= n_equal[:, None]))
     return np.flatnonzero(chosen).reshape(n_rows, n) % width
+
+
+def _widest_shelf(block: ItemBlock) -> int:
+    """Columns of the block's largest shelf."""
+    return max((len(shelf.columns) for shelf in block.shelves or ()), default=0)
+
+
+def _selected(scores: Floats, block: ItemBlock, n: int, buffer: Floats) -> Iterator[tuple[Ints, Floats]]:
+    """The best ``n`` of the block, or of each of its shelves, as catalogue positions; shelves are copied into
+    the flat ``buffer``.
+    """
+    if block.shelves is None:
+        places, best = select(scores, n)
+        yield places + np.int32(block.start), best
+        return
+    for positions, columns, padding in block.shelves:
+        own = buffer[: len(scores) * len(columns)].reshape(len(scores), len(columns))
+        np.take(scores, columns, axis=1, out=own, mode="clip")  # any other mode copies once more
+        own[:, padding] = -np.inf
+        places, best = select(own, n)
+        padded = np.append(positions, np.full(len(padding), -1, np.int32))
+        yield padded[places], best
+
+
+def _in_one_list(items: Ints, scores: Floats) -> tuple[Ints, Floats]:
+    """Lists of several shelves, shape (n_shelves, n_users, n), one after another in one, best first."""
+    n_users = items.shape[1]
+    beside = items.transpose(1, 0, 2).reshape(n_users, -1), scores.transpose(1, 0, 2).reshape(n_users, -1)
+    items, scores = _best_first(*beside)
+    again = np.zeros(items.shape, bool)
+    again[:, 1:] = items[:, 1:] == items[:, :-1]  # what is on two shelves has one score
+    items[again], scores[again] = -1, -np.inf
+    return _best_first(items, scores)
+
+
+def _best_first(items: Ints, scores: Floats) -> tuple[Ints, Floats]:
+    order = np.lexsort((items, -scores), axis=1)
+    return np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
 def _merge(items: Ints, scores: Floats, more_items: Ints, more_scores: Floats) -> tuple[Ints, Floats]:

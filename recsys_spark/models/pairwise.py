@@ -312,7 +312,9 @@ class PairwiseModel(GradientModel, PairParams):
         candidates = super().recommend_lists(
             users, replace(request, n=max(request.n, self.getNumCandidates()))
         )
-        return rescore(candidates, self._scored_users(), self.itemFactors, request.n, self._pair_scorer())
+        return rescore(
+            candidates, self._scored_users(), self.itemFactors, request.length, self._pair_scorer()
+        )
 
     def _candidate_vectors(self) -> tuple[DataFrame, DataFrame]:
         if self.getInteraction() != "mlp":

@@ -511,7 +511,7 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         request : ListRequest
             Length, seen pairs, allowed and denied items, bounds of memory.
         """
-        return self._ordered(users, request, request.n)
+        return self._ordered(users, request, request.length)
 
     def _ordered(self, users: DataFrame, request: ListRequest, n: int) -> DataFrame:
         """The best ``n`` of what members list."""

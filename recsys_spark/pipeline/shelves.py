@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import reduce
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -17,11 +16,11 @@ from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import ListMaker
 from recsys_spark.pipeline.side_tables import few_values, table_with
-from recsys_spark.recommend.top_n import ListRequest, explode_lists
-from recsys_spark.schema import ITEM, RANK, SCORE, USER
+from recsys_spark.recommend.shelves import by_shelf
+from recsys_spark.recommend.top_n import ListRequest
+from recsys_spark.schema import ITEM, RANK, SHELF, USER
 
 SHELVES = "shelves"
-SHELF = "shelf"
 SHELF_ROWS = "shelf_rows"
 """Count of the ledger's row of ``recommend``: how many there are; missing where there are none."""
 
@@ -75,20 +74,14 @@ def shelves(
         return None
     members = shelf_members(night, record).persist()
     kept.callback(members.unpersist)
-    lists = list[DataFrame]()
-    for shelf in names_of(night, members):
-        own = members.where(F.col(SHELF) == shelf).select(ITEM)
-        if request.allowed_items is not None:
-            own = own.join(request.allowed_items, ITEM, "left_semi")
-        asked = replace(request, n=wanted.n, allowed_items=own)
-        made = explode_lists(model.recommend_lists(users, asked)).withColumn(SHELF, F.lit(shelf))
-        lists.append(made.select(USER, SHELF, RANK, ITEM, SCORE))
-    if not lists:
+    names = names_of(night, members)
+    if not names:
         return None
-    rows = reduce(DataFrame.unionByName, lists).withColumn("run_date", F.lit(night.run_date))
-    rows = rows.withColumn("model", F.lit(champion)).persist()
+    lists = model.recommend_lists(users, replace(request, n=wanted.n, shelves=members))
+    rows = by_shelf(lists, members, wanted.n)
+    rows = rows.withColumns({"run_date": F.lit(night.run_date), "model": F.lit(champion)}).persist()
     kept.callback(rows.unpersist)
-    record.counts |= {SHELVES: len(lists), SHELF_ROWS: _checked(rows, members, request)}
+    record.counts |= {SHELVES: len(names), SHELF_ROWS: _checked(rows, members, request)}
     return rows
 
 

@@ -39,11 +39,12 @@ from recsys_spark.kernels.topn import Allowed, ItemBlock, top_n, top_n_of_biases
 from recsys_spark.packing import PACKED, bucket_of, one_array, packing, power_of_two, unpacked
 from recsys_spark.recommend.approximate import approximate_top_n, build_index, open_index
 from recsys_spark.recommend.scores import CollectedWeights, bags_of, bias_of, collect_factors, matrix_of
-from recsys_spark.schema import ITEM, PART, RANK, SCORE, USER
+from recsys_spark.schema import ITEM, PART, RANK, SCORE, SHELF, USER
 
 RECOMMENDATIONS = "recommendations"
 REASON = "reason"
 LOG_NORMALIZER = "log_normalizer"
+_WITHOUT_END = 2**31 - 1
 _USERS, _SEEN, _ONLY = "users", "seen", "only"
 GROUP = "group"
 LIST_ENTRIES = 2**21
@@ -105,6 +106,10 @@ class ListRequest:
     only_supported : bool
         Where scores are sums over the user's history, leave items out that score exactly 0, as nothing in it
         speaks for them: lists are shorter, and may be filled with something better.
+    shelves : DataFrame, optional
+        ``item``, ``shelf``, distinct: lists hold the best ``n`` items of each shelf, in one list, and perhaps
+        others of the shelves; :func:`recsys_spark.recommend.shelves.by_shelf` tells them apart. An index of
+        items is not searched for them: they are always exact.
 
     Raises
     ------
@@ -121,6 +126,7 @@ class ListRequest:
     group_rules: GroupRules | None = None
     block_sizes: BlockSizes = DEFAULT_BLOCK_SIZES
     only_supported: bool = False
+    shelves: DataFrame | None = None
 
     def __post_init__(self) -> None:
         """Check the length; numpy's integers are integers too."""
@@ -128,6 +134,11 @@ class ListRequest:
         if not whole or self.n < 1:
             raise ModelError(f"the length of the lists must be a whole number of at least 1, got {self.n!r}")
         object.__setattr__(self, "n", int(self.n))
+
+    @property
+    def length(self) -> int:
+        """How many entries a list has at most: any number where it holds the best of several shelves."""
+        return self.n if self.shelves is None else _WITHOUT_END
 
     @cached_property
     def pairs(self) -> int:
@@ -170,7 +181,8 @@ def recommend_lists(
     -------
     DataFrame
         One row per row of ``users``: ``id`` and ``recommendations``, array<struct<item, score: float>>, best
-        first; shorter than ``n`` where fewer items are eligible. Ties go to the smaller item.
+        first; shorter than ``n`` where fewer items are eligible, and longer where the best of several shelves
+        are wanted. Ties go to the smaller item.
 
     Raises
     ------
@@ -190,7 +202,8 @@ def recommend_lists(
     request = replace(request, n=min(request.n, max(1, len(catalogue))))
     ids = spark.sparkContext.broadcast(catalogue)
     denied = None if request.group_rules is None else _denied(request.group_rules, items, catalogue)
-    if approximate:
+    shelves = None if request.shelves is None else _shelves(request.shelves, items, catalogue)
+    if approximate and shelves is None:
         if denied is not None or request.allowed_pairs is not None:
             raise ModelError(
                 "an index of items cannot be searched for what some users alone may be shown: set retrieval "
@@ -199,7 +212,7 @@ def recommend_lists(
         search = _approximate_search(spark.sparkContext, factors, biases, request)
     else:
         of_pairs = None if weights is None else weights.on(catalogue)
-        search = _exact_search(spark.sparkContext, factors, biases, request, of_pairs, denied)
+        search = _exact_search(spark.sparkContext, factors, biases, request, of_pairs, denied, shelves)
     neighbors = None if weights is None else spark.sparkContext.broadcast(weights.neighbors)
     events = F.sum(F.size("items")) if weights is not None else F.lit(0)
     (sums,) = users.agg(F.count("*").alias("users"), events.alias("events")).collect()
@@ -230,9 +243,8 @@ def recommend_lists(
     result = T.StructType([T.StructField("id", id_type), T.StructField(RECOMMENDATIONS, lists)])
     if normalized:
         result.add(LOG_NORMALIZER, T.DoubleType())
-    blocks = max(
-        1, LIST_ENTRIES // (request.n * sizes.user_block)
-    )  # whole ones: the same bits as of all users
+    length = request.n * max(1, len(shelves or ()))
+    blocks = max(1, LIST_ENTRIES // (length * sizes.user_block))  # whole ones: the same bits as of all users
     at_once = blocks * sizes.user_block
     if weights is not None and request.only_supported:
         search = _supported(search)
@@ -299,7 +311,21 @@ def _permitted(items: DataFrame, request: ListRequest) -> DataFrame:
         items = items.join(distinct_ids(request.allowed_items, ITEM, items), "id", "left_semi")
     if request.denied_items is not None:
         items = items.join(distinct_ids(request.denied_items, ITEM, items), "id", "left_anti")
+    if request.shelves is not None:
+        items = items.join(distinct_ids(request.shelves, ITEM, items), "id", "left_semi")
     return items
+
+
+def _shelves(shelves: DataFrame, items: DataFrame, catalogue: pa.Array) -> list[Ints]:
+    """Catalogue positions of the items of each shelf, ascending."""
+    item = matching_id(shelves, ITEM, items.schema["id"].dataType).alias(ITEM)
+    rows = shelves.select(item, SHELF).toArrow()
+    positions = pc.fill_null(pc.index_in(one_array(rows[ITEM]), value_set=catalogue), -1).to_numpy()
+    of_rows = np.asarray(one_array(rows[SHELF]).dictionary_encode().indices)
+    return [
+        np.unique(positions[(of_rows == shelf) & (positions >= 0)]).astype(np.int32)
+        for shelf in range(of_rows.max(initial=-1) + 1)
+    ]
 
 
 def _denied(rules: GroupRules, items: DataFrame, catalogue: pa.Array) -> Booleans:
@@ -328,9 +354,10 @@ def _exact_search(
     request: ListRequest,
     pairs: PairWeights | None,
     denied: Booleans | None,
+    shelves: list[Ints] | None,
 ) -> _Search:
     """Exact search, by blocks of items cut at multiples of ``item_block``."""
-    unlimited = denied is None and request.allowed_pairs is None
+    unlimited = denied is None and request.allowed_pairs is None and shelves is None
     if not factors.shape[1] and pairs is None and unlimited:
         return _bias_search(context.broadcast(biases), request.n)
     size, user_block, n = request.block_sizes.item_block, request.block_sizes.user_block, request.n
@@ -340,6 +367,8 @@ def _exact_search(
         item_blocks = (block.with_weights(pairs) for block in item_blocks)
     if denied is not None:
         item_blocks = (block.with_denied(denied) for block in item_blocks)
+    if shelves is not None:
+        item_blocks = (block.with_shelves(shelves) for block in item_blocks)
     blocks = [context.broadcast(Mapped(block)) for block in item_blocks]
 
     def search(users: _Users, seen: Any, log_sums: Doubles | None) -> tuple[Ints, Floats]:

@@ -101,7 +101,7 @@ def kernel_seconds(
             multiplied = time.perf_counter()
             kernel.mask_seen(scores, block, rows, part.indices)
             masked = time.perf_counter()
-            kernel.select(scores, block, N)
+            kernel.select(scores, N)
             total["product"] += multiplied - begun
             total["masking"] += masked - multiplied
             total["selection"] += time.perf_counter() - masked

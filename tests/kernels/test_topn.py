@@ -101,6 +101,30 @@ def test_users_are_shown_nothing_but_what_they_may_be(data):
         assert log_sums[user] == pytest.approx(np.logaddexp.reduce(scores, initial=-np.inf), abs=1e-4)
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_the_best_of_each_shelf_are_in_one_list(data):
+    """Shelves that share items, and empty ones."""
+    n_users, n_items, n = (data.draw(st.integers(1, most)) for most in (9, 150, 12))
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    users, items = (draw.integers(-2, 3, (size, 2)).astype(np.float32) for size in (n_users, n_items))
+    biases, everything = draw.integers(-1, 2, n_items).astype(np.float32), set(range(n_items))
+    seen = [draw.integers(0, n_items, draw.integers(0, 40)).tolist() for _ in range(n_users)]
+    shelves = [np.flatnonzero(draw.random(n_items) < share).astype(np.int32) for share in (0, 0.1, 0.5, 0.7)]
+    plain = blocks_of(items, biases, data.draw(st.sampled_from([GROUP, 40, 1000])))
+    blocks = [block.with_shelves(shelves) for block in plain]
+    found, scores = top_n(users, blocks, csr(seen), n, data.draw(st.integers(1, 10)))
+    expected = [set() for _ in range(n_users)]
+    for shelf in shelves:
+        excluded = [everything - set(shelf.tolist()) | set(own) for own in seen]
+        for listed, best in zip(expected, slow_top_n(users, items, biases, excluded, n), strict=True):
+            listed.update(best)
+    order = [everything - own for own in expected]
+    assert as_lists(found) == slow_top_n(users, items, biases, order, 4 * n)
+    for row, listed in zip(scores, as_lists(found), strict=True):
+        assert np.isneginf(row[len(listed) :]).all()
+
+
 def test_random_scores_give_the_same_items_as_a_full_sort():
     rng = np.random.default_rng(3)
     users, items = rng.standard_normal((50, 16), np.float32), rng.standard_normal((5000, 16), np.float32)
