@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pyspark
@@ -40,8 +40,23 @@ class FoundJars:
         key = json.dumps([sorted(packages), sorted(asked.items()), pyspark.__version__])
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys-spark"
         self._file = cache / f"jars-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        self._lock = cache / "fetching.lock"
         names = ("SPARK_CONF_DIR", "SPARK_HOME", "PYSPARK_SUBMIT_ARGS")
         self._off = any(name in os.environ for name in names)
+
+    @contextmanager
+    def fetching(self) -> Iterator[None]:
+        """While other processes wait that would fetch too: Ivy's cache is not made for two at once, of which
+        one finds half of a file. Nobody waits where the cache cannot be written, or files cannot be locked.
+        """
+        with ExitStack() as held:
+            with suppress(OSError, ImportError):
+                import fcntl  # Windows has none
+
+                self._lock.parent.mkdir(parents=True, exist_ok=True)
+                file = held.enter_context(self._lock.open("w"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def read(self) -> str | None:
         """The jars as ``spark.jars`` takes them; None where they are not known, or one is not as it was."""

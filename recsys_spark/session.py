@@ -261,12 +261,15 @@ def _with_delta(builder: SparkSession.Builder, further: Mapping[str, str]) -> Sp
     packages = [package for package in further.get("spark.jars.packages", "").split(",") if package]
     found = FoundJars([DELTA_JAR, *packages], further)
     jars = found.read()
-    if jars is not None:
-        # and no package, which Ivy would look for
-        return builder.config("spark.jars", jars).config("spark.jars.packages", "").getOrCreate()
-    session = configure_spark_with_delta_pip(builder, packages).getOrCreate()
-    found.write(session.sparkContext.getConf().get("spark.jars", ""))
-    return session
+    if jars is None:
+        with found.fetching():
+            jars = found.read()  # another process may have fetched them meanwhile
+            if jars is None:
+                session = configure_spark_with_delta_pip(builder, packages).getOrCreate()
+                found.write(session.sparkContext.getConf().get("spark.jars", ""))
+                return session
+    # and no package, which Ivy would look for
+    return builder.config("spark.jars", jars).config("spark.jars.packages", "").getOrCreate()
 
 
 def local_settings(settings: Session) -> Mapping[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Thread
+
 import pytest
 
 from recsys_spark.jars import FoundJars
@@ -68,8 +70,26 @@ def test_a_memory_that_is_damaged_is_none(jars, cache, text):
     assert FoundJars([DELTA], {}).read() is None
 
 
+def test_one_process_fetches_while_others_wait_for_what_it_finds(jars):
+    found = []
+
+    def fetch_too():
+        with FoundJars([DELTA], {}).fetching():
+            found.append(FoundJars([DELTA], {}).read())
+
+    other = Thread(target=fetch_too)
+    with FoundJars([DELTA], {}).fetching():
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
+        FoundJars([DELTA], {}).write(listed(jars))
+    other.join(60)
+    assert found == [",".join(map(str, jars))]
+
+
 def test_a_cache_that_cannot_be_written_remembers_nothing(jars, cache):
     cache.write_text("a file")
-    FoundJars([DELTA], {}).write(listed(jars))
+    with FoundJars([DELTA], {}).fetching():
+        FoundJars([DELTA], {}).write(listed(jars))
     assert FoundJars([DELTA], {}).read() is None
     assert cache.read_text() == "a file"
