@@ -66,6 +66,18 @@ NEEDED = {
 }
 """What a night cannot do without, wherever it runs; a cluster's own value wins."""
 
+FEW_CORES = 2
+ON_FEW_CORES = {
+    "Tier4InvocationThreshold": 50_000,
+    "Tier4MinInvocationThreshold": 6_000,
+    "Tier4CompileThreshold": 150_000,
+    "Tier4BackEdgeThreshold": 400_000,
+}
+"""Where a local session has :data:`FEW_CORES` or less, Java's second compiler, which takes them from the
+work, starts ten times as late: a step runs most of its code a few times only. And garbage is collected
+without threads of its own.
+"""
+
 ON_A_CLUSTER = {
     "spark.log.level": "WARN",  # a night's ten lines are not to be looked for among thousands
     # Delta's default of 50 slows every small commit down
@@ -298,9 +310,18 @@ def local_settings(settings: Session) -> Mapping[str, str]:
         "spark.databricks.delta.snapshotPartitions": "2",
         # over TCP each task with a Python worker waits for the system's delayed acknowledgement
         "spark.python.unix.domain.socket.enabled": str(os.name == "posix").lower(),
+        **_on_few_cores(cores),
         **NEEDED,
         **settings.spark,
     }
+
+
+def _on_few_cores(cores: int) -> Mapping[str, str]:
+    """Java's options for so many cores; none for many."""
+    if cores > FEW_CORES:
+        return {}
+    options = [f"-XX:{name}={value}" for name, value in ON_FEW_CORES.items()]
+    return {"spark.driver.extraJavaOptions": " ".join(["-XX:+UseSerialGC", *options])}
 
 
 @contextmanager

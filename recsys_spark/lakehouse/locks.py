@@ -58,12 +58,11 @@ class Lock:
         """
         self.lake.create("locks")
         now = datetime.now(UTC)
-        row = (self.name, self.holder, socket.gethostname(), this_process(), now, now + self.lease)
-        wanted = self.lake.rows("locks", [row])
-        gone = [held["holder"] for held in self._rows() if is_gone(held["host"], held["process"])]
-        free = (F.col("old.until") < F.lit(now)) | F.col("old.holder").isin(*gone, self.holder)
-        self.lake.claim("locks", wanted, ("name",), free)
-        others = [held for held in self._rows() if held["holder"] not in (*gone, self.holder)]
+        found = self._claimed(now, [])
+        gone = [held["holder"] for held in found if is_gone(held["host"], held["process"])]
+        if any(held["name"] == self.name and held["holder"] in gone for held in found):
+            found = self._claimed(now, gone)
+        others = [held for held in found if held["holder"] not in (*gone, self.holder)]
         for held in others:
             together = held["name"] != self.name and WHOLE_LAKE not in (held["name"], self.name)
             if held["until"] > now.timestamp() and not together:
@@ -109,6 +108,13 @@ class Lock:
                 who = "nobody" if held is None else described(held)
                 self._lost = f"run {self.holder} no longer holds {self.name}, which {who} does: it stops here"
                 return
+
+    def _claimed(self, now: datetime, gone: list[str]) -> list[dict[str, Any]]:
+        """All locks, once this one is taken where it is free: its lease is over, or its holder ``gone``."""
+        row = (self.name, self.holder, socket.gethostname(), this_process(), now, now + self.lease)
+        free = (F.col("old.until") < F.lit(now)) | F.col("old.holder").isin(*gone, self.holder)
+        self.lake.claim("locks", self.lake.rows("locks", [row]), ("name",), free)
+        return self._rows()
 
     def _mine(self) -> Any:
         return (F.col("name") == self.name) & (F.col("holder") == self.holder)

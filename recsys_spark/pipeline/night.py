@@ -210,13 +210,13 @@ class Night:
             Another run of this date is going on; who, where and since when. Or :meth:`require_ready` says so.
         """
         self.require_ready()
-        with Lock(self.lake, self.run_date.isoformat(), self.run_id) as lock:
+        named = self.run_date.isoformat()
+        with Lock(self.lake, named, self.run_id) as lock, self.ledger.remembering():
             for what in self.ledger.close_died():
                 progress_line(f"{what} had died")
             self._lock = lock
             try:
-                with self.ledger.remembering():
-                    yield
+                yield
             finally:
                 self._lock = None
 
