@@ -163,6 +163,14 @@ def test_events_and_a_mapped_column_need_each_other(load):
         (["recommend.users.active_days=7"], r"users\.active_days needs ingest\.source\.columns\.timestamp"),
         (["recommend.users.table={path: a}"], r"recommend\.users: .*table lists users: give its column user"),
         (["recommend.items.deny={path: a, user: u}"], r"recommend\.items: .*deny lists items: give .* item"),
+        (
+            ["recommend.items.allow={path: a, user: u, item: i, segment: {age: b}}"],
+            r"recommend\.items: .*allow is for single users or for segments: give user or segment",
+        ),
+        (
+            ["recommend.users.table={path: a, user: u, segment: {age: b}}"],
+            r"recommend\.users: .*table lists users: .* no item and no segment",
+        ),
     ],
 )
 def test_contradictions_about_events_are_named(load, overrides, message):

@@ -22,6 +22,10 @@ class Listed(Section):
     """Column of user ids; without it rows are for everybody."""
     item: str | None = None
     """Column of item ids."""
+    segment: dict[str, str] = Field(default_factory=dict)
+    """Column of the table ``users`` → that of the file with the same values, such as ``{ country: land }``: a
+    row of ``allow`` or ``deny`` is for all users who have its values.
+    """
 
     @property
     def columns(self) -> dict[str, str]:
@@ -47,8 +51,9 @@ class UserRules(Section):
 
     @model_validator(mode="after")
     def _of_users(self) -> Self:
-        if self.table is not None and (self.table.user is None or self.table.item is not None):
-            raise ValueError("table lists users: give its column user, and no item")
+        table = self.table
+        if table is not None and (table.user is None or table.item is not None or table.segment):
+            raise ValueError("table lists users: give its column user, and no item and no segment")
         return self
 
 
@@ -150,9 +155,9 @@ class ItemRules(Section):
     that it names may have at most 1,000 different sets of values.
     """
     allow: Listed | None = None
-    """Nothing else is listed; with ``user``, nothing else for the users who are there."""
+    """Nothing else is listed; with ``user`` or ``segment``, nothing else for the users who are there."""
     deny: Listed | None = None
-    """Never listed; with ``user``, never for that user."""
+    """Never listed; with ``user`` or ``segment``, never for that user or those users."""
     not_again_days: Count | None = None
     """What was listed to a user by lists of so many days before that were served is not listed again."""
 
@@ -162,4 +167,6 @@ class ItemRules(Section):
             table = getattr(self, name)
             if table is not None and table.item is None:
                 raise ValueError(f"{name} lists items: give its column item")
+            if table is not None and table.user is not None and table.segment:
+                raise ValueError(f"{name} is for single users or for segments: give user or segment")
         return self

@@ -7,7 +7,7 @@ a reason code. Everything is a Spark expression: no Python runs per row.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -15,6 +15,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from recsys_spark.columns import quoted
 from recsys_spark.data.cells import (
     TimestampFormat,
     has_controls,
@@ -252,7 +253,7 @@ def clean_side_table(
     return raw.select(typed.alias(key), *features, reason.alias(REASON), RAW, SOURCE_FILE)
 
 
-def clean_ids(raw: DataFrame, id_types: Mapping[str, IdType]) -> DataFrame:
+def clean_ids(raw: DataFrame, id_types: Mapping[str, IdType], others: Sequence[str] = ()) -> DataFrame:
     """Typed ids of rows that have nothing else, each row with the reason why it cannot be read or null.
 
     Parameters
@@ -261,11 +262,13 @@ def clean_ids(raw: DataFrame, id_types: Mapping[str, IdType]) -> DataFrame:
         The keys of ``id_types``, ``fault``, ``raw``, ``source_file``.
     id_types : mapping of str to str
         ``user``, ``item`` or both → the type of its ids.
+    others : sequence of str
+        Columns that stay as they are.
 
     Returns
     -------
     DataFrame
-        The same rows: the ids, ``reason``. Narrow: no shuffle.
+        The same rows: the ids, the others, ``reason``. Narrow: no shuffle.
 
     Raises
     ------
@@ -276,7 +279,8 @@ def clean_ids(raw: DataFrame, id_types: Mapping[str, IdType]) -> DataFrame:
     missing = (F.when(_blank(F.col(key).cast("string")), F.lit(f"missing_{key}")) for key in typed)
     unparsable = (F.when(value.isNull(), F.lit(f"unparsable_{key}")) for key, value in typed.items())
     reason = F.coalesce(F.col(FAULT), *missing, *unparsable)
-    return raw.select(*(value.alias(key) for key, value in typed.items()), reason.alias(REASON))
+    ids = (value.alias(key) for key, value in typed.items())
+    return raw.select(*ids, *(F.col(quoted(name)) for name in others), reason.alias(REASON))
 
 
 def computed_once(rows: DataFrame) -> DataFrame:

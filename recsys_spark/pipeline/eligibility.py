@@ -72,8 +72,11 @@ class Rules:
                 self._read(f"{_USERS}.table", users.table)
             for rows in self._given().values():
                 rows.count()
-            if condition is not None:
-                self._asked(self._sets_of_values(condition), condition).count()
+            for key, table in self._of_segments().items():
+                self._read(f"{_ITEMS}.{key}", table)
+            groups = self._groups()
+            if groups is not None and condition is not None:
+                self._asked(groups, condition).count()
         except PySparkException as error:
             raise ConfigError(
                 f"{self.night.config.origin}: a condition of recommend.users or recommend.items cannot be "
@@ -83,11 +86,12 @@ class Rules:
     def _require_exact(self) -> None:
         """An index of items cannot be searched for what some users alone may be shown."""
         items, params = self.night.config.recommend.items, self.night.config.params
-        if items.for_user is None and (items.allow is None or items.allow.user is None):
+        of_users = items.allow is not None and items.allow.user is not None
+        if items.for_user is None and not of_users and not self._of_segments():
             return
         for name in self.night.config.models:
             if params.get(name, {}).get("retrieval", "exact") != "exact":
-                allowed = "exact, where recommend.items has for_user, or allow with user"
+                allowed = "exact, where recommend.items has for_user, allow with user, or a segment"
                 raise ConfigError(self._problem(f"{name}.retrieval", params[name]["retrieval"], allowed))
 
     def users(self) -> DataFrame:
@@ -111,12 +115,12 @@ class Rules:
         ConfigError, SourceError
             As of :meth:`require`.
         """
-        condition = self.night.config.recommend.items.for_user
         # every list, shelf and check reads them
         given = {key: rows.localCheckpoint() for key, rows in self._given().items()}
         self.record.counts |= {f"{RULE}{key}": rows.count() for key, rows in given.items()}
-        groups = None if condition is None else self._groups(condition)
-        return replace(request, group_rules=groups, **given)  # type: ignore[arg-type]
+        groups = self._groups()
+        rules = None if groups is None else self._group_rules(groups)
+        return replace(request, group_rules=rules, **given)  # type: ignore[arg-type]
 
     def check(self, rows: DataFrame) -> None:
         """Check that no list breaks a rule, each by a query of its own.
@@ -171,7 +175,7 @@ class Rules:
         if rules.where is not None or rules.for_user is not None:
             given["allowed_items"] = self._where(f"{_ITEMS}.where", "items", rules.where or "true")
         for name, word, table in (("allow", "allowed", rules.allow), ("deny", "denied", rules.deny)):
-            if table is not None:
+            if table is not None and not table.segment:
                 rows = self._read(f"{_ITEMS}.{name}", table)
                 key = f"{word}_items" if table.user is None else f"{word}_pairs"
                 given[key] = given[key].join(rows, ITEM, "left_semi") if key in given else rows
@@ -181,14 +185,27 @@ class Rules:
             given["denied_pairs"] = shown if denied is None else shown.unionByName(denied).distinct()
         return given
 
-    def _sets_of_values(self, condition: str) -> DataFrame:
-        """Values of the columns of users that the condition names, and a number for each set of them."""
-        by = self._asked_of_users(condition)
+    def _of_segments(self) -> dict[str, Listed]:
+        """Which of the tables of items are for segments of users."""
+        rules = self.night.config.recommend.items
+        tables = {"allow": rules.allow, "deny": rules.deny}
+        return {key: table for key, table in tables.items() if table is not None and table.segment}
+
+    def _groups(self) -> DataFrame | None:
+        """Values of the columns of users that the condition and the tables of segments name, and a number for
+        each set of them; None where users are not told apart.
+        """
+        condition = self.night.config.recommend.items.for_user
+        by = [] if condition is None else self._asked_of_users(condition)
+        by += [column for table in self._of_segments().values() for column in table.segment]
+        by = list(dict.fromkeys(by))
+        if not by:
+            return None
         values = self._of("users").select(by).distinct().limit(MAX_GROUPS + 1)
         rows = [tuple(row) for row in values.collect()]
         if len(rows) > MAX_GROUPS:
             allowed = f"columns of users that have at most {MAX_GROUPS:,} different sets of values together"
-            raise ConfigError(self._problem(f"{_ITEMS}.for_user", condition, allowed))
+            raise ConfigError(self._problem(f"{_ITEMS}: for_user and segment", ", ".join(by), allowed))
         nothing = (None,) * len(by)  # of users without a row
         rows += [] if nothing in rows else [nothing]
         numbered = [(*row, number) for number, row in enumerate(rows)]
@@ -197,12 +214,11 @@ class Rules:
             field.nullable = True
         return self.night.spark.createDataFrame(numbered, kind)
 
-    def _groups(self, condition: str) -> GroupRules:
-        """Users by the values that the condition asks of them, and what it denies to each."""
-        groups = self._sets_of_values(condition)
+    def _group_rules(self, groups: DataFrame) -> GroupRules:
+        """Users by their group, and what is denied to each."""
         by = [name for name in groups.columns if name != _NUMBER]
         number = F.col(quoted(_NUMBER)).alias(GROUP)
-        denied = self._asked(groups, condition).select(number, F.col(f"item.{ITEM}").alias(ITEM))
+        denied = self._denied_to(groups).localCheckpoint()
         everybody = self._everybody().join(self._of("users").select(USER, *by), USER, "left")
         same = reduce(and_, (everybody[name].eqNullSafe(groups[name]) for name in by))
         self.record.counts |= {
@@ -210,6 +226,29 @@ class Rules:
             f"{RULE}denied_to_groups": denied.count(),
         }
         return GroupRules(everybody.join(F.broadcast(groups), same).select(USER, number), denied)
+
+    def _denied_to(self, groups: DataFrame) -> DataFrame:
+        """``group``, ``item``, distinct: what the condition and the tables of segments deny."""
+        condition, number = self.night.config.recommend.items.for_user, F.col(quoted(_NUMBER)).alias(GROUP)
+        found = list[DataFrame]()
+        if condition is not None:
+            found.append(self._asked(groups, condition).select(number, F.col(f"item.{ITEM}").alias(ITEM)))
+        for key, table in self._of_segments().items():
+            rows, by = self._read(f"{_ITEMS}.{key}", table), list(table.segment)
+            if key == "allow":  # all else is denied
+                limited = groups.join(rows.select(by).distinct(), by, "left_semi")
+                rows = limited.crossJoin(self._all_items()).join(rows, [*by, ITEM], "left_anti")
+            else:
+                rows = groups.join(rows, by)
+            found.append(rows.select(number, ITEM))
+        return reduce(DataFrame.unionByName, found).distinct()
+
+    def _all_items(self) -> DataFrame:
+        """``item``, distinct: all that a model may know."""
+        rated = self.night.stored().select(ITEM)
+        if self.night.lake.exists("items"):
+            rated = rated.unionByName(self._of("items").select(ITEM))
+        return rated.distinct()
 
     def _asked_of_users(self, condition: str) -> list[str]:
         """Columns of users that the condition names."""
@@ -262,15 +301,32 @@ class Rules:
     def _read(self, key: str, table: Listed) -> DataFrame:
         """Distinct typed ids of a file or table."""
         types = dict(zip((USER, ITEM), self.night.config.ingest.id_types, strict=True))
-        columns = table.columns
-        raw = read_cells(self.night.spark, table.format, table.path, columns)
-        rows = clean_ids(raw, {role: types[role] for role in columns})
-        rows = rows.where(F.col(REASON).isNull() | (F.col(REASON) != HEADER_LINE))
+        ids, segment = table.columns, self._typed_segment(key, table)
+        raw = read_cells(self.night.spark, table.format, table.path, {**ids, **table.segment})
+        rows = clean_ids(raw, {role: types[role] for role in ids}, list(segment))
+        rows = rows.where(F.col(REASON).isNull() | (F.col(REASON) != HEADER_LINE)).withColumns(segment)
+        unknown = [F.when(rows[name].isNull(), F.lit(f"no_{name}")) for name in segment]
+        rows = rows.withColumn(REASON, F.coalesce(F.col(REASON), *unknown))
         bad = rows.where(F.col(REASON).isNotNull()).groupBy(REASON).count().collect()
         if bad:
             reasons = ", ".join(f"{row[REASON]} {row['count']:,}" for row in bad)
             raise SourceError(f"{table.path}, which {key} names, has rows that cannot be read: {reasons}")
-        return rows.select(*columns).distinct()
+        return rows.select(*ids, *segment).distinct()
+
+    def _typed_segment(self, key: str, table: Listed) -> dict[str, Column]:
+        """Column of users → the file's cell as a value of that column, null where it is none."""
+        if not table.segment:
+            return {}
+        known = {
+            field.name: field.dataType
+            for field in self._of("users").schema
+            if not isinstance(field.dataType, T.ArrayType) and field.name not in (USER, _RUN_DATE)
+        }
+        for column in table.segment:
+            if column not in known:
+                allowed = f"columns of users with one value: {list(known)}"
+                raise ConfigError(self._problem(f"{key}.segment", column, allowed))
+        return {name: F.col(quoted(name)).try_cast(known[name]) for name in table.segment}
 
     def _problem(self, key: str, given: object, allowed: str) -> str:
         return config_problem(self.night.config.origin, key, given, allowed)
@@ -287,6 +343,11 @@ class Rules:
 
         def unlisted(table: DataFrame) -> Callable[[DataFrame], DataFrame]:
             return lambda rows: rows.join(table, table.columns, "left_anti")
+
+        def told_apart(rows: DataFrame, table: Listed) -> DataFrame:
+            if not table.segment:
+                return rows
+            return rows.join(self._of("users").select(USER, *table.segment), USER)
 
         if users.where is not None:
             found[f"{_USERS}.where"] = untrue("users", users.where)
@@ -311,17 +372,21 @@ class Rules:
 
             found[f"{_ITEMS}.for_user"] = unfit
         if items.deny is not None:
-            denied = self._read(f"{_ITEMS}.deny", items.deny)
-            found[f"{_ITEMS}.deny"] = lambda rows: rows.join(denied, denied.columns, "left_semi")
+            deny, denied = items.deny, self._read(f"{_ITEMS}.deny", items.deny)
+            found[f"{_ITEMS}.deny"] = lambda rows: told_apart(rows, deny).join(
+                denied, denied.columns, "left_semi"
+            )
         if items.not_again_days is not None:
             shown = served_before(self.night, items.not_again_days)
             found[f"{_ITEMS}.not_again_days"] = lambda rows: rows.join(shown, shown.columns, "left_semi")
         if items.allow is not None:
-            allowed = self._read(f"{_ITEMS}.allow", items.allow)
-            bound = allowed.select(USER).distinct() if USER in allowed.columns else None
+            allow, allowed = items.allow, self._read(f"{_ITEMS}.allow", items.allow)
+            bound = [name for name in allowed.columns if name != ITEM]
 
             def outside(rows: DataFrame) -> DataFrame:
-                limited = rows if bound is None else rows.join(bound, USER, "left_semi")
+                limited = told_apart(rows, allow)
+                if bound:
+                    limited = limited.join(allowed.select(bound).distinct(), bound, "left_semi")
                 return limited.join(allowed, allowed.columns, "left_anti")
 
             found[f"{_ITEMS}.allow"] = outside

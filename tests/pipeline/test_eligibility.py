@@ -244,6 +244,61 @@ def test_an_index_of_items_cannot_keep_rules_of_users(shop):
         Rules(night, StepRecord()).require()
 
 
+@pytest.fixture
+def of_segments(tmp_path):
+    """Tables for countries and ages."""
+
+    def given(name, header, rows, **segment):
+        path = tmp_path / f"{name}.csv"
+        path.write_text("\n".join([header, *rows]) + "\n")
+        return {"path": str(path), "item": "i", "segment": segment}
+
+    return given
+
+
+def test_tables_for_segments_hold_for_the_users_with_their_values(shop, of_segments):
+    """The young of a country are denied two items, and those of another are shown but three."""
+    deny = of_segments(
+        "deny", "land,years,i", ["NL,12,i3", "NL,12,i4", "FR,40,i5"], country="land", age="years"
+    )
+    allow = of_segments("allow", "land,i", ["BE,i0", "BE,i1", "BE,i2", "BE,gone"], country="land")
+    night = shop.night(recommend={"n": 8, "items": {"deny": deny, "allow": allow}})
+    rules = Rules(night, StepRecord())
+    rules.require()
+    popular = load(night.lake.read("models").where(F.col("purpose") == "fallback").first())
+    lists = popular.recommend_lists(rules.users(), rules.request(ListRequest(8))).collect()
+    found = {row["id"]: {entry["item"] for entry in row["recommendations"]} for row in lists}
+    expected = {key: set(ITEMS) for key in USERS}
+    for user in USERS[:-1]:  # of the last one nothing is known
+        if COUNTRY[user] == "BE":
+            expected[user] = {"i0", "i1", "i2"}
+        elif AGE[user] == 12:
+            expected[user] = set(ITEMS) - {"i3", "i4"}
+    assert found == expected
+    broken = [("u00", "i3"), ("u00", "i5"), ("u01", "i3"), ("u04", "i0"), ("u04", "i7"), ("u11", "i7")]
+    rows = shop.spark.createDataFrame(broken, "user string, item string")
+    assert rules.broken(rows) == {"recommend.items.deny": 1, "recommend.items.allow": 1}
+
+
+@pytest.mark.parametrize(
+    ("header", "segment", "error", "message"),
+    [
+        (
+            "land,i",
+            {"land": "land"},
+            ConfigError,
+            r"items\.deny\.segment: given 'land'; allowed: .*'age', 'country'",
+        ),
+        ("years,i", {"age": "years"}, SourceError, r"deny\.csv, which .*deny names, .*: no_age 1$"),
+        ("land,i", {"country": "years"}, SourceError, "years"),
+    ],
+)
+def test_a_segment_that_cannot_be_compared_is_named(shop, of_segments, header, segment, error, message):
+    deny = of_segments("deny", header, ["12,i3", "old,i3"], **segment)
+    with pytest.raises(error, match=message):
+        Rules(shop.night(recommend={"n": 8, "items": {"deny": deny}}), StepRecord()).require()
+
+
 def test_more_groups_of_users_than_can_be_told_apart_are_an_error(shop, monkeypatch):
     monkeypatch.setattr("recsys_spark.pipeline.eligibility.MAX_GROUPS", 1)
     with pytest.raises(ConfigError, match="at most 1 different sets of values"):
