@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
+from typing import cast
 
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame
@@ -20,13 +21,14 @@ from pyspark.sql import types as T
 from recsys_spark.columns import quoted
 from recsys_spark.config import Listed, config_problem
 from recsys_spark.data.cleaning import HEADER_LINE, clean_ids
+from recsys_spark.data.features import feature, is_given
 from recsys_spark.data.sources import read_cells
 from recsys_spark.errors import ConfigError, PublishError, SourceError, summary
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.served import served_before
 from recsys_spark.recommend.top_n import GROUP, GroupRules, ListRequest
-from recsys_spark.schema import ITEM, REASON, USER
+from recsys_spark.schema import ITEM, REASON, USER, FeatureType
 
 MAX_GROUPS = 1_000
 """How many different sets of values the columns may have by which users are told apart."""
@@ -301,20 +303,23 @@ class Rules:
     def _read(self, key: str, table: Listed) -> DataFrame:
         """Distinct typed ids of a file or table."""
         types = dict(zip((USER, ITEM), self.night.config.ingest.id_types, strict=True))
-        ids, segment = table.columns, self._typed_segment(key, table)
+        ids, segment = table.columns, self._types_of_segment(key, table)
         raw = read_cells(self.night.spark, table.format, table.path, {**ids, **table.segment})
         rows = clean_ids(raw, {role: types[role] for role in ids}, list(segment))
-        rows = rows.where(F.col(REASON).isNull() | (F.col(REASON) != HEADER_LINE)).withColumns(segment)
-        unknown = [F.when(rows[name].isNull(), F.lit(f"no_{name}")) for name in segment]
-        rows = rows.withColumn(REASON, F.coalesce(F.col(REASON), *unknown))
+        rows = rows.where(F.col(REASON).isNull() | (F.col(REASON) != HEADER_LINE))
+        for name, kind in segment.items():
+            own = raw.schema[name].dataType
+            value = F.when(is_given(name, own), feature(name, own, kind))
+            unknown = F.when(F.col(name).isNull(), F.lit(f"no_{name}"))
+            rows = rows.withColumn(name, value).withColumn(REASON, F.coalesce(REASON, unknown))
         bad = rows.where(F.col(REASON).isNotNull()).groupBy(REASON).count().collect()
         if bad:
             reasons = ", ".join(f"{row[REASON]} {row['count']:,}" for row in bad)
             raise SourceError(f"{table.path}, which {key} names, has rows that cannot be read: {reasons}")
         return rows.select(*ids, *segment).distinct()
 
-    def _typed_segment(self, key: str, table: Listed) -> dict[str, Column]:
-        """Column of users → the file's cell as a value of that column, null where it is none."""
+    def _types_of_segment(self, key: str, table: Listed) -> dict[str, FeatureType]:
+        """Column of users by which a table tells them apart → its type."""
         if not table.segment:
             return {}
         known = {
@@ -326,7 +331,7 @@ class Rules:
             if column not in known:
                 allowed = f"columns of users with one value: {list(known)}"
                 raise ConfigError(self._problem(f"{key}.segment", column, allowed))
-        return {name: F.col(quoted(name)).try_cast(known[name]) for name in table.segment}
+        return {name: cast(FeatureType, known[name].simpleString()) for name in table.segment}
 
     def _problem(self, key: str, given: object, allowed: str) -> str:
         return config_problem(self.night.config.origin, key, given, allowed)
