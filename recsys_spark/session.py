@@ -320,8 +320,9 @@ def _on_few_cores(cores: int) -> Mapping[str, str]:
     """Java's options for so many cores; none for many."""
     if cores > FEW_CORES:
         return {}
+    collector, other_java = "-XX:+UseSerialGC", "-XX:+IgnoreUnrecognizedVMOptions"  # which need not know them
     options = [f"-XX:{name}={value}" for name, value in ON_FEW_CORES.items()]
-    return {"spark.driver.extraJavaOptions": " ".join(["-XX:+UseSerialGC", *options])}
+    return {"spark.driver.extraJavaOptions": " ".join([other_java, collector, *options])}
 
 
 @contextmanager
