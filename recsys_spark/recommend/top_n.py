@@ -137,7 +137,7 @@ class ListRequest:
 
     @property
     def length(self) -> int:
-        """How many entries a list has at most: any number where it holds the best of several shelves."""
+        """Entries that a second stage keeps of a list: all, where it holds the best of several shelves."""
         return self.n if self.shelves is None else _WITHOUT_END
 
     @cached_property
