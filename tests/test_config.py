@@ -145,6 +145,9 @@ def test_events_and_a_mapped_column_need_each_other(load):
         load(CSV, "ingest.events={}")
 
 
+TIMED = ["ingest.source.columns.timestamp=t"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -160,6 +163,12 @@ def test_events_and_a_mapped_column_need_each_other(load):
         (["recommend.exclude_seen=[bought]"], r"recommend\.exclude_seen names the event 'bought'"),
         (["recommend.exclude_seen=[]"], r"recommend\.exclude_seen"),
         (["recommend.seen_days=7"], r"recommend\.seen_days needs ingest\.source\.columns\.timestamp"),
+        (["split.repeats=true"], r"split\.repeats is for events, and needs .*columns\.timestamp"),
+        ([*TIMED, "split.repeats=true"], r"lists that may hold what was seen: .* recommend\.exclude_seen"),
+        (
+            [*TIMED, "split.repeats=true", "recommend.exclude_seen=false", "split.method=random"],
+            r"split\.repeats is for temporal and leave_last, got random",
+        ),
         (["recommend.users.active_days=7"], r"users\.active_days needs ingest\.source\.columns\.timestamp"),
         (["recommend.users.table={path: a}"], r"recommend\.users: .*table lists users: give its column user"),
         (["recommend.items.deny={path: a, user: u}"], r"recommend\.items: .*deny lists items: give .* item"),

@@ -78,6 +78,11 @@ class Split(Section):
     """Keep users with at least this many rows, within what is kept (k-core)."""
     min_item_ratings: Count = 1
     """Keep items with at least this many rows, within what is kept (k-core)."""
+    repeats: bool = False
+    """Whether what a user has had may be held out again, as music or groceries are: the parts are then cut
+    between events, lists are judged by what is consumed again too, and a ranker learns from it. For events,
+    with ``temporal`` or ``leave_last``, where ``recommend`` lets lists hold something that was seen.
+    """
 
     @model_validator(mode="after")
     def _leaves_train(self) -> Self:
@@ -359,6 +364,21 @@ class Config(Section):
         ):
             if days is not None and not self.ingest.has_timestamps:
                 raise ValueError(f"recommend.{key} needs ingest.source.columns.timestamp")
+        return self
+
+    @model_validator(mode="after")
+    def _repeated(self) -> Self:
+        if not self.split.repeats:
+            return self
+        if not (self.ingest.has_events and self.ingest.has_timestamps):
+            raise ValueError("split.repeats is for events, and needs ingest.source.columns.timestamp")
+        if self.split.method not in ("temporal", "leave_last"):
+            raise ValueError(f"split.repeats is for temporal and leave_last, got {self.split.method}")
+        if self.recommend.exclude_seen is True and self.recommend.seen_days is None:
+            raise ValueError(
+                "split.repeats is for lists that may hold what was seen: say so by recommend.exclude_seen or "
+                "recommend.seen_days"
+            )
         return self
 
     @model_validator(mode="after")

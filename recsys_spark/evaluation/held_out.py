@@ -23,16 +23,16 @@ def held_out(histories: PackedHistories, least: float | None = None) -> DataFram
     Parameters
     ----------
     histories : PackedHistories
-        All ratings, with their parts.
+        All ratings, with their parts; a pair may be in several.
     least : float, optional
         Smallest rating that counts as relevant; without it each one does.
 
     Returns
     -------
     DataFrame
-        One row per user who has a rating in a part: ``user``; ``known`` bigint, how many ratings are before
-        the test; ``validation`` and ``test``, arrays of items, ascending, null where there are none. One
-        pass, no shuffle.
+        One row per user who has a rating in a part: ``user``; ``known`` bigint, how many items are known
+        before the test; ``validation`` and ``test``, arrays of items, ascending, null where there are none.
+        One pass, no shuffle.
     """
     known = [PARTS.index(part) for part in (TRAIN, FOLD_IN, VALIDATION)]
     named = [*known, PARTS.index(TEST)]
@@ -41,10 +41,11 @@ def held_out(histories: PackedHistories, least: float | None = None) -> DataFram
         for table in tables:
             users, items, part = one_array(table[USER]), one_array(table[ITEM]), table[PART].to_numpy()
             codes, n_users = users.indices.to_numpy(), len(users.dictionary)
-            columns = [
-                users.dictionary,
-                pa.array(np.bincount(codes[np.isin(part, known)], minlength=n_users)),
-            ]
+            before = np.flatnonzero(np.isin(part, known))
+            owner, item = codes[before], items.indices.to_numpy()[before]
+            again = (owner[1:] == owner[:-1]) & (item[1:] == item[:-1])  # in validation too
+            once = np.concatenate([before[:1] >= 0, ~again])
+            columns = [users.dictionary, pa.array(np.bincount(owner[once], minlength=n_users))]
             wanted = np.ones(len(codes), bool)
             if least is not None:
                 enough = pc.greater_equal(one_array(table[RATING]).cast(pa.float64()), least)

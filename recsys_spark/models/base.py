@@ -43,6 +43,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.columns import column_of, id_column
 from recsys_spark.config import BlockSizes
+from recsys_spark.data.repeats import Consumption
 from recsys_spark.models.persistence import ParamsReader
 from recsys_spark.params import param
 from recsys_spark.recommend.scores import LinearScores
@@ -151,6 +152,18 @@ class RecommenderEstimator(Estimator):  # type: ignore[type-arg]
         ----------
         rows : DataFrame
             ``userCol``, ``itemCol``: what lists should have.
+        """
+
+    def check_repeats(self) -> None:
+        """Raise ``ValueError`` with a sentence for Params that :meth:`set_consumption` is not for."""
+
+    def set_consumption(self, consumption: Consumption) -> None:
+        """Let ``fit`` learn what users consume again, where the estimator can.
+
+        Parameters
+        ----------
+        consumption : Consumption
+            The events that the ratings are made of.
         """
 
     def keep_choices(self, model: RecommenderModel) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 import pyarrow as pa
 from pyspark import Broadcast
@@ -23,7 +23,9 @@ from pyspark.sql.pandas.types import to_arrow_type
 
 from recsys_spark.columns import matching_id, quoted, require_new, unused
 from recsys_spark.console import progress_line
+from recsys_spark.data.repeats import Consumption
 from recsys_spark.data.split import leave_last_out, temporal_split
+from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories, pack_histories
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.blend import cutoff_of
@@ -38,6 +40,7 @@ from recsys_spark.params import check_ranges, keyword_constructor
 from recsys_spark.recommend.candidate_features import (
     ItemFeatures,
     SideFeatures,
+    consumed,
     feature_names,
     item_features,
     kept_names,
@@ -68,7 +71,7 @@ class Known:
 
     Attributes
     ----------
-    users : ``id``, ``values`` and ``profile``, arrays of float
+    users : ``id``, ``values`` and ``profile``, arrays of float, and with events what each has consumed
     items : of the items
     names : of all features of a candidate
     """
@@ -76,6 +79,21 @@ class Known:
     users: DataFrame
     items: ItemFeatures
     names: list[str]
+
+
+class Division(NamedTuple):
+    """Ratings before the labels, and the labels.
+
+    Attributes
+    ----------
+    parts : of part ``train`` and of part ``test``
+    left_out : pairs that lists do not hold; None for none
+    events : those of part ``train``, where there are events
+    """
+
+    parts: PackedHistories
+    left_out: PackedHistories | DataFrame | None
+    events: DataFrame | None
 
 
 class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
@@ -147,6 +165,10 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
     userFeatures, itemFeatures : DataFrame, optional
         One row per user or item: ``userCol`` or ``itemCol``, and the feature columns. Not saved with the
         estimator.
+    events : DataFrame, optional
+        One row per event: ``userCol``, ``itemCol``, ``timestampCol``, and ``ratingCol`` where that is not
+        empty, of which a pair's rating is the sum. With it what was consumed before may be a label and a
+        candidate, and trees may ask how often and how long ago it was consumed. Not saved with the estimator.
 
     Raises
     ------
@@ -155,7 +177,8 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
     ValueError
         From ``fit``: a Param out of range, an unknown member, or one with a Param that is not valid.
     ModelError
-        From ``fit``: what a member raises; no candidate of any user is among the labels, or no rating.
+        From ``fit``: what a member raises; no candidate of any user is among the labels, or no rating; ids of
+        ``events`` are of other types than those of the ratings.
     SetupError
         From ``fit``: xgboost is not installed; the session has no slot for training.
 
@@ -228,8 +251,11 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         coldStartStrategy: str = "nan",
         userFeatures: DataFrame | None = None,
         itemFeatures: DataFrame | None = None,
+        events: DataFrame | None = None,
     ) -> None:
         super().__init__()
+        self.events = events
+        self._consumption: Consumption | None = None
         for side, frame in (("user", userFeatures), ("item", itemFeatures)):
             if frame is not None:
                 self.set_features(side, frame)
@@ -256,6 +282,8 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
                 raise ValueError(f"{name} must be above 0 and at most 1, got {self.getOrDefault(name)}")
         if not 0 < self.getLabelFraction() < 1:
             raise ValueError(f"labelFraction must be between 0 and 1, got {self.getLabelFraction()}")
+        if self.events is not None or self._consumption is not None:
+            self.check_repeats()
         cutoff_of(self.getMetric())
         members, numbers = self.getMembers(), self.getCandidates()
         if not members:
@@ -265,6 +293,13 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
                 f"candidates must have a number of at least 1 for some of {', '.join(members)}, got {numbers}"
             )
         self.estimators()
+
+    def check_repeats(self) -> None:
+        """Raise ``ValueError`` with a sentence for Params with which nothing is learnt of events."""
+        if self.getLabels() == "folds" or not self.getTimestampCol():
+            raise ValueError("events are divided by time: give timestampCol, and labels other than folds")
+        if self.predicts_ratings:
+            raise ValueError("events are of what is consumed again, and loss squared is of ratings")
 
     def feature_columns(self) -> dict[str, list[str]]:
         """Columns that the trees and members read features from, by side."""
@@ -286,6 +321,17 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         MembersEstimator.set_features(self, side, frame)
         FeaturedEstimator.set_features(self, side, frame)
 
+    def set_consumption(self, consumption: Consumption) -> None:
+        """Let the trees learn what users consume again, and when: labels are taken from events, and what was
+        consumed before may be among them.
+
+        Parameters
+        ----------
+        consumption : Consumption
+            The events that the ratings are made of.
+        """
+        self._consumption = consumption
+
     def queries(self, dataset: DataFrame | PackedHistories) -> tuple[DataFrame, list[str]]:
         """What the trees learn from: candidates of members that do not know the labels. Fits the members.
 
@@ -306,8 +352,8 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         packed = dataset if isinstance(dataset, PackedHistories) else self._packed(dataset)
         try:
             made, names, stored = list[DataFrame](), list[str](), Stored()
-            for place, parts in enumerate(self._divided(packed)):
-                rows, names = self._queries_of(parts, place)
+            for place, division in enumerate(self._divided(packed)):
+                rows, names = self._queries_of(division, place)
                 made.append(rows)
                 stored = Stored(rows, further=stored)
         finally:
@@ -315,17 +361,18 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
                 packed.unpersist()
         return stored.hold(reduce(DataFrame.unionByName, made)), names
 
-    def _queries_of(self, parts: PackedHistories, place: int) -> tuple[DataFrame, list[str]]:
+    def _queries_of(self, division: Division, place: int) -> tuple[DataFrame, list[str]]:
         """The queries of one division of the ratings, persisted, and the names of features. Its place among
         the divisions keeps their numbers apart.
         """
+        parts = division.parts
         with ExitStack() as kept:
             kept.callback(parts.unpersist)
             history = parts.of(TRAIN)
             members = self._fitted_members(history)
             for member in members.values():
                 kept.callback(member.unpersist)
-            known = self._known(history, list(members))
+            known = self._known(history, list(members), division.events)
             users = self._labelled(parts, place).join(known.users, "id").persist()
             kept.callback(users.unpersist)
             user, item = parts.id_types
@@ -333,17 +380,18 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
             schema.add("id", user).add("candidates", T.ArrayType(item))
             shared = parts.sparkSession.sparkContext.broadcast(known.items)
             tell = querying_ratings if self.predicts_ratings else querying
-            asked = self._asked(members, users, parts)
+            asked = self._asked(members, users, division)
             rows = asked.mapInArrow(tell(shared, len(members)), schema).persist()
             rows.count()  # before what it is made of is released
         return rows, known.names
 
     def _asked(
-        self, members: Mapping[str, RecommenderModel], users: DataFrame, parts: PackedHistories
+        self, members: Mapping[str, RecommenderModel], users: DataFrame, division: Division
     ) -> DataFrame:
         """Users with what their queries are made of: members' lists, or their predictions of the labels."""
+        parts = division.parts
         if not self.predicts_ratings:
-            request = ListRequest(1, parts.of(TRAIN))
+            request = ListRequest(1, division.left_out)
             return side_by_side(member_lists(members, self.numbers(), users, request), users)
         user, item = self.getUserCol(), self.getItemCol()
         rated = parts.of(TEST).rows(USER, ITEM, RATING).dropna()
@@ -359,7 +407,7 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
             queries, names = self.queries(packed)
             trees = self._trees(queries, names)
             del queries  # which frees them
-            model = self._model(packed, trees)
+            model = self._model(packed, trees, self._events())
         except BaseException:
             if packed is not dataset:
                 packed.unpersist()
@@ -387,10 +435,13 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
             progress_line(f"  {trees.number} trees: {what} {value:.4f} on users of whom no tree is made")
         return trees
 
-    def _model(self, histories: PackedHistories, trees: Trees) -> RankerModel:
+    def _model(
+        self, histories: PackedHistories, trees: Trees, consumption: Consumption | None
+    ) -> RankerModel:
         """The members, fitted on everything, and what is known then."""
         members = self._fitted_members(histories)
-        known = self._known(histories, list(members))
+        events = None if consumption is None else consumption.events
+        known = self._known(histories, list(members), events)
         users, items = known.users.persist(), known.items
         users.count()
         fields = [T.StructField("id", histories.id_types[1])]
@@ -418,8 +469,49 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         columns = self.getUserCol(), self.getItemCol(), self.getRatingCol(), self.getTimestampCol()
         return packed_rows(rows, *columns)
 
-    def _divided(self, packed: PackedHistories) -> Iterator[PackedHistories]:
+    def _events(self) -> Consumption | None:
+        """What was consumed, as it was given."""
+        if self.events is None:
+            return self._consumption
+        rating, timestamp = self.getRatingCol(), self.getTimestampCol()
+        names = {
+            self.getUserCol(): USER,
+            self.getItemCol(): ITEM,
+            rating or RATING: RATING,
+            timestamp: TIMESTAMP,
+        }
+        worth = self.events if rating else self.events.withColumn(RATING, F.lit(1.0))
+        return Consumption.of_rows(
+            worth.select(*(F.col(quoted(own)).alias(name) for own, name in names.items()))
+        )
+
+    def _divided(self, packed: PackedHistories) -> Iterator[Division]:
         """The ratings with what the trees learn from as ``test``, once or for each fold."""
+        consumption = self._events()
+        if consumption is not None:
+            yield self._divided_events(packed, consumption)
+            return
+        for parts in self._divided_rows(packed):
+            yield Division(parts, parts.of(TRAIN), None)
+
+    def _divided_events(self, packed: PackedHistories, consumption: Consumption) -> Division:
+        """What is consumed before the labels, and the labels, which may be of what was consumed before."""
+        rows, by_user = packed.rows(USER, ITEM, RATING, TIMESTAMP), self.getLabels() == "leave_last"
+        if by_user:
+            parts = leave_last_out(rows, self.getLabelRows(), self.getSeed())
+        else:
+            parts = temporal_split(rows, 0.0, self.getLabelFraction())
+        for name, kind in zip((USER, ITEM), packed.id_types, strict=True):
+            if consumption.events.schema[name].dataType != kind:
+                own = consumption.events.schema[name].dataType.simpleString()
+                raise ModelError(f"the {name}s of events are {own}, and of ratings {kind.simpleString()}")
+        divided = consumption.divided(parts, by_user)
+        known = divided.before(TEST).events
+        return Division(
+            pack_histories(divided.in_parts(TEST), 2 * packed.size), divided.seen_before(TEST), known
+        )
+
+    def _divided_rows(self, packed: PackedHistories) -> Iterator[PackedHistories]:
         rows, folds = packed.rows(USER, ITEM, RATING, TIMESTAMP), self.getNumFolds()
         if self.getLabels() == "temporal":
             tests = [temporal_split(rows, 0.0, self.getLabelFraction())]
@@ -448,8 +540,8 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         query = number * self.getNumFolds() + place if folds else number
         return some.select("id", "wanted", query.cast("int").alias("query"), judged.alias("validation"))
 
-    def _known(self, histories: PackedHistories, members: list[str]) -> Known:
-        """What is known of users and items from some histories, and their side features."""
+    def _known(self, histories: PackedHistories, members: list[str], events: DataFrame | None) -> Known:
+        """What is known of users and items from some histories and their events, and side features."""
         kinds = tuple(map(to_arrow_type, histories.id_types))
         entries, _ = self.side_entries(kinds)
         sides = {
@@ -461,7 +553,9 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         items, now = item_features(histories, sides.get("item"), most)
         of_users = kept_names(sides["user"], most) if "user" in sides else []
         users = user_features(histories, items, now, sides.get("user"), of_users)
-        return Known(users, items, feature_names(members, of_users, items))
+        if events is not None:
+            users = users.join(consumed(events, now), "id", "left")
+        return Known(users, items, feature_names(members, of_users, items, events is not None))
 
 
 class RankerModel(FramesModel, RecommenderModel, RankerParams):
@@ -471,7 +565,7 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
     ----------
     users : DataFrame
         One row per user: ``id``, ``values`` and ``profile``, arrays of float, as
-        :func:`recsys_spark.recommend.candidate_features.user_features` makes them.
+        :func:`recsys_spark.recommend.candidate_features.user_features` makes them; with events ``consumed``.
     items : DataFrame
         One row per item: ``id``, ``values`` array<float>.
     trees : DataFrame

@@ -7,7 +7,6 @@ from typing import Any
 
 from recsys_spark.console import progress_line
 from recsys_spark.errors import ModelError
-from recsys_spark.evaluation.held_out import held_out
 from recsys_spark.evaluation.ranking import MetricValue
 from recsys_spark.evaluation.segments import FIT
 from recsys_spark.lakehouse.ledger import StepRecord
@@ -26,7 +25,7 @@ from recsys_spark.pipeline.fitted import (
 )
 from recsys_spark.pipeline.measuring import accuracy_on_validation, judge_on_test
 from recsys_spark.pipeline.metrics import MetricRow, write_metrics
-from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.night import KNOWN_BEFORE, Night
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
 from recsys_spark.pipeline.tracking import log_models
 from recsys_spark.pipeline.train import fit, save
@@ -65,9 +64,9 @@ def evaluate(night: Night) -> None:
         if kept is None:
             candidates |= {name: load(row) for name, row in rows.items()}
         else:
-            candidates[kept.model] = folded(night, record, kept, COMPARISON, night.known_before(TEST))
-        popular: Any = candidates.get(POPULAR) or fit(night, record, POPULAR, night.part(TRAIN))
-        held = held_out(night.rated(), night.config.evaluate.min_rating).persist()
+            candidates[kept.model] = folded(night, record, kept, COMPARISON, KNOWN_BEFORE[TEST])
+        popular: Any = candidates.get(POPULAR) or fit(night, record, POPULAR, [TRAIN])
+        held = night.held_out().persist()
         try:
             # a kept model is the champion already, and knows the validation part
             chosen = (

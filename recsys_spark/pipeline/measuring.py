@@ -120,7 +120,7 @@ def _lists(
         )
         users = relevant.select(F.col("id").alias(USER))
         known, sizes = night.known_before(part), night.config.recommend.block_sizes
-        seen = night.seen(known)
+        seen = night.seen(part)
         longest = max(night.config.evaluate.cutoffs)
         request = ListRequest(longest, seen, block_sizes=sizes, only_supported=True)
         shown = Shown.of(night, record, known)
@@ -233,5 +233,5 @@ def _rating(night: Night, models: Mapping[str, ListMaker]) -> list[MetricValue]:
     for name, model in predicting.items():
         if model.getOrDefault("coldStartStrategy") == "drop":
             predicting[name] = model.copy({model.getParam("coldStartStrategy"): "nan"})
-    test = night.part(TEST).rows(USER, ITEM, RATING)
+    test = night.parts().of(TEST).rows(USER, ITEM, RATING)
     return rating_metrics({name: model.transform(test) for name, model in predicting.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -18,8 +18,10 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config, FileSource, config_problem
 from recsys_spark.console import progress_line, working
 from recsys_spark.data.events import as_of, end_of, pair_worths
+from recsys_spark.data.repeats import BEGINS, Consumption, leaving_out
 from recsys_spark.data.split import split_ratings
 from recsys_spark.errors import ConfigError, LakeError
+from recsys_spark.evaluation.held_out import held_out
 from recsys_spark.histories import LEFT_OUT, PARTS, PackedHistories, pack_histories
 from recsys_spark.lakehouse.ledger import Ledger, StepRecord
 from recsys_spark.lakehouse.locks import Lock
@@ -34,6 +36,9 @@ from recsys_spark.schema import EVENT, FOLD_IN, ITEM, PART, TEST, TIMESTAMP, TRA
 
 FIRST_ZONE = timedelta(hours=14)
 """How far ahead of UTC the first place is where a day comes."""
+
+KNOWN_BEFORE = {VALIDATION: (TRAIN, FOLD_IN), TEST: (TRAIN, FOLD_IN, VALIDATION)}
+"""Held-out part → the parts that may be shown to a model before it."""
 
 CLOCKS_DIFFER = timedelta(minutes=1)
 """How much the clocks of machines that write to one lake may differ."""
@@ -55,7 +60,13 @@ def check_models(config: Config) -> None:
     """
     source = config.ingest.source
     for name in config.models:
-        for side, columns in estimator_of(config, name).feature_columns().items():
+        estimator = estimator_of(config, name)
+        if config.split.repeats:
+            try:
+                estimator.check_repeats()
+            except ValueError as error:
+                raise ConfigError(f"{config.origin}: {name} with split.repeats: {error}") from None
+        for side, columns in estimator.feature_columns().items():
             if isinstance(source, FileSource):
                 table = source.users if side == "user" else source.items
                 known = table.features if table is not None else []
@@ -127,7 +138,8 @@ class Night:
         check_models(self.config)
         self.lake = Lakehouse(self.spark, self.config.lake, self.config.retention)
         self.ledger = Ledger(self.lake, self.run_id, self.run_date, redacted(self.config))
-        self._histories: PackedHistories | None = None
+        self._packed: dict[str, PackedHistories] = {}
+        self._consumed: dict[tuple[str, ...] | None, Consumption] = {}
         self._lock: Lock | None = None
 
     def estimator(self, name: str) -> RecommenderEstimator:
@@ -290,9 +302,10 @@ class Night:
             Table → version.
         """
         self.pinned = dict(versions)
-        if self._histories is not None:
-            self._histories.unpersist()
-            self._histories = None
+        for packed in self._packed.values():
+            packed.unpersist()
+        self._packed.clear()
+        self._consumed.clear()
 
     def stored_ratings(self, version: int, run_date: date) -> DataFrame:
         """The rows of ``ratings`` at a version, until a run date; of derived ones also those that are worth
@@ -317,61 +330,68 @@ class Night:
 
     def pairs(self) -> PackedHistories:
         """The pairs of the pinned ratings until the run date, also those that are worth nothing on it, with
-        their part of the split; packed by the step that asks first, and kept for those of this process.
+        their part of the split; packed by the step that asks first, and kept for those of this process. With
+        ``split.repeats`` those that are rated are all of part ``train``.
         """
-        if self._histories is None:
-            most = self.lake.read("ratings", self.ratings_version()).count()
-            self._histories = pack_histories(self._in_parts(), most)
-        return self._histories
+        return self._kept("pairs", self._in_parts)
 
-    def rated(self) -> PackedHistories:
-        """All of :meth:`ratings`, packed."""
-        return self.pairs().of(*PARTS)
+    def held_out(self) -> DataFrame:
+        """What is held out of each user, as :func:`~recsys_spark.evaluation.held_out.held_out` has it."""
+        return held_out(self.parts(), self.config.evaluate.min_rating)
 
-    def part(self, name: str) -> PackedHistories:
-        """The ratings of one part.
+    def parts(self) -> PackedHistories:
+        """All ratings with their part of the split. With ``split.repeats`` a pair is in each part in which it
+        has events, rated by these, but not where it could not have been listed.
+        """
+        if not self.config.split.repeats:
+            return self.rated()
+        return self._kept("parts", lambda: self._consumption().in_parts(VALIDATION, TEST))
+
+    def rated(self, *parts: str) -> PackedHistories:
+        """The ratings of some parts; with ``split.repeats`` what was rated when the first other part began.
 
         Parameters
         ----------
-        name : str
-            ``train``, ``fold_in``, ``validation`` or ``test``.
+        *parts : str
+            ``train``, ``fold_in``, ``validation``, ``test``; all where none is given.
         """
-        return self.pairs().of(name)
+        if not self.config.split.repeats:
+            return self.pairs().of(*(parts or PARTS))
+        after = _first_after(parts)
+        if after is None:
+            return self.pairs().of(*PARTS)
+        return self._kept(after, lambda: self._trained_on(after))
 
     def known_before(self, part: str) -> PackedHistories:
-        """What may be shown to a model before a held-out part: ``train`` and ``fold_in``, and before the test
-        also ``validation``.
+        """What may be shown to a model before a held-out part, the ratings of :data:`KNOWN_BEFORE`.
 
         Parameters
         ----------
         part : str
             ``validation`` or ``test``.
         """
-        return self.pairs().of(TRAIN, FOLD_IN, *([VALIDATION] if part == TEST else []))
+        return self.rated(*KNOWN_BEFORE[part])
 
-    def seen(self, known: PackedHistories, days: int | None = None) -> PackedHistories | DataFrame | None:
-        """What lists leave out, as the configuration's ``exclude_seen`` has it.
+    def seen(self, part: str | None = None) -> PackedHistories | DataFrame | None:
+        """What lists leave out, as the configuration's ``exclude_seen`` has it: all that is known, ``user``,
+        ``item`` of what was seen of late or has an event of the types that count as seeing, or nothing.
 
         Parameters
         ----------
-        known : PackedHistories
-            What is known of the users.
-        days : int, optional
-            Only what was seen in so many, the run date the last of them.
-
-        Returns
-        -------
-        PackedHistories or DataFrame or None
-            All that is known; ``user``, ``item`` of what was seen of late, or has an event of the types that
-            count as seeing; or nothing.
+        part : str, optional
+            ``validation`` or ``test``: lists that are made when it begins, before which all counts that was
+            ever seen, unless there is ``split.repeats``. Without it, lists of the run date.
         """
-        asked = self.config.recommend.exclude_seen
+        asked, days = self.config.recommend.exclude_seen, self.config.recommend.seen_days
+        if part is not None and self.config.split.repeats:
+            return self._consumption().seen_before(part)
         if asked is False:
             return None
-        if asked is True and days is None:
+        known = self.pairs() if part is None else self.known_before(part)
+        if asked is True and (part is not None or days is None):
             return known
         rows = self._events(asked) if isinstance(asked, list) else self.stored()
-        if days is not None:
+        if part is None and days is not None:
             rows = rows.where(self.of_last(days))
         return known.rows(USER, ITEM).join(rows, [USER, ITEM], "left_semi")
 
@@ -385,36 +405,86 @@ class Night:
         """
         return F.col(TIMESTAMP) >= F.lit(end_of(self.run_date) - timedelta(days=days))
 
-    def fitted_on(self, model: str, ratings: PackedHistories) -> PackedHistories | DataFrame:
-        """What a model is fitted on: all of the ratings, or those with events of the types that the
+    def fitted_on(self, model: str, *parts: str) -> PackedHistories | DataFrame:
+        """What a model is fitted on: the ratings of some parts, or those with events of the types that the
         configuration's ``history`` has for it, rated by these events alone.
 
         Parameters
         ----------
         model : str
             One of ``models``.
-        ratings : PackedHistories
-            Of :meth:`rated`, or a part of it.
+        *parts : str
+            As :meth:`rated` takes them.
         """
         types = self.config.history.get(model)
         if types is None:
-            return ratings
-        settings = self.config.ingest.events
-        worths = as_of(pair_worths(self._events(types), settings, self.run_date), settings, self.run_date)
-        return ratings.rows(USER, ITEM).join(worths, [USER, ITEM])
+            return self.rated(*parts)
+        if self.config.split.repeats:
+            return self._worth(self.consumption(model, *parts).events)
+        return self.rated(*parts).rows(USER, ITEM).join(self._worth(self._events(types)), [USER, ITEM])
+
+    def consumption(self, model: str, *parts: str) -> Consumption:
+        """The events that a model is fitted on, with ``split.repeats``.
+
+        Parameters
+        ----------
+        model : str
+            One of ``models``.
+        *parts : str
+            As :meth:`rated` takes them.
+        """
+        every, after = self._consumption(self.config.history.get(model)), _first_after(parts)
+        return every if after is None else every.before(after)
 
     def stored(self) -> DataFrame:
         """The pinned ratings until the run date, also those that are worth nothing on it."""
         return self.stored_ratings(self.ratings_version(), self.run_date)
 
-    def _events(self, types: Sequence[str]) -> DataFrame:
-        """The events of some types until the run date, at the pinned version."""
+    def _kept(self, name: str, rows: Callable[[], DataFrame]) -> PackedHistories:
+        """Rows that are packed when they are first asked for."""
+        if name not in self._packed:
+            most = self.lake.read("ratings", self.ratings_version()).count()
+            self._packed[name] = pack_histories(rows(), most)
+        return self._packed[name]
+
+    def _events(self, types: Sequence[str] | None = None) -> DataFrame:
+        """The events of some types, or of all, until the run date, at the pinned version."""
         events = self.lake.read("events", self.versions()["events"])
-        return _until(events.where(F.col(EVENT).isin(*types)), self.run_date)
+        if types is not None:
+            events = events.where(F.col(EVENT).isin(*types))
+        return _until(events, self.run_date)
+
+    def _worth(self, events: DataFrame) -> DataFrame:
+        """The pairs of some events that these make worth something on the run date."""
+        settings = self.config.ingest.events
+        return as_of(pair_worths(events, settings, self.run_date), settings, self.run_date)
+
+    def _trained_on(self, after: str) -> DataFrame:
+        """The pairs that were rated when a held-out part began, all of part ``train``."""
+        return self._worth(self._consumption().before(after).events).withColumn(PART, F.lit(TRAIN))
+
+    def _consumption(self, types: Sequence[str] | None = None) -> Consumption:
+        """The events of some types, or of all, which know when the held-out parts begin."""
+        named = None if types is None else tuple(types)
+        if named not in self._consumed:
+            self._consumed[named] = self._divided(types)
+        return self._consumed[named]
+
+    def _divided(self, types: Sequence[str] | None) -> Consumption:
+        how, recommend = self.config.split, self.config.recommend
+        parts = split_ratings(self.ratings(), how, self.config.seed)
+        events = self._events(types)
+        if how.min_user_ratings > 1 or how.min_item_ratings > 1:
+            events = events.join(parts.select(USER, ITEM), [USER, ITEM], "left_semi")
+        left_out = leaving_out(recommend.exclude_seen, recommend.seen_days)
+        return Consumption(events, self._worth, left_out).divided(parts, how.method == "leave_last")
 
     def _in_parts(self) -> DataFrame:
         """The pairs of the pinned ratings with their rating and part."""
         ratings, how = self.ratings(), self.config.split
+        if how.repeats:
+            rows = ratings.withColumn(PART, F.lit(TRAIN))
+            return self.stored().select(USER, ITEM).join(rows, [USER, ITEM], "left")
         rows = split_ratings(ratings, how, self.config.seed)
         if how.min_user_ratings > 1 or how.min_item_ratings > 1:
             parts = rows.select(USER, ITEM, PART)
@@ -422,6 +492,11 @@ class Night:
         if self.config.ingest.has_events:  # and those that are worth nothing on the run date
             rows = self.stored().select(USER, ITEM).join(rows, [USER, ITEM], "left")
         return rows
+
+
+def _first_after(parts: Sequence[str]) -> str | None:
+    """The held-out part that begins when some parts, or all where none is given, have ended."""
+    return next((part for part in BEGINS if parts and part not in parts), None)
 
 
 def _until(rows: DataFrame, run_date: date) -> DataFrame:

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError
-from recsys_spark.histories import PackedHistories
+from recsys_spark.histories import PARTS, PackedHistories
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.pipeline.checks import check_lists
@@ -144,7 +144,7 @@ def make_lists(
         return frame
 
     users = keep(rules.users())
-    seen = night.seen(night.pairs(), night.config.recommend.seen_days)
+    seen = night.seen()
     if isinstance(seen, DataFrame):
         seen = keep(seen)  # a join with the events, which is read three times
     sizes = night.config.recommend.block_sizes
@@ -188,7 +188,7 @@ def _models(night: Night, champion: str, record: StepRecord) -> tuple[ListMaker,
         wanted.insert(0, (champion, SERVING))
     chosen = None if kept is not None or champion == POPULAR else compared(night)[champion]
     rows = [
-        fit_and_save(night, record, name, purpose, night.rated(), chosen if purpose == SERVING else None)
+        fit_and_save(night, record, name, purpose, PARTS, chosen if purpose == SERVING else None)
         for name, purpose in wanted
     ]
     if rows:
@@ -199,7 +199,7 @@ def _models(night: Night, champion: str, record: StepRecord) -> tuple[ListMaker,
     fallback = load(used[FALLBACK]) if FALLBACK in used else None
     if kept is None:
         return load(used.get(SERVING, used[COMPARISON])), fallback
-    model = folded(night, record, kept, SERVING, night.rated())
+    model = folded(night, record, kept, SERVING, PARTS)
     record.counts["folded_in"] = model.users.count()
     progress_line(f"  {record.counts['folded_in']:,} users with changed ratings are folded in")
     return model, fallback

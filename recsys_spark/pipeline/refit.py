@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError
-from recsys_spark.histories import PackedHistories, rows_of
+from recsys_spark.histories import rows_of
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.registry import REGISTRY
@@ -145,7 +146,7 @@ def kept_fit(night: Night) -> Kept | None:
     return Kept(rows)
 
 
-def folded(night: Night, record: StepRecord, kept: Kept, purpose: str, ratings: PackedHistories) -> Folded:
+def folded(night: Night, record: StepRecord, kept: Kept, purpose: str, parts: Sequence[str]) -> Folded:
     """A kept model with the users folded in whose ratings have changed since it was fitted.
 
     Parameters
@@ -159,13 +160,13 @@ def folded(night: Night, record: StepRecord, kept: Kept, purpose: str, ratings: 
         The earlier fit.
     purpose : str
         ``comparison`` or ``serving``.
-    ratings : PackedHistories
-        Ratings that may be shown to the model.
+    parts : sequence of str
+        Whose ratings may be shown to the model, as :meth:`Night.rated` takes them.
     """
     row = kept.rows[purpose]
     model: Any = load(row)
     users = _changed_users(night, row).persist()
-    histories = rows_of(night.fitted_on(row["model"], ratings)).join(users, USER, "left_semi")
+    histories = rows_of(night.fitted_on(row["model"], *parts)).join(users, USER, "left_semi")
     features: dict[str, DataFrame] = {}
     if "user" in night.estimator(row["model"]).feature_columns():
         version = record.versions_read.setdefault("users", night.lake.version("users"))

@@ -13,7 +13,6 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Report
 from recsys_spark.console import Section, progress_line
 from recsys_spark.errors import ModelError
-from recsys_spark.evaluation.held_out import held_out
 from recsys_spark.inspection.charts import (
     counts_chart,
     map_chart,
@@ -217,7 +216,7 @@ def _probabilities(night: Night, fits: Iterable[Mapping[str, Any]]) -> list[Part
     for fit in fits:
         if fit["purpose"] != COMPARISON or not issubclass(REGISTRY[fit["model"]].model, SoftmaxModel):
             continue
-        held = held_out(night.rated(), night.config.evaluate.min_rating)
+        held = night.held_out()
         tested = held.where(F.col(TEST).isNotNull())
         users = tested.orderBy(F.xxhash64(USER)).limit(JUDGED)
         seen = night.known_before(TEST).rows(USER, ITEM).join(users, USER, "left_semi")

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Config
 from recsys_spark.data.cleaning import forgotten_hash
 from recsys_spark.errors import LakeError, PublishError
+from recsys_spark.histories import PARTS
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.models.base import RecommenderModel
@@ -99,12 +100,12 @@ def _models(night: Night, row: Any) -> tuple[ListMaker, RecommenderModel | None]
     """The models of the lists, fitted again where they were fitted for this night."""
     record = StepRecord(versions_read=dict(row["versions_read"]))
     champion, paths = row["details"]["champion"], json.loads(row["details"][PATHS])
-    fallback = None if champion == POPULAR else fit(night, record, POPULAR, night.rated())
+    fallback = None if champion == POPULAR else fit(night, record, POPULAR, PARTS)
     earlier = kept_fit(night)
     if earlier is not None:
-        return folded(night, record, earlier, SERVING, night.rated()), fallback
+        return folded(night, record, earlier, SERVING, PARTS), fallback
     if SERVING in paths:
-        return fit(night, record, champion, night.rated()), fallback
+        return fit(night, record, champion, PARTS), fallback
     return load({"model": champion, "path": paths[COMPARISON]}), fallback
 
 

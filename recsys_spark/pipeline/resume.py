@@ -46,14 +46,15 @@ def settings_of(config: Config, step: str) -> str:
     models = {name: config.params.get(name, {}) for name in config.models}
     recommend = whole["recommend"]
     fitted = {"models": models, "history": whole["history"], "seed": config.seed}
+    seen = [recommend["exclude_seen"], recommend["seen_days"]]
     parts: dict[str, Any] = {
         "ingest": whole["ingest"],
         "split": [whole["split"], config.seed],
         "sample_negatives": [whole["negatives"], config.seed],
-        "train": [fitted, recommend["refit_every"]],
+        "train": [fitted, recommend["refit_every"], *(seen if config.split.repeats else [])],
         "evaluate": [
             whole["evaluate"],
-            recommend["exclude_seen"],
+            *seen,
             recommend["rerank"],
             config.seed,
         ],

@@ -40,7 +40,7 @@ def sample_negatives(night: Night) -> None:
     with night.step("sample_negatives") as record:
         record.versions_read["ratings"] = night.ratings_version()
         # held-out items may be drawn: negatives without them would give the answers away
-        positives = night.part(TRAIN).rows(USER, ITEM).select(USER, ITEM, F.col(ITEM).alias(POSITIVE))
+        positives = night.rated(TRAIN).rows(USER, ITEM).select(USER, ITEM, F.col(ITEM).alias(POSITIVE))
         sampler = NegativeSampler(
             strategy=settings.strategy,
             ratio=settings.ratio,

@@ -48,7 +48,7 @@ def split(night: Night) -> None:
         if night.config.recommend.fallback_by is not None:
             segments_of(night, people_by_segment(night, StepRecord()))
         record.versions_read |= night.versions()
-        for part, (ratings, users) in night.rated().counts().items():
+        for part, (ratings, users) in night.parts().counts().items():
             if part != LEFT_OUT:
                 record.counts |= {part: ratings, f"{part}_users": users}
         record.details["split"] = night.split_described()

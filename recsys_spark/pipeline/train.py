@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from pyspark.sql import Row
@@ -11,8 +12,6 @@ from pyspark.sql import functions as F
 from recsys_spark.config import config_problem
 from recsys_spark.console import progress_line
 from recsys_spark.errors import ConfigError
-from recsys_spark.evaluation.held_out import held_out
-from recsys_spark.histories import PackedHistories
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.paths import absolute_path
 from recsys_spark.pipeline.fitted import COMPARISON, load, record_models
@@ -44,9 +43,7 @@ def train(night: Night) -> None:
         if kept is not None:
             record.details[KEPT] = kept
             return
-        rows = [
-            fit_and_save(night, record, name, COMPARISON, night.part(TRAIN)) for name in night.config.models
-        ]
+        rows = [fit_and_save(night, record, name, COMPARISON, [TRAIN]) for name in night.config.models]
         record_models(night, record, rows)
 
 
@@ -55,10 +52,10 @@ def fit_and_save(
     record: StepRecord,
     name: str,
     purpose: str,
-    ratings: PackedHistories,
+    parts: Sequence[str],
     compared: Row | None = None,
 ) -> dict[str, Any]:
-    """Fit model ``name`` on ``ratings``, save it, and return its row for the ``models`` table.
+    """Fit model ``name`` on the ratings of some parts, save it, and return its row for the ``models`` table.
 
     Parameters
     ----------
@@ -70,8 +67,8 @@ def fit_and_save(
         One of ``models``.
     purpose : str
         As :mod:`recsys_spark.pipeline.fitted` has it.
-    ratings : PackedHistories
-        Ratings to fit on, where the model's ``history`` does not ask for some types of events.
+    parts : sequence of str
+        As :meth:`Night.rated` takes them.
     compared : Row, optional
         Of the table ``models``: a fit on a part of the ratings, whose choices are kept. Without it, a model
         that chooses does so by the validation part.
@@ -82,7 +79,7 @@ def fit_and_save(
         The model names feature columns of users or items, and there is no such table.
     """
     started = time.monotonic()
-    model = fit(night, record, name, ratings, compared)
+    model = fit(night, record, name, parts, compared)
     row = save(night, name, purpose, model, started)
     model.unpersist()
     progress_line(f"  {name} fitted and saved in {row['seconds']:.1f} s")
@@ -129,9 +126,9 @@ def save(night: Night, name: str, purpose: str, model: Any, started: float) -> d
 
 
 def fit(
-    night: Night, record: StepRecord, name: str, ratings: PackedHistories, compared: Row | None = None
+    night: Night, record: StepRecord, name: str, parts: Sequence[str], compared: Row | None = None
 ) -> Any:
-    """Fit model ``name`` on ``ratings``.
+    """Fit model ``name`` on the ratings of some parts.
 
     Parameters
     ----------
@@ -142,8 +139,8 @@ def fit(
         newest, which are added.
     name : str
         One of the registered models.
-    ratings : PackedHistories
-        Ratings to fit on, where the model's ``history`` does not ask for some types of events.
+    parts : sequence of str
+        As :meth:`Night.rated` takes them.
     compared : Row, optional
         As :func:`fit_and_save` has it.
 
@@ -170,6 +167,8 @@ def fit(
         if compared is not None:
             estimator.keep_choices(load(compared))
         else:
-            held = held_out(night.rated(), night.config.evaluate.min_rating)
+            held = night.held_out()
             estimator.set_validation(held.select(USER, F.explode(VALIDATION).alias(ITEM)))
-    return estimator.fit(night.fitted_on(name, ratings))
+    if night.config.split.repeats:
+        estimator.set_consumption(night.consumption(name, *parts))
+    return estimator.fit(night.fitted_on(name, *parts))

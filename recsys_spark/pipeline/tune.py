@@ -15,7 +15,6 @@ from pyspark.sql import DataFrame
 from recsys_spark.config import Config, Range, Tune, config_problem
 from recsys_spark.console import progress_line
 from recsys_spark.errors import ConfigError, SetupError
-from recsys_spark.evaluation.held_out import held_out
 from recsys_spark.evaluation.ranking import MetricValue
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.fitted import POPULAR
@@ -91,8 +90,8 @@ def tune(night: Night) -> list[Tuned]:
         _require_params(night.config, name, wanted.ranges[name])
     with night.step("tune") as record:
         record.versions_read |= night.versions()
-        popular = fit(night, record, POPULAR, night.part(TRAIN))
-        held = held_out(night.rated(), night.config.evaluate.min_rating).persist()
+        popular = fit(night, record, POPULAR, [TRAIN])
+        held = night.held_out().persist()
         try:
             return [_Search(night, record, wanted, name, held, popular).run() for name in wanted.ranges]
         finally:
@@ -212,7 +211,7 @@ class _Search:
             self.night.config = before
 
     def _measured(self) -> list[MetricValue]:
-        model = fit(self.night, self.record, self.name, self.night.part(TRAIN))
+        model = fit(self.night, self.record, self.name, [TRAIN])
         try:
             return accuracy_on_validation(
                 self.night, self.record, self.held, {self.name: model}, self.popular

@@ -19,12 +19,13 @@ from pyspark.sql import types as T
 from scipy import sparse
 
 from recsys_spark.histories import PackedHistories, places, plain_column
-from recsys_spark.kernels.arrays import Doubles, Floats, Longs
+from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs
 from recsys_spark.kernels.candidates import Candidates, likeness
 from recsys_spark.packing import lists_of, one_array
 from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER
 
 USER_STATISTICS = ("user: ratings", "user: mean rating", "user: days since the last rating")
+PAIR_STATISTICS = ("user and item: events", "user and item: days since the last event")
 ITEM_STATISTICS = (
     "item: ratings",
     "item: mean rating",
@@ -46,6 +47,12 @@ class SideFeatures(NamedTuple):
 
     entries: DataFrame
     columns: list[str]
+
+
+CONSUMED = "consumed"
+"""Column of what a user has consumed: array<struct<item, events: float, days: float>>, days since the last
+event.
+"""
 
 
 class ItemFeatures(NamedTuple):
@@ -169,6 +176,60 @@ def user_features(
     )
 
 
+def consumed(events: DataFrame, now: float) -> DataFrame:
+    """What users have consumed, for :func:`pair_features`.
+
+    Parameters
+    ----------
+    events : DataFrame
+        One row per event: ``user``, ``item``, ``timestamp``.
+    now : float
+        Days that ages are counted back from.
+
+    Returns
+    -------
+    DataFrame
+        One row per user: ``id``, and :data:`CONSUMED`, items ascending. Two shuffles.
+    """
+    days = F.lit(now) - F.unix_micros(F.max(TIMESTAMP)) / F.lit(MICROS_OF_DAY)
+    sums = F.count("*").cast("float").alias("events"), days.cast("float").alias("days")
+    entry = F.struct(ITEM, "events", "days")
+    by_user = events.groupBy(USER, ITEM).agg(*sums).groupBy(F.col(USER).alias("id"))
+    return by_user.agg(F.sort_array(F.collect_list(entry)).alias(CONSUMED))
+
+
+def pair_features(consumed: pa.Array, users: Ints, items: Ints, among: pa.Array) -> Floats:
+    """How often and how long ago users have consumed their candidates, :data:`PAIR_STATISTICS`.
+
+    Parameters
+    ----------
+    consumed : Array
+        Of each user, :data:`CONSUMED`; null for nothing.
+    users, items : int32 arrays, shape (n,)
+        Of the candidates: places among ``consumed`` and ``among``.
+    among : Array
+        Distinct ids of items.
+
+    Returns
+    -------
+    float32 array, shape (n, 2)
+        0 and NaN where there is no event.
+    """
+    lengths, flat = pc.fill_null(pc.list_value_length(consumed), 0).to_numpy(), consumed.flatten()
+    place = pc.fill_null(pc.index_in(pc.struct_field(flat, ITEM), value_set=among), -1).to_numpy()
+    listed, width = place >= 0, max(len(among), 1)
+    keys = (np.repeat(np.arange(len(lengths)), lengths) * width + place)[listed]
+    order = np.argsort(keys)
+    asked = users.astype(np.int64) * width + items
+    at = np.searchsorted(keys[order], asked)
+    known = np.append(keys[order], -1)[at] == asked
+    values = np.tile(np.array([0, np.nan], np.float32), (len(asked), 1))
+    for column, name in enumerate(("events", "days")):
+        of_entries = pc.struct_field(flat, name).to_numpy(zero_copy_only=False)[listed][order]
+        values[known, column] = of_entries[at[known]]
+    return values
+
+
 def kept_names(side: SideFeatures, most: int) -> list[str]:
     """Names of side features that are kept: numbers all, and of each column of texts the most frequent
     values. One job.
@@ -247,7 +308,9 @@ def profiles(table: pa.Table, ids: pa.Array, values: sparse.csr_matrix) -> tuple
     return users.dictionary.filter(pa.array(count > 0)), means
 
 
-def feature_names(retrievers: Sequence[str], users: Sequence[str], items: ItemFeatures) -> list[str]:
+def feature_names(
+    retrievers: Sequence[str], users: Sequence[str], items: ItemFeatures, pairs: bool
+) -> list[str]:
     """Names of a candidate's features, in their order.
 
     Parameters
@@ -258,14 +321,22 @@ def feature_names(retrievers: Sequence[str], users: Sequence[str], items: ItemFe
         Names of the users' side features.
     items : ItemFeatures
         Of the items.
+    pairs : bool
+        Whether there are :func:`pair_features`.
     """
     found = [f"{name}: {what}" for what in ("score", "rank") for name in retrievers]
     of_user = [*USER_STATISTICS, *(f"user: {name}" for name in users)]
-    return [*found, *of_user, *items.names, *(f"match: {column}" for column in items.matched)]
+    of_pair = [*(f"match: {column}" for column in items.matched), *(PAIR_STATISTICS if pairs else ())]
+    return [*found, *of_user, *items.names, *of_pair]
 
 
 def feature_matrix(
-    found: Candidates, users: Floats, profiles: Floats, items: ItemFeatures, rows: Longs
+    found: Candidates,
+    users: Floats,
+    profiles: Floats,
+    items: ItemFeatures,
+    rows: Longs,
+    pairs: Floats | None = None,
 ) -> Floats:
     """Features of candidates, shape (n, n_features).
 
@@ -279,6 +350,8 @@ def feature_matrix(
         Of the items.
     rows : int64 array, shape (n,)
         Each candidate's place among ``items.ids``, or -1.
+    pairs : float32 array, shape (n, 2), optional
+        Of :func:`pair_features`.
     """
     of_items = items.values[rows]
     of_items[rows < 0] = np.nan
@@ -287,6 +360,8 @@ def feature_matrix(
         liked = profiles[found.users, before : before + end - first]
         columns.append(likeness(liked, of_items[:, first:end])[:, None])
         before += end - first
+    if pairs is not None:
+        columns.append(pairs)
     return np.concatenate(columns, axis=1)
 
 

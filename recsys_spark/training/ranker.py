@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from recsys_spark.kernels.arrays import Floats, Longs
 from recsys_spark.kernels.candidates import Candidates, best_candidates
 from recsys_spark.packing import encoded_ids, plain
-from recsys_spark.recommend.candidate_features import ItemFeatures, feature_matrix
+from recsys_spark.recommend.candidate_features import CONSUMED, ItemFeatures, feature_matrix, pair_features
 from recsys_spark.recommend.candidates import Found, found_in
 from recsys_spark.recommend.top_n import REASON, RECOMMENDATIONS
 from recsys_spark.schema import ITEM, RANK, RATING, SCORE, USER
@@ -45,7 +45,10 @@ def _slices(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _features(batch: pa.RecordBatch, found: Found, items: ItemFeatures) -> Floats:
     """Features of a batch's candidates."""
     users, profiles = (rows_of_lists(batch[name]) for name in ("values", "profile"))
-    return feature_matrix(found.candidates, users, profiles, items, found.places(items.ids))
+    own, pairs = found.candidates, None
+    if CONSUMED in batch.schema.names:
+        pairs = pair_features(batch[CONSUMED], own.users, own.items, found.items)
+    return feature_matrix(own, users, profiles, items, found.places(items.ids), pairs)
 
 
 def _queries(

@@ -32,7 +32,7 @@ CLASSES = [
     MLlibALS,
     NegativeSampler,
 ]
-FRAMES = {"initialModel", "userFeatures", "itemFeatures", "history", "catalogue", "model"}
+FRAMES = {"initialModel", "userFeatures", "itemFeatures", "history", "catalogue", "model", "events"}
 """Arguments that are no Params."""
 
 

@@ -126,6 +126,65 @@ def test_trees_learn_what_no_retriever_knows(spark, tmp_path):
         )
 
 
+def plays(users=40, items=20):
+    """Users who play a favourite every fourth day, others once, and the favourite last: (user, item, day)."""
+    rows, rng = [], np.random.default_rng(4)
+    for user in range(users):
+        favourite, *others = (int(item) for item in rng.choice(items, 7, replace=False))
+        rows += [(user, favourite, day) for day in (*range(0, 4 * (2 + user % 3), 4), 100)]
+        rows += [(user, item, 1 + place) for place, item in enumerate(others)]
+    return rows
+
+
+def play_frames(spark, rows):
+    """Each play, and the pairs with their number of plays."""
+    every = frame(spark, [(user, item, 1.0, day) for user, item, day in rows])
+    pairs = every.groupBy("user", "item").agg(
+        F.sum("rating").alias("rating"), F.max("timestamp").alias("timestamp")
+    )
+    return every, pairs
+
+
+@pytest.mark.parametrize("labels", [{"labels": "leave_last"}, {"labels": "temporal", "labelFraction": 0.15}])
+def test_labels_may_be_what_was_consumed_before_and_their_events_are_not_known(spark, labels):
+    rows = plays()
+    every, pairs = play_frames(spark, rows)
+    estimator = RankerRecommender(members={"popularity": {}}, events=every, implicitPrefs=True, **labels)
+    queries, names = estimator.queries(pairs)
+    found = queries.collect()
+    assert sorted(row["id"] for row in found) == list(range(40))
+    newest = max(day for _, _, day in rows if day < 100)
+    for row in found:
+        known = [(item, day) for user, item, day in rows if user == row["id"] and day < 100]
+        features = np.array(row["features"]).reshape(len(row["candidates"]), len(names))
+        of = {name: features[:, place] for place, name in enumerate(names)}
+        times = [sum(item == one for one, _ in known) for item in row["candidates"]]
+        assert of["user and item: events"].tolist() == times
+        since = [
+            newest - max((day for one, day in known if one == item), default=np.nan)
+            for item in row["candidates"]
+        ]
+        np.testing.assert_allclose(of["user and item: days since the last event"], since)
+        assert [times[place] > 1 for place in range(len(times))] == [label == 1 for label in row["labels"]]
+        assert set(of["user: ratings"]) == {7}
+
+
+def test_trees_learn_what_users_consume_again(spark, tmp_path):
+    rows = plays()
+    every, pairs = play_frames(spark, rows)
+    model = RankerRecommender(
+        members={"popularity": {}}, events=every, implicitPrefs=True, maxIter=20, featureFraction=1.0
+    ).fit(pairs)
+    users = pairs.select("user").distinct()
+    listed = model.recommend(users, 1).collect()
+    assert {row["user"]: row["item"] for row in listed} == {
+        user: item for user, item, day in rows if day == 100
+    }
+    path = str(tmp_path / "again")
+    model.save(path)
+    assert sorted(type(model).load(path).recommend(users, 1).collect()) == sorted(listed)
+
+
 def test_trees_learn_ratings_from_what_members_predict_without_them(spark):
     rows = events(last=None)
     estimator = RankerRecommender(members={"popularity": {}}, loss="squared", labels="folds", numFolds=3)
@@ -197,6 +256,8 @@ def test_trees_predict_ratings(spark, tmp_path):
         ({"members": {}}, "at least one model, got none"),
         ({"members": {"ranker": {}}}, "one is ranker"),
         ({"members": {"als": {"rang": 3}}}, "did you mean 'rank'"),
+        ({"labels": "folds", "events": "a frame"}, "labels other than folds"),
+        ({"loss": "squared", "events": "a frame"}, "loss squared is of ratings"),
         ({"candidates": {"softmax": 3}}, "a number of at least 1 for some of als, item_item"),
         ({"candidates": {"als": 0}}, "a number of at least 1 for some of als, item_item"),
         ({"labels": "last"}, "labels must be one of leave_last, temporal, folds"),

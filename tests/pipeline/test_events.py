@@ -275,7 +275,7 @@ def test_lists_leave_out_what_was_bought_and_hold_what_was_viewed(bought_and_vie
 )
 def test_what_counts_as_seen(bought_and_viewed, exclude, seen):
     night = bought_and_viewed.night(recommend={"exclude_seen": exclude})
-    found = night.seen(night.pairs())
+    found = night.seen()
     rows = [] if found is None else rows_of(found).select("user", "item").collect()
     assert {tuple(row) for row in rows} == {tuple(line.split(",")[:2]) for line in seen}
 
@@ -283,8 +283,8 @@ def test_what_counts_as_seen(bought_and_viewed, exclude, seen):
 @pytest.mark.parametrize(("exclude", "seen"), [(True, [*BOUGHT, *VIEWED]), (["purchase"], BOUGHT)])
 def test_what_was_seen_long_ago_may_be_listed_again(bought_and_viewed, exclude, seen):
     """Of the 17 days until 30 June the first is the 14th."""
-    night = bought_and_viewed.night(recommend={"exclude_seen": exclude})
-    rows = rows_of(night.seen(night.pairs(), 17)).select("user", "item").collect()
+    night = bought_and_viewed.night(recommend={"exclude_seen": exclude, "seen_days": 17})
+    rows = rows_of(night.seen()).select("user", "item").collect()
     recent = [line for line in seen if line.split(",")[3] >= "2024-06-14"]
     assert {tuple(row) for row in rows} == {tuple(line.split(",")[:2]) for line in recent}
 
@@ -292,11 +292,11 @@ def test_what_was_seen_long_ago_may_be_listed_again(bought_and_viewed, exclude, 
 def test_model_is_fitted_on_the_types_of_its_history(bought_and_viewed):
     night = bought_and_viewed.night()
     fitted = {
-        name: {r["rating"] for r in rows_of(night.fitted_on(name, night.rated())).collect()}
+        name: {r["rating"] for r in rows_of(night.fitted_on(name)).collect()}
         for name in ("als", "popularity")
     }
     assert fitted == {"als": {5.0}, "popularity": {1.0, 5.0, 6.0}}
-    assert rows_of(night.fitted_on("als", night.rated())).count() == len(BOUGHT)
+    assert rows_of(night.fitted_on("als")).count() == len(BOUGHT)
 
 
 def test_reasons_are_what_the_model_was_fitted_on_and_add_what_is_not_known(bought_and_viewed):
@@ -316,7 +316,7 @@ def test_steps_read_the_events_that_the_split_pinned(bought_and_viewed):
     shop.ingested("user 0,item 5,purchase,2024-06-29")
     night = shop.night()
     assert night.versions() == {"ratings": 1, "events": 1}
-    assert rows_of(night.fitted_on("als", night.rated())).count() == len(BOUGHT)
+    assert rows_of(night.fitted_on("als")).count() == len(BOUGHT)
 
 
 def test_timestamps_at_midnight_utc_belong_to_their_month(shop):

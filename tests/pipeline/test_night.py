@@ -179,7 +179,7 @@ def test_negatives_are_written_where_they_are_configured(shop):
     for name in ("ingest", "split", "sample_negatives", "sample_negatives"):
         STEPS[name](shop.night())
     rows = shop.rows("negatives", "run_date", "user", "positive", "item", "log_q")
-    known = {tuple(row) for row in shop.night().part("train").rows("user", "item").collect()}
+    known = {tuple(row) for row in shop.night().rated("train").rows("user", "item").collect()}
     assert {row[0] for row in rows} == {DAY}
     assert {(user, positive) for _, user, positive, _, _ in rows} == known
     assert not {(user, item) for _, user, _, item, _ in rows} & known

@@ -4,7 +4,13 @@ import numpy as np
 import pyarrow as pa
 
 from recsys_spark.kernels.candidates import Candidates
-from recsys_spark.recommend.candidate_features import ItemFeatures, dense, feature_matrix, feature_names
+from recsys_spark.recommend.candidate_features import (
+    ItemFeatures,
+    dense,
+    feature_matrix,
+    feature_names,
+    pair_features,
+)
 
 NAN = np.nan
 
@@ -40,13 +46,33 @@ def test_features_of_a_candidate_are_in_the_order_of_their_names():
         np.array([[1, NAN], [NAN, 1], [2, 3]], np.float32),
     )
     users, profiles = np.array([[6.0], [9.0]], np.float32), np.array([[0.75, 0.25], [0, 1]], np.float32)
-    matrix = feature_matrix(found, users, profiles, items, np.array([0, 1, -1]))
+    pairs = np.array([[2, 1.5], [0, NAN], [1, 9]], np.float32)
+    matrix = feature_matrix(found, users, profiles, items, np.array([0, 1, -1]), pairs)
     expected = [
-        [0.5, NAN, 1, NAN, 6, 3, 1, 0, 0.75],
-        [NAN, 7, NAN, 1, 6, 4, NAN, NAN, NAN],
-        [0.25, 8, 2, 3, 9, NAN, NAN, NAN, NAN],
+        [0.5, NAN, 1, NAN, 6, 3, 1, 0, 0.75, 2, 1.5],
+        [NAN, 7, NAN, 1, 6, 4, NAN, NAN, NAN, 0, NAN],
+        [0.25, 8, 2, 3, 9, NAN, NAN, NAN, NAN, 1, 9],
     ]
     np.testing.assert_array_equal(matrix, np.array(expected, np.float32))
-    names = feature_names(["als", "popularity"], [], items)
+    names = feature_names(["als", "popularity"], [], items, pairs=True)
+    assert names[-2:] == ["user and item: events", "user and item: days since the last event"]
+    names = feature_names(["als", "popularity"], [], items, pairs=False)
     assert names[:4] == ["als: score", "popularity: score", "als: rank", "popularity: rank"]
     assert names[-4:] == ["item: ratings", "item: genre=a", "item: genre=b", "match: genre"]
+
+
+def test_what_a_user_has_consumed_is_found_beside_its_candidates():
+    entry = pa.struct([("item", pa.string()), ("events", pa.float32()), ("days", pa.float32())])
+    lists = [
+        [{"item": "left out", "events": 8.0, "days": 8.0}],
+        [{"item": "jam", "events": 3.0, "days": 0.5}, {"item": "tea", "events": 1.0, "days": None}],
+        None,
+        [],
+        [{"item": "rusk", "events": 2.0, "days": 7.0}, {"item": "unlisted", "events": 9.0, "days": 9.0}],
+    ]
+    consumed = pa.array(lists, pa.list_(entry))[1:]  # as a slice of a batch is
+    users, items = np.array([0, 0, 0, 1, 2, 3, 3], np.int32), np.array([0, 1, 2, 0, 2, 0, 1], np.int32)
+    found = pair_features(consumed, users, items, pa.array(["jam", "rusk", "tea"]))
+    np.testing.assert_array_equal(found, [[3, 0.5], [0, NAN], [1, NAN], [0, NAN], [0, NAN], [0, NAN], [2, 7]])
+    nobody = pair_features(consumed[1:2], users[:1], items[:1], pa.array(["jam"]))
+    np.testing.assert_array_equal(nobody, [[0, NAN]])

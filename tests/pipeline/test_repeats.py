@@ -1,0 +1,86 @@
+"""A night whose lists may hold what users have had: it is held out too, and a ranker learns from it."""
+
+from datetime import date, timedelta
+
+import numpy as np
+import pytest
+
+from recsys_spark.errors import ConfigError
+from recsys_spark.histories import rows_of
+from recsys_spark.pipeline.steps import run_night
+from tests.pipeline.shop import Shop
+
+pytestmark = pytest.mark.slow
+
+USERS, ITEMS = 60, 20
+START, LAST = date(2024, 6, 1), date(2024, 6, 30)
+
+
+def plays():
+    """Who plays what on which day: a favourite every fifth day and on the last three, six others once."""
+    rng, rows = np.random.default_rng(2), []
+    for user in range(USERS):
+        favourite, *others = (int(item) for item in rng.choice(ITEMS, 7, replace=False))
+        rows += [(user, favourite, day) for day in (0, 5, 10, 15, 20, 27, 28, 29)]
+        rows += [(user, item, int(rng.integers(0, 25))) for item in others]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def shop(spark, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repeats")
+    shop = Shop(spark, folder)
+    shop.header = "u,i,t"
+    columns = {"user": "u", "item": "i", "timestamp": "t"}
+    source = {"format": "csv", "path": str(folder / "in"), "columns": columns}
+    shop.tree |= {
+        "ingest": {"source": source},
+        "split": {"method": "leave_last", "repeats": True},
+        "models": ["popularity", "ranker"],
+        "ranker": {"members": {"popularity": {}}, "maxIter": 20, "featureFraction": 1.0, "metric": "ndcg@3"},
+        "recommend": {"n": 3, "exclude_seen": False, "similar_items": None},
+    }
+    shop.receive(*(f"user {user},item {item},{START + timedelta(days=day)}" for user, item, day in plays()))
+    run_night(shop.night(LAST))
+    return shop
+
+
+def test_ranker_is_measured_by_what_is_consumed_again_and_lists_it_first(shop):
+    favourites = {f"user {user}": f"item {item}" for user, item, day in plays() if day == 29}
+    listed = shop.rows("recommendations", "rank", "user", "item", "model")
+    assert {user: item for rank, user, item, _ in listed if rank == 1} == favourites
+    assert {model for *_, model in listed} == {"ranker"}
+    hits = shop.night(LAST).lake.read("metrics").where("metric = 'hit_rate' AND k = 3 AND segment = 'all'")
+    found = {(row["model"], row["part"]): row["value"] for row in hits.collect()}
+    assert found["ranker", "test"] == 1
+    popular = found["popularity", "test"]
+    assert popular < 0.5
+
+
+def test_each_reader_of_the_ratings_knows_what_came_before(shop):
+    night = shop.night(LAST)
+    held = {row["user"]: row for row in night.held_out().collect()}
+    plays_of = {}
+    for user, item, day in plays():
+        plays_of.setdefault((f"user {user}", f"item {item}"), []).append(day)
+    days = {user: sorted(max(of) for (owner, _), of in plays_of.items() if owner == user) for user in held}
+    fitted = {
+        parts: {(row["user"], row["item"]): row["rating"] for row in rows_of(night.rated(*parts)).collect()}
+        for parts in (("train",), ("train", "fold_in", "validation"), ())
+    }
+    for parts, place in ((("train",), -2), (("train", "fold_in", "validation"), -1)):
+        assert fitted[parts] == {
+            pair: count
+            for pair, of in plays_of.items()
+            if (count := sum(day < days[pair[0]][place] for day in of))
+        }
+    assert fitted[()] == {pair: len(of) for pair, of in plays_of.items()}
+    for user, row in held.items():
+        known = {item for owner, item in fitted["train", "fold_in", "validation"] if owner == user}
+        assert row["known"] == len(known)
+        assert row["test"] == [item for (owner, item), of in plays_of.items() if owner == user and 29 in of]
+
+
+def test_labels_that_are_not_divided_by_time_are_refused_before_anything_is_read(shop):
+    with pytest.raises(ConfigError, match=r"ranker with split\.repeats: .* labels other than folds"):
+        shop.night(LAST, ranker={"labels": "folds"})
