@@ -145,13 +145,15 @@ class RecommenderEstimator(Estimator):  # type: ignore[type-arg]
         """
         setattr(self, f"{side}Features", frame)
 
-    def set_validation(self, rows: DataFrame) -> None:
+    def set_validation(self, rows: DataFrame, left_out: DataFrame | None = None) -> None:
         """Let ``fit`` choose by ``rows``, where it :attr:`chooses_on_validation`.
 
         Parameters
         ----------
         rows : DataFrame
             ``userCol``, ``itemCol``: what lists should have.
+        left_out : DataFrame, optional
+            ``userCol``, ``itemCol``: what lists do not hold. Without it, what ``fit`` is given.
         """
 
     def check_repeats(self) -> None:

@@ -184,6 +184,7 @@ class BlendRecommender(MembersEstimator, BlendParams):
     ) -> None:
         super().__init__()
         self._validation: DataFrame | None = None
+        self._left_out: DataFrame | None = None
         self._set_given()
 
     def setMemberWeights(self, value: Mapping[str, float]) -> Self:
@@ -244,15 +245,17 @@ class BlendRecommender(MembersEstimator, BlendParams):
             if not estimator.has_linear_scores:
                 raise ValueError(f"member {name} has scores that are no sums, and cannot be blended")
 
-    def set_validation(self, rows: DataFrame) -> None:
+    def set_validation(self, rows: DataFrame, left_out: DataFrame | None = None) -> None:
         """Choose weights by ``rows``.
 
         Parameters
         ----------
         rows : DataFrame
-            ``userCol``, ``itemCol``: what lists should have; none of it is in what ``fit`` is given.
+            ``userCol``, ``itemCol``: what lists should have.
+        left_out : DataFrame, optional
+            ``userCol``, ``itemCol``: what lists do not hold. Without it, what ``fit`` is given.
         """
-        self._validation = rows
+        self._validation, self._left_out = rows, left_out
 
     def keep_choices(self, model: RecommenderModel) -> None:
         """Keep the weights of a blend of the same members.
@@ -311,17 +314,22 @@ class BlendRecommender(MembersEstimator, BlendParams):
             return dict.fromkeys(names, 1 / len(names))
         metric, k = cutoff_of(self.getMetric())
         like = members[0].known.schema["id"].dataType, members[0].items.schema["id"].dataType
-        names_of = (
-            (USER, ITEM) if isinstance(dataset, PackedHistories) else (self.getUserCol(), self.getItemCol())
-        )
-        train = dataset.rows(USER, ITEM) if isinstance(dataset, PackedHistories) else dataset
-        known = _pairs(train, names_of, like)
-        held = _pairs(self._validation, (self.getUserCol(), self.getItemCol()), like)
+        own = self.getUserCol(), self.getItemCol()
+        held = _pairs(self._validation, own, like)
+        if self._left_out is not None:
+            left_out = _pairs(self._left_out, own, like)
+        elif isinstance(dataset, PackedHistories):
+            left_out = _pairs(dataset.rows(USER, ITEM), (USER, ITEM), like)
+        else:
+            left_out = _pairs(dataset, own, like)
         of_users = held.groupBy("id").agg(F.collect_set(ITEM).alias("relevant"))
         some = of_users.orderBy(F.xxhash64("id"), "id").limit(self.getMaxUsers()).persist()
         try:
-            seen = known.join(some.select("id"), "id", "left_semi").groupBy("id")
-            users = some.join(seen.agg(F.collect_set(ITEM).alias("seen")), "id")
+            theirs = left_out.join(some.select("id"), "id", "left_semi").groupBy("id")
+            users = some.join(theirs.agg(F.collect_set(ITEM).alias("seen")), "id", "left")
+            users = users.withColumn(
+                "seen", F.coalesce("seen", F.array().cast(users.schema["seen"].dataType))
+            )
             found = candidates(members, users, CANDIDATES * k)
         finally:
             some.unpersist()

@@ -353,7 +353,7 @@ class Night:
         Parameters
         ----------
         *parts : str
-            ``train``, ``fold_in``, ``validation``, ``test``; all where none is given.
+            ``train``, ``fold_in``, ``validation``, ``test``, from the first on; all where none is given.
         """
         if not self.config.split.repeats:
             return self.pairs().of(*(parts or PARTS))

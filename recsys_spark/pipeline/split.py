@@ -62,7 +62,12 @@ def split(night: Night) -> None:
         progress_line(
             f"  {rows} rows by {night.config.split.method}, ratings version {night.ratings_version()}"
         )
-        if night.config.split.method == "leave_last":
+        config = night.config
+        if config.ingest.has_events and config.recommend.exclude_seen is False and not config.split.repeats:
+            progress_line(
+                "  lists may hold what was seen, and nothing of it is held out: split.repeats judges by it"
+            )
+        if config.split.method == "leave_last":
             progress_line(
                 "  leave_last trains on rows that are later than others' test rows: it flatters models that "
                 "follow trends; split.method temporal does not"

@@ -168,7 +168,11 @@ def fit(
             estimator.keep_choices(load(compared))
         else:
             held = night.held_out()
-            estimator.set_validation(held.select(USER, F.explode(VALIDATION).alias(ITEM)))
+            rows, left_out = held.select(USER, F.explode(VALIDATION).alias(ITEM)), None
+            if night.config.split.repeats:
+                left_out = night.seen(VALIDATION)
+                left_out = rows.limit(0) if left_out is None else left_out
+            estimator.set_validation(rows, left_out)
     if night.config.split.repeats:
         estimator.set_consumption(night.consumption(name, *parts))
     return estimator.fit(night.fitted_on(name, *parts))

@@ -29,8 +29,17 @@ DOCUMENTS = [path for path in DOCUMENTS if not {"_build", "_generated"} & set(pa
 FENCE = re.compile(r"^```(python|yaml|bash)$", re.MULTILINE)
 NIGHTS = ["serving.md"]
 """Documents that run whole nights."""
+
+
+def marks_of(path):
+    """Those of models have nearly the examples of the models' docstrings."""
+    if path.parent.name == "models":
+        return [pytest.mark.slow, pytest.mark.long]
+    return [pytest.mark.slow] if path.name in NIGHTS else []
+
+
 RUNNABLE = [
-    pytest.param(path, marks=[pytest.mark.slow] if path.name in NIGHTS else [])
+    pytest.param(path, marks=marks_of(path))
     for path in DOCUMENTS
     if FENCE.search(path.read_text(encoding="utf-8"))
 ]

@@ -30,6 +30,7 @@ from recsys_spark.testing import ModelContract, checkerboard
 from recsys_spark.training.group import new_key
 from tests.models.storage import stored_frames
 
+LONG = [pytest.mark.slow, pytest.mark.long]
 SMALL = {"rank": 4, "maxIter": 8, "regParam": 0.01}
 TWO_COLOURS = {"rank": 2, "maxIter": 8, "regParam": 0.05}
 """A larger rank overfits: it learns which items are missing."""
@@ -120,7 +121,9 @@ def objective(model, rows, implicit, alpha, reg):
     )
 
 
-@pytest.mark.parametrize("data", ["rank two", "long tail", "thumbs"])
+@pytest.mark.parametrize(
+    "data", ["rank two", *(pytest.param(name, marks=LONG) for name in ("long tail", "thumbs"))]
+)
 @pytest.mark.parametrize("implicit", [False, True], ids=["explicit", "implicit"])
 def test_reaches_sparks_objective(data_sets, data, implicit):
     # at lower ranks a fit may end in another local minimum
@@ -226,6 +229,8 @@ def test_sparks_own_test_of_ambiguous_columns_with_the_import_changed(spark, tmp
         spark.conf.set(setting, before)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_cross_validator_finds_the_regularisation_that_generalises(spark):
     rows = [(u, i, float((1 + u % 5) * (1 + i % 3))) for u in range(20) for i in range(12)]  # of rank one
     ratings = spark.createDataFrame(rows, "user int, item int, rating float").coalesce(1).cache()
@@ -482,6 +487,8 @@ def test_fitted_values_are_attributes_and_survive_saving(
         assert not {"globalMean", "allPairsWeight"} & {param.name for param in one.params}
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_mean_of_many_draws_predicts_better_than_one_point(spark):
     rng = np.random.default_rng(7)
     x, y = rng.normal(size=(80, 3)) * 0.6, rng.normal(size=(50, 3)) * 0.6

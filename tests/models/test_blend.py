@@ -101,6 +101,18 @@ def test_member_without_weight_is_no_part_of_the_model(data):
     assert model.getMemberWeights() == weights
 
 
+def test_weights_are_chosen_by_lists_that_may_hold_what_was_consumed(spark, data):
+    """Everybody takes the item that most have had again; item pairs say nothing of it."""
+    popular = data.groupBy("item").count().orderBy(F.desc("count"), "item").first()["item"]
+    held = data.where(F.col("item") == popular).select("user", "item")
+    members = {"popularity": {}, "spectral": MEMBERS["spectral"]}
+    estimator = BlendRecommender(members=members, metric="recall@1", steps=4, seed=5)
+    estimator.set_validation(held, data.select("user", "item").limit(0))
+    assert estimator.fit(data).getMemberWeights()["popularity"] == 1.0
+    estimator.set_validation(held)  # which no list can have
+    assert estimator.fit(data).getMemberWeights()["popularity"] < 1.0
+
+
 def test_weights_are_chosen_on_validation_rows_alone(spark, data):
     # what is held out is what item pairs say: two items of the kind that a user has most of
     held = data.where("(user + item) % 4 = 0")

@@ -15,6 +15,8 @@ from recsys_spark.testing import ModelContract, checkerboard
 from tests.models.storage import stored_frames
 
 
+@pytest.mark.slow
+@pytest.mark.long
 class TestContract(ModelContract):
     new_users = "history"
 

@@ -78,6 +78,8 @@ def test_trees_learn_from_what_was_known_before_the_labels(spark, labels):
         assert (row["wanted"], sum(row["labels"])) == (1, 0)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_trees_learn_the_order_of_a_users_candidates(spark):
     """By lambdarank, whose scores are of no candidate by itself."""
     ratings = frame(spark, events(last=None))

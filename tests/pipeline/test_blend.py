@@ -34,6 +34,8 @@ def saved(shop, purpose):
     return load(row)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_served_has_the_weights_that_were_chosen_on_the_validation_part(shop):
     compared, serving = saved(shop, "comparison"), saved(shop, "serving")
     assert serving.getMemberWeights() == compared.getMemberWeights()
@@ -46,6 +48,8 @@ def test_what_is_served_has_the_weights_that_were_chosen_on_the_validation_part(
     assert sizes[1] > sizes[0]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_reasons_of_rows_are_members(shop):
     rows = shop.night().lake.read("recommendations").where(f"run_date = '{DAY}'").collect()
     assert {int(row.user) for row in rows} == set(range(1, 21))

@@ -458,6 +458,7 @@ def test_models_trained_separately_are_evaluated_together(shop):
     assert {row[0] for row in shop.rows("metrics", "model")} == {"popularity", "als", "baseline"}
 
 
+@pytest.mark.long
 def test_models_take_features_from_the_tables_of_users_and_items(shop):
     colours = ["i,title,genres", *(f"item {i:02d},Item {i},{('dark', 'light')[i % 2]}" for i in range(13))]
     (shop.folder / "items.csv").write_text("\n".join(colours) + "\n")

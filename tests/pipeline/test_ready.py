@@ -92,6 +92,7 @@ def test_table_that_cannot_be_written_is_named_before_anything_is(spark, shop, s
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_columns_that_users_have_added_stay(spark, shop):
     shop.tree |= {"models": ["popularity"], "recommend": {"n": 4, "exclude_seen": False}}
     shop.tree["gate"] = {"max_loss": 1.0, "max_row_change": 9.0}
