@@ -102,14 +102,14 @@ def test_member_without_weight_is_no_part_of_the_model(data):
 
 
 def test_weights_are_chosen_by_lists_that_may_hold_what_was_consumed(spark, data):
-    """Everybody takes the item that most have had again; item pairs say nothing of it."""
+    """Everybody takes the item again that most have had."""
     popular = data.groupBy("item").count().orderBy(F.desc("count"), "item").first()["item"]
     held = data.where(F.col("item") == popular).select("user", "item")
-    members = {"popularity": {}, "spectral": MEMBERS["spectral"]}
+    members = {"spectral": MEMBERS["spectral"], "popularity": {}}
     estimator = BlendRecommender(members=members, metric="recall@1", steps=4, seed=5)
     estimator.set_validation(held, data.select("user", "item").limit(0))
     assert estimator.fit(data).getMemberWeights()["popularity"] == 1.0
-    estimator.set_validation(held)  # which no list can have
+    estimator.set_validation(held)  # which no list can have: the first member is as good
     assert estimator.fit(data).getMemberWeights()["popularity"] < 1.0
 
 
