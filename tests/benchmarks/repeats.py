@@ -1,5 +1,5 @@
 """What a ranker learns of what users have again and again: the kinds of films (their set of genres, such as
-Action|Thriller) that people of MovieLens 100K watch next, of which nearly all have been watched before.
+Action|Thriller) that people of MovieLens 100K watch next, watched before or not.
 
 A night with ``split.repeats``: each user's last kind is the test, the one before it the validation.
 Needs ``RECSYS_DATA_DIR``.
