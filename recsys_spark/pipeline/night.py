@@ -353,10 +353,18 @@ class Night:
         Parameters
         ----------
         *parts : str
-            ``train``, ``fold_in``, ``validation``, ``test``, from the first on; all where none is given.
+            ``train``, ``fold_in``, ``validation``, ``test``; all where none is given. With ``split.repeats``
+            from the first on.
+
+        Raises
+        ------
+        ValueError
+            There is ``split.repeats``, and ``train`` is not among the parts.
         """
         if not self.config.split.repeats:
             return self.pairs().of(*(parts or PARTS))
+        if parts and TRAIN not in parts:
+            raise ValueError(f"what was rated begins with the training part, got {', '.join(parts)}")
         after = _first_after(parts)
         if after is None:
             return self.pairs().of(*PARTS)

@@ -81,6 +81,11 @@ def test_each_reader_of_the_ratings_knows_what_came_before(shop):
         assert row["test"] == [item for (owner, item), of in plays_of.items() if owner == user and 29 in of]
 
 
+def test_what_was_rated_begins_with_the_training_part(shop):
+    with pytest.raises(ValueError, match="begins with the training part, got test"):
+        shop.night(LAST).rated("test")
+
+
 def test_labels_that_are_not_divided_by_time_are_refused_before_anything_is_read(shop):
     with pytest.raises(ConfigError, match=r"ranker with split\.repeats: .* labels other than folds"):
         shop.night(LAST, ranker={"labels": "folds"})
