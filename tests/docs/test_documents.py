@@ -125,13 +125,27 @@ def parse(command, words):
     command.make_context(name, arguments, parent=context)
 
 
-MARKDOWN = Sybil(
-    [
-        PythonCodeBlockParser(),
-        CodeBlockParser(language="yaml", evaluator=load_yaml),
-        CodeBlockParser(language="bash", evaluator=check_commands),
-    ]
-)
+CHECKED = [
+    CodeBlockParser(language="yaml", evaluator=load_yaml),
+    CodeBlockParser(language="bash", evaluator=check_commands),
+]
+MARKDOWN = Sybil([PythonCodeBlockParser(), *CHECKED])
+SETTINGS = re.compile(r"^```(yaml|bash)$", re.MULTILINE)
+OF_MODELS = [
+    path
+    for path in DOCUMENTS
+    if path.parent.name == "models" and SETTINGS.search(path.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize("path", OF_MODELS, ids=name_of)
+def test_settings_and_commands_of_a_models_document_are_valid(tmp_path, path):
+    document = Sybil(CHECKED).parse(path)
+    document.namespace.update(folder=tmp_path)
+    examples = list(document.examples())
+    assert len(examples) == len(SETTINGS.findall(path.read_text(encoding="utf-8")))
+    for example in examples:
+        example.evaluate()
 
 
 @pytest.mark.parametrize("path", RUNNABLE, ids=name_of)
