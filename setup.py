@@ -61,7 +61,7 @@ setup(
         "pyspark==4.2.0",
         "delta-spark==4.4.0",
         "numpy>=2,<3",
-        "numba>=0.61",  # compiles the inner loops of training
+        "numba>=0.61,<0.69",  # compiles the inner loops of training; a cache of ours keeps its code
         "scipy>=1.13",  # the BLAS that numba's matrix products call
         "pandas>=2.2,<3",  # Spark 4.2 does not work with pandas 3
         "pyarrow>=18",

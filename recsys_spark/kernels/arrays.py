@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from recsys_spark.kernels.code_cache import kept_on_disk
+
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Reals = npt.NDArray[Any]
@@ -67,14 +69,25 @@ def jit(function: Any) -> Any:
     """Compile floating-point loops: sums may be reordered so that they vectorise, and a division by zero
     is infinite.
     """
-    return njit(nogil=True, fastmath=True, error_model="numpy")(function)
+    return kept_on_disk(njit(nogil=True, fastmath=True, error_model="numpy")(function))
+
+
+def inlined_jit(function: Any) -> Any:
+    """Compile a part of such loops, into each kernel that calls it."""
+    return kept_on_disk(njit(nogil=True, fastmath=True, error_model="numpy", inline="always")(function))
 
 
 def jit_with_infinities(function: Any) -> Any:
     """Compile floating-point loops that vectorise likewise, and meet infinities."""
-    return njit(nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")(function)
+    flags = {"reassoc", "contract", "nsz"}
+    return kept_on_disk(njit(nogil=True, fastmath=flags, error_model="numpy")(function))
 
 
 def exact_jit(function: Any) -> Any:
     """Compile loops whose floats must keep their order, and loops over integers."""
-    return njit(nogil=True, error_model="numpy")(function)
+    return kept_on_disk(njit(nogil=True, error_model="numpy")(function))
+
+
+def inlined_exact_jit(function: Any) -> Any:
+    """Compile a part of such loops, into each kernel that calls it."""
+    return kept_on_disk(njit(nogil=True, error_model="numpy", inline="always")(function))

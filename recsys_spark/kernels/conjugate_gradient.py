@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys_spark.kernels.arrays import jit
+from recsys_spark.kernels.arrays import inlined_jit, jit
 from recsys_spark.kernels.normal_equations import event_terms
 
 BUFFER_BYTES = 2**21
@@ -31,14 +31,14 @@ def compiled_conjugate_gradient(rank: int) -> Any:
     """
     capacity = max(1, BUFFER_BYTES // (4 * rank))
 
-    @jit
+    @inlined_jit
     def width(row):  # type: ignore[no-untyped-def]
         """Length of a row: a constant to the compiler from ``CONSTANT`` on. It would unroll shorter loops
         and then not vectorise them.
         """
         return len(row) if rank < CONSTANT else rank
 
-    @jit
+    @inlined_jit
     def residual(  # type: ignore[no-untyped-def]
         columns, ratings, offsets, factors, implicit, alpha, mean, j0, j1, keep, buffer, a, x, r, diagonal
     ):
@@ -70,7 +70,7 @@ def compiled_conjugate_gradient(rank: int) -> Any:
                     diagonal[i] += weight * yi * yi
         return value
 
-    @jit
+    @inlined_jit
     def apply(buffer, a, n, p, out):  # type: ignore[no-untyped-def]
         """Add Σ a (p·y) y over the first n rows of the buffer to out, four rows at a time."""
         d = width(p)
@@ -99,7 +99,7 @@ def compiled_conjugate_gradient(rank: int) -> Any:
             for i in range(d):
                 out[i] += t * buffer[k, i]
 
-    @jit
+    @inlined_jit
     def apply_unbuffered(columns, ratings, factors, implicit, alpha, mean, j0, j1, p, out):  # type: ignore[no-untyped-def]
         """The same over events j0 to j1, which are too many for the buffer."""
         d = width(p)

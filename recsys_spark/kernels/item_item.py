@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs, exact_jit
+from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs, exact_jit, inlined_exact_jit
 
 
 class Histories(NamedTuple):
@@ -396,12 +396,12 @@ def _neighbors(
                 _sink(found[row], measures[row], k, other, value)
 
 
-@exact_jit
+@inlined_exact_jit
 def _is_nearer(item: Any, value: Any, other: Any, others_value: Any) -> Any:
     return value > others_value or (value == others_value and item < other)
 
 
-@exact_jit
+@inlined_exact_jit
 def _lift(items: Any, values: Any, at: Any, item: Any, value: Any) -> None:
     """Put an item into a heap, whose root is the farthest, from place ``at`` upwards."""
     while at > 0:
@@ -414,7 +414,7 @@ def _lift(items: Any, values: Any, at: Any, item: Any, value: Any) -> None:
     items[at], values[at] = item, value
 
 
-@exact_jit
+@inlined_exact_jit
 def _sink(items: Any, values: Any, n: Any, item: Any, value: Any) -> None:
     """Put an item into a heap of n in place of its root."""
     at = 0
@@ -444,7 +444,7 @@ def _add_costs(indptr: Any, items: Any, found: Any) -> None:
             found[items[event]] += indptr[user + 1] - indptr[user]
 
 
-@exact_jit
+@inlined_exact_jit
 def _mirror(gram: Any) -> None:
     """Copy the upper half to the lower one."""
     for row in range(len(gram)):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys_spark.kernels.arrays import Doubles, Floats, Hashes, Ints, Longs, exact_jit
+from recsys_spark.kernels.arrays import Doubles, Floats, Hashes, Ints, Longs, exact_jit, inlined_exact_jit
 from recsys_spark.kernels.randomness import GOLDEN, inlined_finalise
 
 CROWDED = 15 / 16
@@ -154,13 +154,13 @@ def _alias_table(scaled: Any) -> Any:
     return accept, alias
 
 
-@exact_jit
+@inlined_exact_jit
 def _uniform(key: Any, counter: Any) -> Any:
     """A float64 in [0, 1), with the mixing of ``randomness.uniform``."""
     return (inlined_finalise((key ^ np.uint64(counter)) + GOLDEN) >> np.uint64(11)) * 2.0**-53
 
 
-@exact_jit
+@inlined_exact_jit
 def _contains(ascending: Any, item: Any) -> Any:
     low, high = 0, len(ascending)
     while low < high:
@@ -172,7 +172,7 @@ def _contains(ascending: Any, item: Any) -> Any:
     return low < len(ascending) and ascending[low] == item
 
 
-@exact_jit
+@inlined_exact_jit
 def _slot(table: Any, stamps: Any, stamp: Any, item: Any) -> Any:
     """Slot of ``item`` in the hash table of the positive ``stamp``, or the free slot for it."""
     mask = len(table) - 1
@@ -182,7 +182,7 @@ def _slot(table: Any, stamps: Any, stamp: Any, item: Any) -> Any:
     return slot
 
 
-@exact_jit
+@inlined_exact_jit
 def _unseen_items(seen: Any, log_q: Any) -> Any:
     """Items that are not in ``seen``, and the running sums of their probabilities."""
     items, sums = np.empty(len(log_q) - len(seen), np.int32), np.empty(len(log_q) - len(seen), np.float64)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsys_spark.kernels.arrays import jit
+from recsys_spark.kernels.arrays import inlined_jit, jit
 
 CHUNK_BYTES = 2**17
 """Factors that are added to a normal equation at a time."""
@@ -56,7 +56,7 @@ class ExactKernels(NamedTuple):
     minimise_nonnegative: Any
 
 
-@jit
+@inlined_jit
 def event_terms(rating: Any, offset: Any, implicit: Any, alpha: Any, mean: Any) -> Any:
     """``a``, ``b`` and ``c`` of one event, in the precision of ``alpha`` and ``mean``."""
     if implicit:
@@ -87,7 +87,7 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
     enough_of_events = real(ENOUGH_OF_EVENTS[real])
     rounding, faint = real(np.finfo(real).eps), real(FAINT)
 
-    @jit
+    @inlined_jit
     def assemble(  # type: ignore[no-untyped-def]
         indptr,
         columns,
@@ -139,7 +139,7 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
             A[i, i] += row_reg[u]
         return constant
 
-    @jit
+    @inlined_jit
     def factorise_and_solve(A, g, x, d):  # type: ignore[no-untyped-def]
         """Solve ``A x = g``, of length d, by ``A = UᵀU``; returns the smallest pivot as a fraction of its
         diagonal entry.
@@ -175,7 +175,7 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
             x[k] = total / A[k, k] if A[k, k] > zero else zero
         return smallest
 
-    @jit
+    @inlined_jit
     def minimise_nonnegative(A, g, x, free, part, right, s):  # type: ignore[no-untyped-def]
         """Minimise ``xᵀAx − 2 gᵀx`` over ``x ≥ 0`` from ``x``, with the full matrix ``A``; returns the
         smallest pivot, as a fraction of its diagonal entry, of what is above 0; and 0 where rounding hides
@@ -242,7 +242,7 @@ def compiled_exact(rank: int, real: Any) -> ExactKernels:
             free[entered] = True
         return smallest
 
-    @jit
+    @inlined_jit
     def solve_events(  # type: ignore[no-untyped-def]
         columns, ratings, offsets, factors, gram, s, implicit, alpha, mean, j0, j1, Z, K, right, w, root, x
     ):

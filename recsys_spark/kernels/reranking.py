@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys_spark.kernels.arrays import Booleans, Doubles, Floats, Ints, Longs, exact_jit
+from recsys_spark.kernels.arrays import Booleans, Doubles, Floats, Ints, Longs, exact_jit, inlined_exact_jit
 
 MIXED = 0.01
 """How much of a list's values are the history's, so that a value that it lacks costs something finite."""
@@ -248,12 +248,12 @@ def _rerank(
                     have[values[at]] = 0
 
 
-@exact_jit
+@inlined_exact_jit
 def _mixed(taste: float, share: float) -> float:
     return (1.0 - MIXED) * share + MIXED * taste
 
 
-@exact_jit
+@inlined_exact_jit
 def _divergence(taste: Doubles, share: Doubles, scale: float) -> float:
     """Of a history's values from those of a list, whose shares are scaled."""
     total = 0.0
