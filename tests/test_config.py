@@ -172,6 +172,11 @@ TIMED = ["ingest.source.columns.timestamp=t"]
         (["recommend.users.active_days=7"], r"users\.active_days needs ingest\.source\.columns\.timestamp"),
         (["recommend.users.table={path: a}"], r"recommend\.users: .*table lists users: give its column user"),
         (["recommend.items.deny={path: a, user: u}"], r"recommend\.items: .*deny lists items: give .* item"),
+        (["recommend.items.deny=[{path: a, item: i}, {path: b}]"], r"recommend\.items: .*deny lists items"),
+        (
+            ["recommend.items.allow=[{path: a, item: i, user: u}, {path: b, item: i, user: u}]"],
+            r"recommend\.items: .*allow has one table with user at most",
+        ),
         (
             ["recommend.items.allow={path: a, user: u, item: i, segment: {age: b}}"],
             r"recommend\.items: .*allow is for single users or for segments: give user or segment",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from recsys_spark.config.section import Count, Section
 
 Condition = Annotated[str, Field(min_length=1)]
+
+
+def _several(given: Any) -> Any:
+    if given is None:
+        return []
+    return given if isinstance(given, list) else [given]
 
 
 class Listed(Section):
@@ -31,6 +37,10 @@ class Listed(Section):
     def columns(self) -> dict[str, str]:
         """Role → column."""
         return {role: name for role, name in (("user", self.user), ("item", self.item)) if name is not None}
+
+
+Tables = Annotated[list[Listed], BeforeValidator(_several)]
+"""Tables of one purpose; where the configuration has one mapping, this alone."""
 
 
 class UserRules(Section):
@@ -76,7 +86,7 @@ class Floor(Section):
     where: Condition
     """SQL condition, as of a boost."""
     share: Annotated[float, Field(gt=0, le=1)]
-    """Share of the slots, rounded to a whole number: the last ones, where scores do not give as much."""
+    """Share of the slots, rounded up to a whole number: the last ones, where scores do not give as much."""
 
 
 class Rerank(Section):
@@ -154,19 +164,33 @@ class ItemRules(Section):
     such as ``item.minimum_age <= user.age``: a user is shown an item where it is true. The columns of users
     that it names may have at most 1,000 different sets of values.
     """
-    allow: Listed | None = None
-    """Nothing else is listed; with ``user`` or ``segment``, nothing else for the users who are there."""
-    deny: Listed | None = None
-    """Never listed; with ``user`` or ``segment``, never for that user or those users."""
+    allow: Tables = Field([])
+    """Nothing else is listed; with ``user`` or ``segment``, nothing else for the users who are there. One
+    table, or a list of them, all of which hold; at most one with ``user``.
+    """
+    deny: Tables = Field([])
+    """Never listed; with ``user`` or ``segment``, never for that user or those users. One table, or a list
+    of them.
+    """
     not_again_days: Count | None = None
     """What was listed to a user by lists of so many days before that were served is not listed again."""
 
     @model_validator(mode="after")
     def _of_items(self) -> Self:
         for name in ("allow", "deny"):
-            table = getattr(self, name)
-            if table is not None and table.item is None:
-                raise ValueError(f"{name} lists items: give its column item")
-            if table is not None and table.user is not None and table.segment:
-                raise ValueError(f"{name} is for single users or for segments: give user or segment")
+            for table in getattr(self, name):
+                if table.item is None:
+                    raise ValueError(f"{name} lists items: give its column item")
+                if table.user is not None and table.segment:
+                    raise ValueError(f"{name} is for single users or for segments: give user or segment")
+        if sum(table.user is not None for table in self.allow) > 1:
+            raise ValueError("allow has one table with user at most: put them into one")
         return self
+
+    def tables(self) -> dict[str, Listed]:
+        """Key, such as ``deny``, or of several ``deny.0``, → table."""
+        found: dict[str, Listed] = {}
+        for name, tables in (("allow", self.allow), ("deny", self.deny)):
+            keys = [name] if len(tables) == 1 else [f"{name}.{place}" for place in range(len(tables))]
+            found |= dict(zip(keys, tables, strict=True))
+        return found

@@ -224,7 +224,7 @@ class Recommend(Section):
     that add most to its score, or take most off; 0 for none.
     """
     shelves: Shelves | None = None
-    """Lists by shelf, in the table ``shelves``; ``null`` for none. Each is one more pass over the users."""
+    """Lists by shelf, in the table ``shelves``; ``null`` for none. One more pass over the users."""
     similar_items: SimilarItems | None = SimilarItems()
     """The neighbours of every item, as a table; ``null`` for none."""
     block_sizes: BlockSizes = BlockSizes()
@@ -340,6 +340,16 @@ class Config(Section):
         if every > self.retention.days:
             raise ValueError(
                 "recommend.refit_every needs the ratings of the last fit: retention.days as long"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _remembered(self) -> Self:
+        days = self.recommend.items.not_again_days
+        if days is not None and days > self.retention.dates:
+            raise ValueError(
+                f"recommend.items.not_again_days, {days}, needs lists of so many days, and retention.dates "
+                f"keeps those of {self.retention.dates}: raise it"
             )
         return self
 

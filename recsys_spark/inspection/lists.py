@@ -101,7 +101,7 @@ def score_quantiles(lists: DataFrame) -> pd.DataFrame:
 
 
 def calibration(
-    model: SoftmaxModel, relevant: DataFrame, seen: DataFrame, n: int = 20, bins: int = BINS
+    model: SoftmaxModel, relevant: DataFrame, seen: DataFrame | None, n: int = 20, bins: int = BINS
 ) -> pd.DataFrame:
     """Whether a softmax model's probabilities are what happens: of the items it lists, how often each is the
     one that comes.
@@ -112,9 +112,10 @@ def calibration(
         Knows the users.
     relevant : DataFrame
         ``user``, ``item``: held-out pairs, unique.
-    seen : DataFrame
-        ``user``, ``item``: left out of the lists. The probabilities are over the whole catalogue, seen items
-        too: where these cannot come again, the others are to come more often than predicted.
+    seen : DataFrame or None
+        ``user``, ``item``: left out of the lists, if anything is. The probabilities are over the whole
+        catalogue, seen items too: where these cannot come again, the others are to come more often than
+        predicted.
     n : int
         Items of each user that are looked at.
     bins : int
@@ -128,8 +129,9 @@ def calibration(
     """
     user, item = model.getOrDefault("userCol"), model.getOrDefault("itemCol")
     users = relevant.select(F.col(USER).alias(user)).distinct()
-    renamed = seen.select(F.col(USER).alias(user), F.col(ITEM).alias(item))
-    lists = model.recommendForUserSubset(users, n, excludeSeen=renamed)
+    if seen is not None:
+        seen = seen.select(F.col(USER).alias(user), F.col(ITEM).alias(item))
+    lists = model.recommendForUserSubset(users, n, excludeSeen=seen)
     entry = F.col("entry")
     rows = lists.select(F.col(user).alias(USER), F.explode(RECOMMENDATIONS).alias("entry"))
     listed = rows.select(USER, entry[item].alias(ITEM), entry["probability"].alias("probability"))

@@ -3,10 +3,10 @@
     (1 - d - c) relevance(i) + boost(i) - d max over the list's j of likeness(i, j) - c KL(taste, list with i)
 
 Relevance is the score, from 0 for the last candidate to 1 for the first. Likeness is the cosine of two sets
-of values, such as genres: |A ∩ B| / √(|A| |B|) (maximal marginal relevance, Carbonell & Goldstein 1998). The
-last term is the Kullback–Leibler divergence of the values of the user's history from those of the list
-(calibration, Steck 2018), in which an item's values share its weight, and the list's are mixed with one in a
-hundred of the history's.
+of values, such as genres: |A ∩ B| / √(|A| |B|), or of two vectors, where it is above 0 (maximal marginal
+relevance, Carbonell & Goldstein 1998). The last term is the Kullback–Leibler divergence of the values of the
+user's history from those of the list (calibration, Steck 2018), in which an item's values share its weight,
+and the list's are mixed with one in a hundred of the history's.
 
 A list may begin with items that are given, as one that is filled up does: they count for all of this, and are
 not chosen again.
@@ -36,12 +36,14 @@ class ItemValues(NamedTuple):
     indptr, values : int64 array (n_items + 1,), int32 array: the values of each item, each once
     alike : bool array, shape (n_values,): whether items are more alike for having it both, and tastes have it
     caps : int32 array, shape (n_values,): how many items of a list may have it
+    vectors : float32 array, shape (n_items, n), or None: of length 1 or 0, by which items are alike instead
     """
 
     indptr: Longs
     values: Ints
     alike: Booleans
     caps: Ints
+    vectors: Floats | None = None
 
 
 class Wishes(NamedTuple):
@@ -111,6 +113,7 @@ def rerank(
     sizes = np.bincount(owners, of_items.alike[of_items.values], len(of_items.indptr) - 1)
     chosen = np.full((len(starts) - 1, n), -1, np.int64)
     asked = Wishes.none(len(sizes)) if wishes is None else wishes
+    vectors = np.zeros((len(sizes), 0), np.float32) if of_items.vectors is None else of_items.vectors
     _rerank(
         np.ascontiguousarray(scores, np.float32),
         np.ascontiguousarray(items, np.int32),
@@ -119,6 +122,7 @@ def rerank(
         of_items.values,
         of_items.alike,
         of_items.caps,
+        np.ascontiguousarray(vectors, np.float32),
         sizes,
         diversity,
         calibration,
@@ -141,6 +145,7 @@ def _rerank(
     values: Ints,
     alike: Booleans,
     caps: Ints,
+    vectors: Floats,
     sizes: Doubles,
     diversity: float,
     calibration: float,
@@ -223,9 +228,8 @@ def _rerank(
             for at in range(indptr[item], indptr[item + 1]):
                 have[values[at]] += 1
                 marked[values[at]] = start + best
-            if sizes[item] == 0:
-                continue
-            valued += 1
+            if sizes[item] > 0:
+                valued += 1
             for at in range(indptr[item], indptr[item + 1]):
                 if alike[values[at]]:
                     share[values[at]] += 1.0 / sizes[item]
@@ -233,13 +237,17 @@ def _rerank(
                 continue
             for entry in range(length):
                 other = items[start + entry]
-                if taken[entry] or other < 0 or sizes[other] == 0:
+                if taken[entry] or other < 0:
                     continue
-                common = 0
-                for at in range(indptr[other], indptr[other + 1]):
-                    if alike[values[at]] and marked[values[at]] == start + best:
-                        common += 1
-                likeness = common / np.sqrt(sizes[item] * sizes[other])
+                likeness = 0.0
+                for k in range(vectors.shape[1]):
+                    likeness += np.float64(vectors[item, k]) * np.float64(vectors[other, k])
+                if sizes[item] > 0 and sizes[other] > 0:
+                    common = 0
+                    for at in range(indptr[other], indptr[other + 1]):
+                        if alike[values[at]] and marked[values[at]] == start + best:
+                            common += 1
+                    likeness = common / np.sqrt(sizes[item] * sizes[other])
                 nearest[entry] = max(nearest[entry], likeness)
         for slot in range(slots):
             item = items[chosen[row, slot]]

@@ -88,7 +88,7 @@ class Rules:
     def _require_exact(self) -> None:
         """An index of items cannot be searched for what some users alone may be shown."""
         items, params = self.night.config.recommend.items, self.night.config.params
-        of_users = items.allow is not None and items.allow.user is not None
+        of_users = any(table.user is not None for table in items.allow)
         if items.for_user is None and not of_users and not self._of_segments():
             return
         for name in self.night.config.models:
@@ -176,22 +176,26 @@ class Rules:
         rules, given = self.night.config.recommend.items, dict[str, DataFrame]()
         if rules.where is not None or rules.for_user is not None:
             given["allowed_items"] = self._where(f"{_ITEMS}.where", "items", rules.where or "true")
-        for name, word, table in (("allow", "allowed", rules.allow), ("deny", "denied", rules.deny)):
-            if table is not None and not table.segment:
-                rows = self._read(f"{_ITEMS}.{name}", table)
-                key = f"{word}_items" if table.user is None else f"{word}_pairs"
-                given[key] = given[key].join(rows, ITEM, "left_semi") if key in given else rows
+        denied = {"denied_items": list[DataFrame](), "denied_pairs": list[DataFrame]()}
+        for name, table in rules.tables().items():
+            if table.segment:
+                continue
+            rows, what = self._read(f"{_ITEMS}.{name}", table), "items" if table.user is None else "pairs"
+            if _is_deny(name):
+                denied[f"denied_{what}"].append(rows)
+            else:
+                before = given.get(f"allowed_{what}")
+                given[f"allowed_{what}"] = rows if before is None else before.join(rows, ITEM, "left_semi")
         if rules.not_again_days is not None:
-            shown = served_before(self.night, rules.not_again_days)
-            denied = given.get("denied_pairs")
-            given["denied_pairs"] = shown if denied is None else shown.unionByName(denied).distinct()
-        return given
+            denied["denied_pairs"].append(served_before(self.night, rules.not_again_days))
+        return given | {
+            key: reduce(DataFrame.unionByName, frames).distinct() for key, frames in denied.items() if frames
+        }
 
     def _of_segments(self) -> dict[str, Listed]:
         """Which of the tables of items are for segments of users."""
-        rules = self.night.config.recommend.items
-        tables = {"allow": rules.allow, "deny": rules.deny}
-        return {key: table for key, table in tables.items() if table is not None and table.segment}
+        tables = self.night.config.recommend.items.tables()
+        return {key: table for key, table in tables.items() if table.segment}
 
     def _groups(self) -> DataFrame | None:
         """Values of the columns of users that the condition and the tables of segments name, and a number for
@@ -237,11 +241,11 @@ class Rules:
             found.append(self._asked(groups, condition).select(number, F.col(f"item.{ITEM}").alias(ITEM)))
         for key, table in self._of_segments().items():
             rows, by = self._read(f"{_ITEMS}.{key}", table), list(table.segment)
-            if key == "allow":  # all else is denied
+            if _is_deny(key):
+                rows = groups.join(rows, by)
+            else:  # all else is denied
                 limited = groups.join(rows.select(by).distinct(), by, "left_semi")
                 rows = limited.crossJoin(self._all_items()).join(rows, [*by, ITEM], "left_anti")
-            else:
-                rows = groups.join(rows, by)
             found.append(rows.select(number, ITEM))
         return reduce(DataFrame.unionByName, found).distinct()
 
@@ -349,10 +353,15 @@ class Rules:
         def unlisted(table: DataFrame) -> Callable[[DataFrame], DataFrame]:
             return lambda rows: rows.join(table, table.columns, "left_anti")
 
-        def told_apart(rows: DataFrame, table: Listed) -> DataFrame:
+        def against_table(key: str, table: Listed) -> Callable[[DataFrame], DataFrame]:
+            listed, against = (
+                self._read(f"{_ITEMS}.{key}", table),
+                _in_table if _is_deny(key) else _outside_table,
+            )
             if not table.segment:
-                return rows
-            return rows.join(self._of("users").select(USER, *table.segment), USER)
+                return lambda rows: against(rows, listed)
+            segments = self._of("users").select(USER, *table.segment)
+            return lambda rows: against(rows.join(segments, USER), listed)
 
         if users.where is not None:
             found[f"{_USERS}.where"] = untrue("users", users.where)
@@ -376,26 +385,29 @@ class Rules:
                 return known.where(~_true(condition))
 
             found[f"{_ITEMS}.for_user"] = unfit
-        if items.deny is not None:
-            deny, denied = items.deny, self._read(f"{_ITEMS}.deny", items.deny)
-            found[f"{_ITEMS}.deny"] = lambda rows: told_apart(rows, deny).join(
-                denied, denied.columns, "left_semi"
-            )
         if items.not_again_days is not None:
             shown = served_before(self.night, items.not_again_days)
             found[f"{_ITEMS}.not_again_days"] = lambda rows: rows.join(shown, shown.columns, "left_semi")
-        if items.allow is not None:
-            allow, allowed = items.allow, self._read(f"{_ITEMS}.allow", items.allow)
-            bound = [name for name in allowed.columns if name != ITEM]
-
-            def outside(rows: DataFrame) -> DataFrame:
-                limited = told_apart(rows, allow)
-                if bound:
-                    limited = limited.join(allowed.select(bound).distinct(), bound, "left_semi")
-                return limited.join(allowed, allowed.columns, "left_anti")
-
-            found[f"{_ITEMS}.allow"] = outside
+        for key, table in items.tables().items():
+            found[f"{_ITEMS}.{key}"] = against_table(key, table)
         return found
+
+
+def _is_deny(key: str) -> bool:
+    """Whether a table is one of ``deny``, and not of ``allow``, by its key."""
+    return key.startswith("deny")
+
+
+def _in_table(rows: DataFrame, listed: DataFrame) -> DataFrame:
+    return rows.join(listed, listed.columns, "left_semi")
+
+
+def _outside_table(rows: DataFrame, listed: DataFrame) -> DataFrame:
+    """Rows of the users whom a table is for, that are not in it."""
+    bound = [name for name in listed.columns if name != ITEM]
+    if bound:
+        rows = rows.join(listed.select(bound).distinct(), bound, "left_semi")
+    return rows.join(listed, listed.columns, "left_anti")
 
 
 def _true(condition: str) -> Column:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from pyspark.sql import Column, DataFrame, Row
@@ -54,9 +54,10 @@ _WIDTH = 1.96
 def feedback(night: Night) -> list[MetricRow]:
     """Measure lists by what came after: reads recommendations, ratings, events, users, writes metrics.
 
-    An answer is a pair that a user took in the ``feedback.days`` after the run date. Who took anything then
-    is counted as having seen the list: nothing says who else did. So these are no rates of clicks, but
-    compare models, reasons, ranks and groups of users that were served side by side.
+    An answer is a pair that a user took in the ``feedback.days`` after the run date, once the lists were
+    published; of lists that were published after these days, as a backfill's are, in all of them. Who took
+    anything then is counted as having seen the list: nothing says who else did. So these are no rates of
+    clicks, but compare models, reasons, ranks and groups of users that were served side by side.
 
     Parameters
     ----------
@@ -165,9 +166,10 @@ def _served(night: Night, record: StepRecord) -> DataFrame:
 
 
 def _answers(night: Night, record: StepRecord) -> DataFrame:
-    """``user``, ``item``, distinct: what was taken in the days after the run date."""
+    """``user``, ``item``, distinct: what was taken in the days after the run date, once there were lists."""
     settings, lake = night.config.feedback, night.lake
     last = night.run_date + timedelta(days=settings.days)
+    first, end = end_of(night.run_date), end_of(last)
     ingested = (
         lake.read("runs").where("step = 'ingest' AND state = 'done'").agg(F.max("run_date").alias("last"))
     )
@@ -179,13 +181,26 @@ def _answers(night: Night, record: StepRecord) -> DataFrame:
         )
     name = "events" if night.config.ingest.has_events else "ratings"
     version = record.versions_read[name] = lake.version(name)
-    after = (F.col(TIMESTAMP) >= F.lit(end_of(night.run_date))) & (F.col(TIMESTAMP) < F.lit(end_of(last)))
-    rows = lake.read(name, version).where(after)
+    published = _published(night)
+    if first < published < end:
+        first = published
+    elif published >= end:
+        progress_line(
+            f"  published on {published:%Y-%m-%d}, after the days that count: as if shown in all of them"
+        )
+    in_time = (F.col(TIMESTAMP) >= F.lit(first)) & (F.col(TIMESTAMP) < F.lit(end))
+    rows = lake.read(name, version).where(in_time)
     if settings.events is not None:
         rows = rows.where(F.col(EVENT).isin(*settings.events))
     if settings.min_rating is not None:
         rows = rows.where(F.col(RATING) >= settings.min_rating)
     return rows.select(USER, ITEM).distinct()
+
+
+def _published(night: Night) -> datetime:
+    """When the date's lists became those that are served."""
+    row = night.ledger.last_done("publish")
+    return datetime.fromtimestamp(row["started"] + row["seconds"], UTC)
 
 
 def _measured(night: Night, record: StepRecord, lists: DataFrame, answers: DataFrame) -> list[MetricRow]:

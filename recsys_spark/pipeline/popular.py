@@ -6,8 +6,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.columns import quoted
+from recsys_spark.histories import PackedHistories
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.popularity import PopularityModel
+from recsys_spark.pipeline.item_conditions import read_items
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.side_tables import few_values, table_with
 from recsys_spark.schema import ITEM, USER
@@ -48,6 +50,42 @@ def popular_in_segments(night: Night, record: StepRecord) -> list[tuple[Populari
         scores = counts.where(own).select(F.col(ITEM).alias("id"), "score")
         found.append((PopularityModel(scores, users.select(F.col(USER).alias("id"))), users))
     return found
+
+
+def with_unrated(night: Night, record: StepRecord, popular: PopularityModel) -> PopularityModel:
+    """Popular items, and at their end those of the table ``items`` that nobody has rated, by their ids.
+
+    Parameters
+    ----------
+    night : Night
+        The run: session, tables, ledger and pinned data.
+    record : StepRecord
+        What the step says of itself; the version of ``items`` is added where there is the table.
+    popular : PopularityModel
+        Of rated items.
+    """
+    known = read_items(night, record).select(F.col(ITEM).alias("id"))
+    unrated = known.join(popular.scores, "id", "left_anti").withColumn("score", F.lit(0.0))
+    return PopularityModel(popular.scores.unionByName(unrated), popular.users)
+
+
+def taken_or_seen(rows: DataFrame, users: DataFrame, seen: PackedHistories | DataFrame | None) -> DataFrame:
+    """``user``, ``item``: what is not to fill users' lists, as it is in them, or is left out.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        ``user``, ``item``: the lists.
+    users : DataFrame
+        ``user``: whose lists are filled.
+    seen : PackedHistories or DataFrame or None
+        What lists leave out.
+    """
+    taken = rows.select(USER, ITEM)
+    if seen is not None:
+        pairs = seen.rows(USER, ITEM) if isinstance(seen, PackedHistories) else seen
+        taken = taken.unionByName(pairs.select(USER, ITEM))
+    return taken.join(users, USER, "left_semi")
 
 
 def people_by_segment(night: Night, record: StepRecord) -> DataFrame:

@@ -15,9 +15,10 @@ from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError
-from recsys_spark.histories import PARTS, PackedHistories
+from recsys_spark.histories import PARTS
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
+from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.pipeline.checks import check_lists
 from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.eligibility import RULE, Rules
@@ -32,7 +33,7 @@ from recsys_spark.pipeline.fitted import (
     record_models,
 )
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.popular import popular_in_segments
+from recsys_spark.pipeline.popular import popular_in_segments, taken_or_seen, with_unrated
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
 from recsys_spark.pipeline.reranking import Shown
 from recsys_spark.pipeline.shelves import shelves, write_shelves
@@ -47,8 +48,9 @@ def recommend(night: Night) -> None:
     """Make lists with the champion: reads ratings, items and models, writes models, recommendations,
     similar_items, shelves and explanations.
 
-    Popular items fill lists that are shorter than ``n``. Users' lists and items' neighbours are checked
-    before they are written: a table never holds a list that breaks an invariant.
+    Popular items fill lists that are shorter than ``n``, and after these what nobody has rated. Users' lists
+    and items' neighbours are checked before they are written: a table never holds a list that breaks an
+    invariant.
 
     Parameters
     ----------
@@ -77,7 +79,7 @@ def recommend(night: Night) -> None:
         filled = made.rows.where("reason = 'fallback'").count()
         record.counts |= {"users": made.users.count(), "fallback_rows": filled}
         neighbors = similar_items(night, record, made.request, champion, model, kept)
-        by_shelf = shelves(night, record, made.request, made.users, champion, model, kept)
+        by_shelf = shelves(night, record, made.request, made.users, champion, model, made.popular, kept)
         if by_shelf is not None:
             rules.check(by_shelf)
         _write(night, record, made.rows.withColumn("run_date", F.lit(night.run_date)))
@@ -104,12 +106,14 @@ class Made(NamedTuple):
     users : ``user``: whom they are for
     request : what was asked for
     depth : how long the model's lists are that theirs were chosen and drawn from
+    popular : what fills them up
     """
 
     rows: DataFrame
     users: DataFrame
     request: ListRequest
     depth: int
+    popular: PopularityModel
 
 
 def make_lists(
@@ -117,10 +121,11 @@ def make_lists(
     rules: Rules,
     champion: str,
     model: ListMaker,
-    fallback: RecommenderModel | None,
+    fallback: PopularityModel | None,
     kept: ExitStack,
 ) -> Made:
-    """Lists of all users that get one: the model's, with popular items where they are short.
+    """Lists of all users that get one: the model's, with popular items where they are short, and at last with
+    items that nobody has rated.
 
     Parameters
     ----------
@@ -132,8 +137,8 @@ def make_lists(
         The model's name.
     model : RecommenderModel or Folded
         What makes the lists.
-    fallback : RecommenderModel or None
-        What fills them up.
+    fallback : PopularityModel or None
+        What fills them up; None where it is the model itself.
     kept : ExitStack
         Frees, at its end, what is kept in memory.
     """
@@ -152,33 +157,38 @@ def make_lists(
     shown = Shown.of(night, rules.record, night.pairs())
     drawn_from = depth_of_draws(night)
     depth = max(shown.depth(n), drawn_from)
-    best = model.recommend_lists(users, replace(request, n=depth))
+    popular: Any = model if fallback is None else fallback
+    asked = users
+    if champion == POPULAR and night.config.recommend.fallback_by is not None:
+        # who is new gets what is popular among people of a kind
+        asked = users.join(popular.known_users(), USER, "left_semi")
+    popular = with_unrated(night, rules.record, popular)
+    best = model.recommend_lists(asked, replace(request, n=depth))
     if drawn_from:
         best = keep(best)  # of which lists are chosen, and slots are drawn
     lists = shown.chosen(best if depth == shown.depth(n) else first_of_lists(best, shown.depth(n)), n)
     if isinstance(model, RecommenderModel):
         lists = model.with_reasons(lists)
     rows = keep(_labelled(explode_lists(lists), champion, "model"))
-    if fallback is not None:
+    short = _short(rows, users, n)
+    segments = [] if short.isEmpty() else popular_in_segments(night, rules.record)
+    of_segments = [
+        _fill(shown, rows, keep(short.join(people, USER, "left_semi")), theirs, request)
+        for theirs, people in segments
+    ]
+    if of_segments:
+        more = reduce(DataFrame.unionByName, of_segments)
+        rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
         short = _short(rows, users, n)
-        segments = [] if short.isEmpty() else popular_in_segments(night, rules.record)
-        of_segments = [
-            _fill(shown, rows, keep(short.join(people, USER, "left_semi")), popular, request)
-            for popular, people in segments
-        ]
-        if of_segments:
-            more = reduce(DataFrame.unionByName, of_segments)
-            rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
-            short = _short(rows, users, n)
-        if not short.isEmpty():
-            more = _fill(shown, rows, short, fallback, request)
-            rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
+    if not short.isEmpty():
+        more = _fill(shown, rows, short, popular, request)
+        rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
     if night.config.recommend.slots:
         rows = keep(slots_filled(night, rules.record, rows, users, champion, best, request))
-    return Made(rows, users, request, depth)
+    return Made(rows, users, request, depth, popular)
 
 
-def _models(night: Night, champion: str, record: StepRecord) -> tuple[ListMaker, RecommenderModel | None]:
+def _models(night: Night, champion: str, record: StepRecord) -> tuple[ListMaker, PopularityModel | None]:
     """The champion, fitted on all ratings where so configured, or kept from an earlier night; and the
     fallback, unless it is the champion.
     """
@@ -196,7 +206,7 @@ def _models(night: Night, champion: str, record: StepRecord) -> tuple[ListMaker,
     used: dict[str, Any] = {row["purpose"]: row for row in rows}
     used |= {COMPARISON: chosen or compared(night)[champion]} if kept is None else kept.rows
     record.details[PATHS] = json.dumps({purpose: row["path"] for purpose, row in used.items()})
-    fallback = load(used[FALLBACK]) if FALLBACK in used else None
+    fallback: Any = load(used[FALLBACK]) if FALLBACK in used else None
     if kept is None:
         return load(used.get(SERVING, used[COMPARISON])), fallback
     model = folded(night, record, kept, SERVING, PARTS)
@@ -219,12 +229,8 @@ def _fill(
     """Popular items, unseen and not yet listed, for the users of ``short``, chosen as all lists are; ranks go
     on from the list's end.
     """
-    taken, seen = rows.select(USER, ITEM), request.seen
-    if seen is not None:
-        pairs = seen.rows(USER, ITEM) if isinstance(seen, PackedHistories) else seen
-        taken = taken.unionByName(pairs.select(USER, ITEM))
-    taken = taken.join(short, USER, "left_semi")
-    lists = shown.filling(fallback, rows, short.select(USER), replace(request, seen=taken))
+    left_out = taken_or_seen(rows, short, request.seen)
+    lists = shown.filling(fallback, rows, short.select(USER), replace(request, seen=left_out))
     more = explode_lists(lists).join(short, USER)
     return more.where(F.col(RANK) + F.col("have") <= request.n).select(
         USER, ITEM, SCORE, (F.col(RANK) + F.col("have")).alias(RANK)

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Report
 from recsys_spark.console import Section, progress_line
 from recsys_spark.errors import ModelError
+from recsys_spark.histories import rows_of
 from recsys_spark.inspection.charts import (
     counts_chart,
     map_chart,
@@ -219,7 +220,9 @@ def _probabilities(night: Night, fits: Iterable[Mapping[str, Any]]) -> list[Part
         held = night.held_out()
         tested = held.where(F.col(TEST).isNotNull())
         users = tested.orderBy(F.xxhash64(USER)).limit(JUDGED)
-        seen = night.known_before(TEST).rows(USER, ITEM).join(users, USER, "left_semi")
+        seen = night.seen(TEST) if night.config.split.repeats else night.known_before(TEST)
+        if seen is not None:
+            seen = rows_of(seen).join(users, USER, "left_semi")
         model: Any = load(fit)
         groups = calibration(model, users.select(USER, F.explode(TEST).alias(ITEM)), seen)
         if len(groups):

@@ -17,7 +17,7 @@ from recsys_spark.errors import LakeError, PublishError
 from recsys_spark.histories import PARTS
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.tables import Lakehouse
-from recsys_spark.models.base import RecommenderModel
+from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.eligibility import Rules
 from recsys_spark.pipeline.fitted import COMPARISON, POPULAR, SERVING, load
@@ -96,11 +96,11 @@ def _made(lake: Lakehouse, run_date: date) -> Any:
     return row
 
 
-def _models(night: Night, row: Any) -> tuple[ListMaker, RecommenderModel | None]:
+def _models(night: Night, row: Any) -> tuple[ListMaker, PopularityModel | None]:
     """The models of the lists, fitted again where they were fitted for this night."""
     record = StepRecord(versions_read=dict(row["versions_read"]))
     champion, paths = row["details"]["champion"], json.loads(row["details"][PATHS])
-    fallback = None if champion == POPULAR else fit(night, record, POPULAR, PARTS)
+    fallback: Any = None if champion == POPULAR else fit(night, record, POPULAR, PARTS)
     earlier = kept_fit(night)
     if earlier is not None:
         return folded(night, record, earlier, SERVING, PARTS), fallback

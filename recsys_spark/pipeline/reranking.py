@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from pyspark.sql import DataFrame
@@ -9,13 +10,13 @@ from pyspark.sql import functions as F
 
 from recsys_spark.config import config_problem
 from recsys_spark.config.rules import Rerank
-from recsys_spark.errors import ConfigError
+from recsys_spark.errors import ConfigError, ModelError
 from recsys_spark.histories import PackedHistories
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.pipeline.item_conditions import conditioned, read_items, require_conditions
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import ListMaker
-from recsys_spark.recommend.rerank import GIVEN, Reranking, reranked
+from recsys_spark.recommend.rerank import GIVEN, Reranking, require_values, reranked
 from recsys_spark.recommend.top_n import RECOMMENDATIONS, ListRequest
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
@@ -149,7 +150,7 @@ def _conditions(wanted: Rerank) -> list[str]:
 def _reranking(wanted: Rerank, n: int) -> Reranking:
     """The configuration's wishes, for lists of ``n``."""
     boosts = {boost.where: boost.by for boost in wanted.boosts}
-    floors = {floor.where: round(floor.share * n) for floor in wanted.floors}
+    floors = {floor.where: math.ceil(round(floor.share * n, 9)) for floor in wanted.floors}
     return Reranking(wanted.diversity, wanted.by, wanted.caps, wanted.calibration, boosts, floors)
 
 
@@ -161,5 +162,9 @@ def _items(night: Night, record: StepRecord, wanted: Rerank, known: PackedHistor
     if missing:
         allowed = f"columns of the table items: {items.columns if night.lake.exists('items') else []}"
         raise ConfigError(config_problem(night.config.origin, _KEY, missing, allowed))
+    try:
+        require_values(items, _reranking(wanted, 1))
+    except ModelError as error:
+        raise ConfigError(f"{night.config.origin}: {_KEY}: {error}") from None
     conditions = _conditions(wanted)
     return conditioned(night, record, _KEY, conditions, known) if conditions else items

@@ -13,7 +13,10 @@ from recsys_spark.columns import quoted
 from recsys_spark.errors import PublishError
 from recsys_spark.histories import PackedHistories
 from recsys_spark.lakehouse.ledger import StepRecord
+from recsys_spark.models.popularity import PopularityModel
+from recsys_spark.pipeline.fitted import POPULAR
 from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.popular import taken_or_seen
 from recsys_spark.pipeline.refit import ListMaker
 from recsys_spark.pipeline.side_tables import few_values, table_with
 from recsys_spark.recommend.shelves import by_shelf
@@ -34,10 +37,10 @@ def shelves(
     users: DataFrame,
     champion: str,
     model: ListMaker,
+    popular: PopularityModel,
     kept: ExitStack,
 ) -> DataFrame | None:
-    """The champion's best items of each shelf for each user, checked. A shelf is short where the champion has
-    no more to say: no popular items fill it.
+    """The champion's best items of each shelf for each user, with popular ones where it is short; checked.
 
     Parameters
     ----------
@@ -53,6 +56,8 @@ def shelves(
         The model's name.
     model : RecommenderModel or Folded
         What makes the lists.
+    popular : PopularityModel
+        What fills them up.
     kept : ExitStack
         Frees, at its end, what is kept in memory.
 
@@ -77,9 +82,19 @@ def shelves(
     names = names_of(night, members)
     if not names:
         return None
-    lists = model.recommend_lists(users, replace(request, n=wanted.n, shelves=members))
-    rows = by_shelf(lists, members, wanted.n)
-    rows = rows.withColumns({"run_date": F.lit(night.run_date), "model": F.lit(champion)}).persist()
+    asked = replace(request, n=wanted.n, shelves=members)
+    rows = by_shelf(model.recommend_lists(users, asked), members, wanted.n)
+    rows = rows.withColumn("model", F.lit(champion)).persist()
+    kept.callback(rows.unpersist)
+    have = rows.groupBy(USER, SHELF).agg(F.count("*").cast("int").alias("have"))
+    full = have.where(F.col("have") == wanted.n).groupBy(USER).count().where(F.col("count") == len(names))
+    short = users.join(full, USER, "left_anti").localCheckpoint()
+    if not short.isEmpty():
+        lists = popular.recommend_lists(short, replace(asked, seen=taken_or_seen(rows, short, request.seen)))
+        more = by_shelf(lists, members, wanted.n).join(have, [USER, SHELF], "left").fillna(0, ["have"])
+        more = more.withColumns({RANK: F.col(RANK) + F.col("have"), "model": F.lit(POPULAR)})
+        rows = rows.unionByName(more.where(F.col(RANK) <= wanted.n).drop("have"))
+    rows = rows.withColumn("run_date", F.lit(night.run_date)).persist()
     kept.callback(rows.unpersist)
     record.counts |= {SHELVES: len(names), SHELF_ROWS: _checked(rows, members, request)}
     return rows

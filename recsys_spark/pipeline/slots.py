@@ -14,8 +14,8 @@ from recsys_spark.pipeline.fitted import POPULAR
 from recsys_spark.pipeline.item_conditions import RATINGS, conditioned, require_conditions
 from recsys_spark.pipeline.night import Night
 from recsys_spark.recommend.slots import Pool, with_slots
-from recsys_spark.recommend.top_n import ListRequest, first_of_lists
-from recsys_spark.schema import EXPLORATION, ITEM, PINNED, USER
+from recsys_spark.recommend.top_n import RECOMMENDATIONS, ListRequest, first_of_lists
+from recsys_spark.schema import EXPLORATION, ITEM, PINNED, SCORE, USER
 
 _KEY = "recommend.slots"
 
@@ -93,7 +93,7 @@ def slots_filled(
     conditions = _conditions(night)
     items = conditioned(night, record, _KEY, conditions, night.pairs()) if conditions else None
     pools, slots = list[Pool](), list[Slot]()
-    counts = F.col(RATINGS).cast("double").alias("score")
+    day, seed = night.run_date.toordinal(), night.config.seed
     pins = sum(len(slot.ranks) for slot in wanted if not slot.draw)
     for number, slot in enumerate(wanted):
         slots += [Slot(rank, number, slot.rate if slot.draw else 0.0) for rank in slot.ranks]
@@ -101,12 +101,23 @@ def slots_filled(
             lists, of_model = first_of_lists(best, slot.candidates), champion
         else:
             asked = replace(request, n=slot.candidates if slot.draw else pins)
-            scores = items.where(F.expr(slot.where)).select(F.col(ITEM).alias("id"), counts)
+            # of as many ratings each night others are drawn from, where there is no room for all
+            chance = F.shiftrightunsigned(F.xxhash64(ITEM, F.lit(day), F.lit(seed)), 40) / 2.0**25
+            score = F.col(RATINGS) + (chance if slot.draw else F.lit(0.0))
+            scores = items.where(F.expr(slot.where)).select(F.col(ITEM).alias("id"), score.alias("score"))
             among = PopularityModel(scores, users.select(F.col(USER).alias("id")))
-            lists, of_model = among.recommend_lists(users, asked), POPULAR
+            lists, of_model = _counts_alone(among.recommend_lists(users, asked)), POPULAR
         pools.append(Pool(lists, of_model, EXPLORATION if slot.draw else PINNED))
-    day = night.run_date.toordinal()
-    return with_slots(rows, pools, slots, night.config.recommend.n, night.config.seed, day)
+    return with_slots(rows, pools, slots, night.config.recommend.n, seed, day)
+
+
+def _counts_alone(lists: DataFrame) -> DataFrame:
+    """Lists whose scores are numbers of ratings again."""
+    count = F.transform(
+        RECOMMENDATIONS,
+        lambda entry: F.struct(entry[ITEM].alias(ITEM), F.floor(entry[SCORE]).cast("float").alias(SCORE)),
+    )
+    return lists.withColumn(RECOMMENDATIONS, count)
 
 
 def _conditions(night: Night) -> list[str]:

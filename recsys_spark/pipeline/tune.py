@@ -57,9 +57,9 @@ def tune(night: Night) -> list[Tuned]:
     """Search the configured ranges: reads ratings, users and items, writes metrics.
 
     A trial is a fit on the training part, measured on the validation part as a night measures its models;
-    the test part is not touched. Values that were tried already are not fitted again. Each fit is written to
-    ``metrics`` when it ends, with ``trial=<number>`` as its segment, and remembered in the study's file; its
-    Params are in the ledger.
+    the test part is not touched. Values that were tried already are not fitted again, and a trial whose
+    values contradict one another ends. Each fit is written to ``metrics`` when it ends, with
+    ``trial=<number>`` as its segment, and remembered in the study's file; its Params are in the ledger.
 
     Parameters
     ----------
@@ -119,6 +119,9 @@ class _Search:
         if left > 0:
             study.optimize(self._trial, n_trials=left)
         complete = [one for one in _ended(study) if one.state.name == "COMPLETE"]
+        if not complete:
+            tried = f"tune.ranges.{self.name}: no values that were tried can be set together"
+            raise ConfigError(f"{self.night.config.origin}: {tried}")
         configured = [one.value for one in complete if one.params == first]
         best = study.best_trial
         return Tuned(
@@ -181,6 +184,7 @@ class _Search:
                 raise _optuna().TrialPruned
             return float(known.value)
         with self._with(given):
+            self._require_together(trial, given)
             iterations = self._iterations()
             for step, count in enumerate(iterations):
                 with self._with(given if count is None else {**given, "maxIter": count}):
@@ -192,6 +196,17 @@ class _Search:
                     raise _optuna().TrialPruned
         self._keep(trial, given, measured, "")
         return value
+
+    def _require_together(self, trial: Any, given: Mapping[str, Any]) -> None:
+        """End a trial whose values may each be set, but not together."""
+        try:
+            self.night.estimator(self.name)
+        except ConfigError as error:
+            self.record.details[f"{self.name} trial={trial.number}"] = json.dumps(
+                {**given, "how": str(error)}
+            )
+            progress_line(f"  {self.name}, trial {trial.number}: {error}")
+            raise _optuna().TrialPruned from None
 
     def _iterations(self) -> list[int | None]:
         """``maxIter`` of a trial's fits; None for the estimator's own."""

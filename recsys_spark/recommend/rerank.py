@@ -18,7 +18,7 @@ from scipy import sparse
 from recsys_spark.columns import quoted
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories
-from recsys_spark.kernels.arrays import Doubles, Mapped
+from recsys_spark.kernels.arrays import Doubles, Floats, Mapped
 from recsys_spark.kernels.reranking import ItemValues, Wishes, rerank
 from recsys_spark.packing import lists_of, one_array, plain
 from recsys_spark.recommend.candidate_features import profiles
@@ -40,7 +40,8 @@ class Reranking:
         Weights of likeness to the list, and of divergence from the user's history; from 0 for none, together
         below 1.
     by : str
-        Column whose values make items alike, and histories; read where one of these is above 0.
+        Column whose values make items alike, and histories; read where one of these is above 0. Vectors,
+        arrays of float or double, make items alike by their cosine, and no histories.
     caps : mapping of str to int
         Column → how many items of a list may share a value of it.
     boosts : mapping of str to float
@@ -87,7 +88,7 @@ def reranked(
     Raises
     ------
     ModelError
-        There is calibration, and no ``histories``.
+        There is calibration, and no ``histories``, or it is by vectors; or a cap is.
     """
     ids, values, wishes = _collected(items, how)
     asked, calibration = lists, how.calibration
@@ -136,7 +137,9 @@ def _collected(items: DataFrame, how: Reranking) -> tuple[pa.Array, ItemValues, 
     what is wanted of them.
     """
     by = how.by if how.diversity or how.calibration else None
-    columns = [*([by] if by else []), *sorted(set(how.caps) - {by})]
+    require_values(items, how)
+    vectors = by if by and is_vectors(items, by) else None
+    columns = [*([by] if by and not vectors else []), *sorted(set(how.caps) - {by})]
     arrays = [
         (
             F.col(quoted(name))
@@ -152,7 +155,8 @@ def _collected(items: DataFrame, how: Reranking) -> tuple[pa.Array, ItemValues, 
         F.coalesce(F.expr(condition), F.lit(False)).alias(f"condition {place}")
         for place, condition in enumerate(conditions)
     ]
-    table = items.select(ITEM, *arrays, *true).toArrow().combine_chunks().sort_by(ITEM)
+    vector = [F.col(quoted(vectors)).cast("array<float>").alias("vector")] if vectors else []
+    table = items.select(ITEM, *arrays, *true, *vector).toArrow().combine_chunks().sort_by(ITEM)
     rows, codes, alike, limits = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], list[bool](), list[int]()
     for place, name in enumerate(columns):
         lists = one_array(table[f"values {place}"])
@@ -166,7 +170,13 @@ def _collected(items: DataFrame, how: Reranking) -> tuple[pa.Array, ItemValues, 
     pairs = np.unique(np.column_stack([np.concatenate(rows), np.concatenate(codes)]), axis=0)  # each once
     indptr = np.concatenate([[0], np.cumsum(np.bincount(pairs[:, 0], minlength=table.num_rows))])
     values = pairs[:, 1].astype(np.int32)
-    found = ItemValues(indptr.astype(np.int64), values, np.array(alike, bool), np.array(limits, np.int32))
+    found = ItemValues(
+        indptr.astype(np.int64),
+        values,
+        np.array(alike, bool),
+        np.array(limits, np.int32),
+        _unit_vectors(one_array(table["vector"])) if vectors else None,
+    )
     holds = [np.asarray(table[f"condition {place}"]) for place in range(len(conditions))]
     boosts = np.zeros(table.num_rows)
     for own, boost in zip(holds, how.boosts.values(), strict=False):
@@ -174,6 +184,63 @@ def _collected(items: DataFrame, how: Reranking) -> tuple[pa.Array, ItemValues, 
     members = np.array(holds[len(how.boosts) :], bool).reshape(len(how.floors), table.num_rows)
     wishes = Wishes(boosts, members, np.array(list(how.floors.values()), np.int32))
     return one_array(table[ITEM]), found, wishes
+
+
+def is_vectors(items: DataFrame, column: str) -> bool:
+    """Whether a column holds arrays of float or double.
+
+    Parameters
+    ----------
+    items : DataFrame
+        Has the column.
+    column : str
+        Its name.
+    """
+    kind = items.schema[column].dataType
+    return isinstance(kind, T.ArrayType) and isinstance(kind.elementType, T.FloatType | T.DoubleType)
+
+
+def require_values(items: DataFrame, how: Reranking) -> None:
+    """Check that what needs values that items share is not asked of vectors.
+
+    Parameters
+    ----------
+    items : DataFrame
+        Has the columns that are named.
+    how : Reranking
+        What is wanted.
+
+    Raises
+    ------
+    ModelError
+        A cap, or calibration, is by a column of vectors.
+    """
+    asked = dict.fromkeys(how.caps, "caps") | ({how.by: "calibration"} if how.calibration else {})
+    for name, what in asked.items():
+        if is_vectors(items, name):
+            raise ModelError(
+                f"{what} is by values that items share, and {name} holds vectors: name another column"
+            )
+
+
+def _unit_vectors(lists: pa.ListArray) -> Floats:
+    """Vectors of length 1, shape (n_items, n); 0 for an item without one, or with one that is not finite.
+
+    Raises
+    ------
+    ModelError
+        They differ in size.
+    """
+    sizes = pc.unique(pc.list_value_length(lists).drop_null()).to_pylist()
+    if len(sizes) > 1:
+        raise ModelError(f"items' vectors must have one size, got {sorted(sizes)}")
+    found: Floats = np.zeros((len(lists), sizes[0] if sizes else 0), np.float32)
+    given = np.asarray(lists.is_valid())
+    found[given] = np.asarray(pc.fill_null(lists.flatten(), np.nan)).reshape(int(given.sum()), -1)
+    found[~np.isfinite(found).all(axis=1)] = 0
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    np.divide(found, lengths, out=found, where=lengths > 0)
+    return found
 
 
 def _tastes(histories: PackedHistories, ids: pa.Array, values: ItemValues) -> DataFrame:

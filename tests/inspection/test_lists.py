@@ -86,5 +86,6 @@ def test_probabilities_are_held_against_what_happened(spark):
     assert groups["predicted"].tolist() == pytest.approx(groups["observed"].tolist(), abs=1e-6)
     assert sorted({round(value, 4) for value in groups["predicted"]}) == [0.25, 0.5]
     assert calibration_error(groups) == pytest.approx(0.0, abs=1e-6)
+    assert calibration(model, relevant, None, n=5)["pairs"].sum() == 2000  # what was seen is among them
     groups["observed"] = [0.15, 0.5]
     assert calibration_error(groups) == pytest.approx(0.1 * 800 / 1200)

@@ -134,6 +134,14 @@ def test_a_floor_takes_the_last_slots_where_scores_have_not_given_it():
     assert rerank(scores, items, np.array([0, 4]), free, 4, 0.0, two).tolist() == [[0, 1, 2, 3]]
 
 
+def test_vectors_push_down_what_points_the_same_way_and_opposites_not_up():
+    """Of relevance 1, 2/3, 1/3 and 0, half of which counts: after the first, -1/6, 1/6 and 0."""
+    scores, items = np.array([4, 3, 2, 1], np.float32), np.array([0, 1, 2, 3], np.int32)
+    vectors = np.array([[1, 0], [1, 0], [0, 1], [-1, 0]], np.float32)
+    alike = values_of([set()] * 4, [True], [FREE])._replace(vectors=vectors)
+    assert rerank(scores, items, np.array([0, 4]), alike, 3, 0.5).tolist() == [[0, 2, 3]]
+
+
 def test_a_boost_is_added_to_the_relevance():
     """Which is 1, 2/3, 1/3 and 0: the third passes the second, and a burial puts the first last."""
     scores, items = np.array([4, 3, 2, 1], np.float32), np.array([0, 1, 2, 3], np.int32)

@@ -129,9 +129,9 @@ def test_shelves_are_the_first_of_each_kind_of_the_list(shop):
     """As all that a user may be shown is in the list."""
     expected = []
     for user in USERS:
-        rows = shop.rows("recommendations", "user", "rank", "item", "score", "model", "reason")
+        rows = shop.rows("recommendations", "user", "rank", "item", "score", "model")
         for kind in ("even", "odd"):
-            own = [row for row in rows if row[0] == user and row[5] == "model" and KIND[row[2]] == kind]
+            own = [row for row in rows if row[0] == user and KIND[row[2]] == kind]
             expected += [(user, kind, n + 1, *row[2:5]) for n, row in enumerate(own[:2])]
     assert expected
     assert shop.rows("shelves", "user", "shelf", "rank", "item", "score", "model") == expected
@@ -280,6 +280,47 @@ def test_tables_for_segments_hold_for_the_users_with_their_values(shop, of_segme
     assert rules.broken(rows) == {"recommend.items.deny": 1, "recommend.items.allow": 1}
 
 
+def test_several_tables_hold_together(shop, of_segments, tmp_path):
+    """What is recalled, what a country may not be shown and what one user has complained of; and of two lists
+    of what may be shown, and one for a country, what is on all of them.
+    """
+
+    def listed(name, header, rows, **columns):
+        path = tmp_path / f"{name}.csv"
+        path.write_text("\n".join([header, *rows]) + "\n")
+        return {"path": str(path), "item": "i", **columns}
+
+    deny = [
+        listed("recalled", "i", ["i0"]),
+        listed("complaints", "u,i", ["u01,i3", "u04,i4"], user="u"),
+        of_segments("deny", "land,i", ["BE,i5"], country="land"),
+    ]
+    allow = [
+        listed("summer", "i", [f"i{n}" for n in range(7)]),
+        listed("licensed", "i", [f"i{n}" for n in range(8) if n != 1]),
+        of_segments("allow", "land,i", [f"BE,i{n}" for n in (0, 2, 4, 5, 7)], country="land"),
+    ]
+    night = shop.night(recommend={"n": 8, "items": {"deny": deny, "allow": allow}})
+    rules = Rules(night, StepRecord())
+    rules.require()
+    popular = load(night.lake.read("models").where(F.col("purpose") == "fallback").first())
+    lists = popular.recommend_lists(rules.users(), rules.request(ListRequest(8))).collect()
+    found = {row["id"]: {entry["item"] for entry in row["recommendations"]} for row in lists}
+    expected = {user: {"i2", "i3", "i4", "i5", "i6"} for user in USERS}
+    expected |= {"u01": {"i2", "i4", "i5", "i6"}, "u04": {"i2"}, "u05": {"i2", "i4"}}
+    assert found == expected
+    broken = [("u00", "i0"), ("u00", "i1"), ("u01", "i3"), ("u04", "i5"), ("u05", "i3"), ("u05", "i7")]
+    rows = shop.spark.createDataFrame(broken, "user string, item string")
+    assert {key.removeprefix("recommend.items."): count for key, count in rules.broken(rows).items()} == {
+        "allow.0": 1,
+        "allow.1": 1,
+        "allow.2": 1,
+        "deny.0": 1,
+        "deny.1": 1,
+        "deny.2": 1,
+    }
+
+
 @pytest.mark.parametrize(
     ("header", "segment", "error", "message"),
     [
@@ -305,15 +346,27 @@ def test_more_groups_of_users_than_can_be_told_apart_are_an_error(shop, monkeypa
         Rules(shop.night(), StepRecord()).require()
 
 
-def test_who_has_rated_nothing_gets_what_is_popular_with_people_alike(shop):
-    """And where nothing is known of the user, or of people alike, what is popular at all."""
-    night = shop.night(recommend={"n": 2, "users": {"new": True}, "fallback_by": "country"})
+def lists_of(night, champion):
+    """Rows of lists by one of the shop's two models."""
     of_night = night.lake.read("models").where(F.col("purpose").isin("serving", "fallback")).collect()
     models = {row["purpose"]: load(row) for row in of_night}
+    model, fallback = models["serving"], models["fallback"]
+    if champion == "popularity":
+        model, fallback = fallback, None
     with ExitStack() as kept:
-        rules = Rules(night, StepRecord())
-        made = make_lists(night, rules, "als", models["serving"], models["fallback"], kept)
-        rows = made.rows.where(F.col("user").isin(*NEW)).select("user", "rank", "item", "reason").collect()
+        made = make_lists(night, Rules(night, StepRecord()), champion, model, fallback, kept)
+        return made.rows.collect()
+
+
+@pytest.mark.parametrize("champion", ["als", "popularity"])
+def test_who_has_rated_nothing_gets_what_is_popular_with_people_alike(shop, champion):
+    """And where nothing is known of the user, or of people alike, what is popular at all."""
+    night = shop.night(recommend={"n": 2, "users": {"new": True}, "fallback_by": "country"})
+    rows = [
+        (row["user"], row["rank"], row["item"], row["reason"])
+        for row in lists_of(night, champion)
+        if row["user"] in NEW
+    ]
 
     def most(users):
         counts = Counter(item for user in users for item in SEEN[user])
@@ -323,7 +376,27 @@ def test_who_has_rated_nothing_gets_what_is_popular_with_people_alike(shop):
     for user, country in NEW.items():
         alike = [other for other in USERS if country and COUNTRY.get(other) == country]
         expected += [(user, rank + 1, item, "fallback") for rank, item in enumerate(most(alike or USERS))]
-    assert sorted(map(tuple, rows)) == sorted(expected)
+    assert sorted(rows) == sorted(expected)
+
+
+@pytest.mark.parametrize("champion", ["als", "popularity"])
+def test_items_that_nobody_has_rated_are_listed_where_nothing_else_may_be(shop, tmp_path, champion):
+    copied = shop.copied(tmp_path)
+    lake = copied.night().lake
+    (one,) = lake.read("items").where("item = 'i3'").collect()
+    new = [one.asDict() | {"item": f"new{n}", "kind": "launch"} for n in (1, 0)]
+    lake.append("items", shop.spark.createDataFrame(new, lake.read("items").schema), len(new))
+    night = copied.night(
+        recommend={"n": 3, "items": {"where": "kind = 'launch' OR stock > 0 AND item = 'i3'"}}
+    )
+    found = {}
+    for row in sorted(lists_of(night, champion), key=lambda row: row["rank"]):
+        found.setdefault(row["user"], []).append((row["item"], row["score"], row["reason"]))
+    launches = [("new0", 0.0, "fallback"), ("new1", 0.0, "fallback")]
+    for user in USERS:
+        rated, rest = found[user][:-2], found[user][-2:]
+        assert rest == launches
+        assert [item for item, *_ in rated] == (["i3"] if "i3" not in SEEN[user] else [])
 
 
 def test_shelves_of_who_is_forgotten_go_and_the_rest_can_be_published(shop):

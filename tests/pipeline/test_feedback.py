@@ -6,6 +6,7 @@ import math
 from datetime import timedelta
 
 import pytest
+from delta.tables import DeltaTable
 
 from recsys_spark.errors import LakeError
 from recsys_spark.pipeline.details import MADE_BY
@@ -102,6 +103,21 @@ def test_rows_users_and_what_was_taken_are_counted(shop):
             ("snips", "all", "activity=q3"): 2 / 3.25,
         }
     )
+
+
+def test_what_came_before_the_lists_were_published_is_no_answer(shop, tmp_path):
+    """They are published at half past three of the day after, and u0 has taken a at noon."""
+    copied = shop.copied(tmp_path)
+    for minutes, hit_rate in ((210, 2 / 3), (1_000, None), (1_450, 2 / 3)):
+        took = "make_dt_interval(0, 0, 0, seconds)"
+        begun = f"TIMESTAMP'2024-07-01 00:00:00' + make_dt_interval(0, 0, {minutes}) - {took}"
+        runs = DeltaTable.forPath(shop.spark, str(copied.folder / "lake" / "runs"))
+        runs.update("step = 'publish'", {"started": begun})
+        if hit_rate is None:
+            with pytest.raises(LakeError, match="nobody who has a list of 2024-06-30 took anything"):
+                measured(copied)
+        else:
+            assert measured(copied)["hit_rate", "all", "all"]["value"] == pytest.approx(hit_rate)
 
 
 def test_interval_is_that_of_a_ratio_over_users(shop):

@@ -118,6 +118,11 @@ def test_a_fit_cannot_be_kept_longer_than_its_ratings(shop):
         shop.night(recommend={"refit_every": 31})
 
 
+def test_lists_are_not_asked_about_for_longer_than_they_are_kept(shop):
+    with pytest.raises(ConfigError, match=r"not_again_days, 31, .* retention\.dates keeps those of 30"):
+        shop.night(recommend={"items": {"not_again_days": 31}}, retention={"dates": 30})
+
+
 def test_lists_are_reproduced_from_what_they_were_made_from(shop, spark, capsys):
     for day in (DAY, NEXT):  # fitted, and folded in
         assert reproduce(spark, shop.night().config, day).lists == len(lists(shop, day))

@@ -5,9 +5,11 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from recsys_spark.errors import ConfigError
+from recsys_spark.errors import ConfigError, GateError
 from recsys_spark.histories import rows_of
-from recsys_spark.pipeline.steps import run_night
+from recsys_spark.inspection.lists import calibration, calibration_error
+from recsys_spark.models.softmax import SoftmaxModel
+from recsys_spark.pipeline.steps import STEPS, run_night
 from tests.pipeline.shop import Shop
 
 pytestmark = pytest.mark.slow
@@ -43,6 +45,13 @@ def shop(spark, tmp_path_factory):
     shop.receive(*(f"user {user},item {item},{START + timedelta(days=day)}" for user, item, day in plays()))
     run_night(shop.night(LAST))
     return shop
+
+
+def copy_of(shop, folder):
+    """Another shop whose nights read what this one's do."""
+    copied = shop.copied(folder)
+    copied.tree["ingest"] = shop.tree["ingest"]
+    return copied
 
 
 def test_ranker_is_measured_by_what_is_consumed_again_and_lists_it_first(shop):
@@ -89,3 +98,29 @@ def test_what_was_rated_begins_with_the_training_part(shop):
 def test_labels_that_are_not_divided_by_time_are_refused_before_anything_is_read(shop):
     with pytest.raises(ConfigError, match=r"ranker with split\.repeats: .* labels other than folds"):
         shop.night(LAST, ranker={"labels": "folds"})
+
+
+def test_split_that_judges_by_new_items_only_says_so_where_lists_may_hold_seen_ones(shop, tmp_path, capsys):
+    told = []
+    for repeats in (True, False):
+        folder = tmp_path / str(repeats)
+        folder.mkdir()
+        night = copy_of(shop, folder).night(LAST, split={"method": "leave_last", "repeats": repeats})
+        capsys.readouterr()
+        STEPS["split"](night)
+        told.append("split.repeats judges by it" in capsys.readouterr().err)
+    assert told == [False, True]
+
+
+@pytest.mark.long
+def test_probabilities_are_of_all_that_a_list_may_hold(shop, tmp_path):
+    other = copy_of(shop, tmp_path)
+    models = {"models": ["softmax"], "softmax": {"embeddingDim": 4, "maxIter": 2}, "report": {"users": 1}}
+    with pytest.raises(GateError):  # it has learnt too little to be served, which the page shows too
+        run_night(other.night(LAST, **models))
+    fit = other.night(LAST).lake.read("models").where("model = 'softmax' AND purpose = 'comparison'").first()
+    held = [(f"user {user}", f"item {item}") for user, item, day in plays() if day == 29]
+    relevant = shop.spark.createDataFrame(held, "user string, item string")
+    error = calibration_error(calibration(SoftmaxModel.load(fit["path"]), relevant, None))
+    page = (tmp_path / "lake" / "reports" / f"{LAST}.html").read_text(encoding="utf-8")
+    assert f"The expected calibration error is {error:.4f}." in page

@@ -160,6 +160,26 @@ def test_slots_are_drawn_with_the_propensities_that_are_written_beside_them(shop
     assert all(drawn[rank, other] for rank in (3, 4) for other in (True, False)), drawn
 
 
+def test_of_items_without_ratings_not_the_same_few_are_drawn_each_night(shop, tmp_path):
+    """From three of 21 that are alike; the first by their ids would be i8, n00 and n01."""
+    copied = shop.copied(tmp_path)
+    lake = copied.night().lake
+    (one,) = lake.read("items").where("item = 'i8'").collect()
+    new = [one.asDict() | {"item": f"n{n:02}"} for n in range(20)]
+    lake.append("items", shop.spark.createDataFrame(new, lake.read("items").schema), len(new))
+    slots = [{"ranks": [1], "where": "ratings = 0", "draw": True, "candidates": 3}]
+    night = copied.night(recommend={"n": 2, "similar_items": None, "slots": slots})
+    STEPS["recommend"](night)
+    drawn = {
+        (item, score)
+        for rank, item, score, reason in copied.rows("recommendations", "rank", "item", "score", "reason")
+        if rank == 1 and reason == "exploration"
+    }
+    assert len(drawn) == 3
+    assert {score for _, score in drawn} == {0.0}
+    assert {item for item, _ in drawn} != {"i8", "n00", "n01"}
+
+
 def test_slots_beyond_the_list_are_an_error(shop):
     with pytest.raises(ConfigError, match=r"different ranks from 1 to recommend\.n, 2, got \[3\]"):
         shop.night(recommend={"n": 2, "slots": [{"ranks": [3], "draw": True}]})

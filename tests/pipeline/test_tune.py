@@ -76,6 +76,18 @@ def test_a_trial_that_is_behind_ends_early(shop, tmp_path, monkeypatch):
     assert found.trials == 8
 
 
+def test_values_that_contradict_one_another_end_a_trial_and_not_the_search(shop, tmp_path):
+    ranges = {"als": {"nonnegative": [False, True], "solver": ["cg", "cholesky"]}}
+    wanted = {"ranges": ranges, "trials": 8, "study": str(tmp_path / "other.log")}
+    copied = shop.copied(tmp_path)
+    (found,) = tune(copied.night(tune=wanted))
+    tried = map(json.loads, copied.night().ledger.last_done("tune")["details"].values())
+    how = {(one["nonnegative"], one["solver"]): one["how"] for one in tried}
+    assert "leave solver at cholesky" in how.pop((True, "cg"))
+    assert set(how.values()) == {""}
+    assert (found.params["nonnegative"], found.params["solver"]) in how
+
+
 @pytest.mark.parametrize(
     ("ranges", "message"),
     [

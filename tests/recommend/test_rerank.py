@@ -61,6 +61,33 @@ def test_any_column_may_be_named(lists, items):
     assert chosen(reranked(lists, items, 2, Reranking(diversity=0.9, by="year")))["u"] == ["a", "b"]
 
 
+def with_vectors(items, vectors):
+    rows = list(zip("abcde", vectors, strict=True))
+    return items.join(
+        items.sparkSession.createDataFrame(rows, "item string, embedding array<double>"), "item"
+    )
+
+
+def test_vectors_make_items_alike_by_their_cosine_whatever_their_length(lists, items):
+    """After a, of relevance .75 and .5, b's half of .75 - 1 is less than c's of .5 - 0; e's is not finite."""
+    known = with_vectors(items, [[2.0, 0.0], [9.0, 0.0], [0.0, 1.0], None, [float("nan"), 1.0]])
+    found = chosen(reranked(lists, known, 4, Reranking(diversity=0.5, by="embedding")))
+    assert found["u"] == ["a", "c", "nobody knows", "d"]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "how", "message"),
+    [
+        ([[1.0], [1.0, 2.0], None, None, None], {"diversity": 0.5}, r"one size, got \[1, 2\]"),
+        ([[1.0]] * 5, {"calibration": 0.5}, "calibration is by values that items share, and embedding holds"),
+        ([[1.0]] * 5, {"caps": {"embedding": 1}}, "caps is by values that items share, and embedding holds"),
+    ],
+)
+def test_what_vectors_cannot_do_is_an_error(lists, items, vectors, how, message):
+    with pytest.raises(ModelError, match=message):
+        reranked(lists, with_vectors(items, vectors), 3, Reranking(by="embedding", **how))
+
+
 def test_conditions_over_items_push_bury_and_have_their_share(lists, items):
     """Relevance is 1, .75, .5, .375, .25 and 0; a condition that is null is not true."""
     how = Reranking(boosts={"maker = 'y'": 0.6, "array_contains(genres, 'War')": -0.5})

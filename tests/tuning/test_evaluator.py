@@ -6,8 +6,9 @@ import math
 
 import pytest
 from pyspark.ml import Pipeline
+from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
 
-from recsys_spark import PopularityRecommender
+from recsys_spark import ALS, PopularityRecommender
 from recsys_spark.errors import ModelError
 from recsys_spark.tuning import TopNEvaluator
 
@@ -56,6 +57,25 @@ def test_last_stage_of_a_pipeline_is_what_is_evaluated(train, held):
     pipeline = Pipeline(stages=[PopularityRecommender(userCol="who", itemCol="what")]).fit(train)
     evaluator = TopNEvaluator(ratings=train.union(held), metricName="hit_rate", k=2)
     assert evaluator.evaluate(pipeline.transform(held)) == pytest.approx(3 / 4)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_cross_validation_chooses_by_lists(spark):
+    """Users have two kinds of items of three: one factor cannot tell the three kinds of users apart."""
+    rows = [(user, item) for user in range(30) for item in range(12) if (user + item) % 3]
+    ratings = spark.createDataFrame(rows, "user int, item int")
+    als = ALS(implicitPrefs=True, ratingCol="", maxIter=5, seed=1)
+    search = CrossValidator(
+        estimator=als,
+        estimatorParamMaps=ParamGridBuilder().addGrid(als.rank, [1, 3]).build(),
+        evaluator=TopNEvaluator(ratings=ratings, metricName="ndcg", k=3),
+        numFolds=3,
+        seed=1,
+    )
+    found = search.fit(ratings)
+    assert found.avgMetrics[0] < 0.9 < found.avgMetrics[1]
+    assert found.bestModel.rank == 3
 
 
 def test_frame_without_its_model_is_named(train, held, popular):
