@@ -138,9 +138,10 @@ def folder_of_sources() -> Path | None:
     for source in sorted(files(__package__).iterdir(), key=lambda one: one.name):
         if source.name.endswith(".py"):
             state.update(source.read_bytes())
-    settings = sorted((name, value) for name, value in os.environ.items() if name.startswith("NUMBA_"))
+    settings = {name: value for name, value in os.environ.items() if name.startswith("NUMBA_")}
+    settings.pop("NUMBA_NUM_THREADS", None)  # a kernel has no threads of its own
     versions = sys.version, numba.__version__, version("llvmlite"), np.__version__
-    state.update(repr((settings, versions)).encode())
+    state.update(repr((sorted(settings.items()), versions)).encode())
     return cache / "recsys-spark" / "kernels" / state.hexdigest()[:16]
 
 

@@ -7,7 +7,7 @@ checked afterwards, by queries that know nothing of groups and masks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_
@@ -34,7 +34,10 @@ MAX_GROUPS = 1_000
 """How many different sets of values the columns may have by which users are told apart."""
 
 RULE = "rule_"
-"""How counts of the ledger begin that say what rules left out."""
+"""How counts of the ledger begin that say what rules leave or leave out."""
+
+ALLOWED_ITEMS, DENIED_PAIRS = "allowed_items", "denied_pairs"
+"""Fields of a :class:`~recsys_spark.recommend.top_n.ListRequest`."""
 
 _RUN_DATE, _NUMBER = "run_date", "number of the group"
 _USERS, _ITEMS = "recommend.users", "recommend.items"
@@ -72,7 +75,7 @@ class Rules:
                 self._where(f"{_USERS}.where", "users", users.where).count()
             if users.table is not None:
                 self._read(f"{_USERS}.table", users.table)
-            for rows in self._given().values():
+            for _, rows in self._tables().values():
                 rows.count()
             for key, table in self._of_segments().items():
                 self._read(f"{_ITEMS}.{key}", table)
@@ -98,8 +101,11 @@ class Rules:
 
     def users(self) -> DataFrame:
         """``user``, unique: who gets a list."""
-        everybody = self._everybody()
-        users = self._chosen_users(everybody)
+        users = everybody = self._everybody()
+        for rule, those in self._rules_of_users().items():
+            others = everybody.join(those, USER, "left_anti")
+            self.record.counts[f"{RULE}users_{rule}_left_out"] = others.count()
+            users = users.join(those, USER, "left_semi")
         if users is not everybody:
             self.record.counts[f"{RULE}users_left_out"] = everybody.count() - users.count()
         return users
@@ -117,9 +123,13 @@ class Rules:
         ConfigError, SourceError
             As of :meth:`require`.
         """
+        tables = {key: (what, rows.localCheckpoint()) for key, (what, rows) in self._tables().items()}
+        self.record.counts |= {
+            f"{RULE}items_{key.replace('.', '_')}_{what}": rows.count()
+            for key, (what, rows) in tables.items()
+        }
         # every list, shelf and check reads them
-        given = {key: rows.localCheckpoint() for key, rows in self._given().items()}
-        self.record.counts |= {f"{RULE}{key}": rows.count() for key, rows in given.items()}
+        given = {what: rows.localCheckpoint() for what, rows in _together(tables.values()).items()}
         groups = self._groups()
         rules = None if groups is None else self._group_rules(groups)
         return replace(request, group_rules=rules, **given)  # type: ignore[arg-type]
@@ -158,39 +168,36 @@ class Rules:
             return rated
         return rated.unionByName(self._of("users").select(USER)).distinct()
 
-    def _chosen_users(self, users: DataFrame) -> DataFrame:
-        rules = self.night.config.recommend.users
+    def _rules_of_users(self) -> dict[str, DataFrame]:
+        """Rule → ``user``: who satisfies it."""
+        rules, found = self.night.config.recommend.users, dict[str, DataFrame]()
         if rules.where is not None:
-            users = users.join(self._where(f"{_USERS}.where", "users", rules.where), USER, "left_semi")
+            found["where"] = self._where(f"{_USERS}.where", "users", rules.where)
         if rules.active_days is not None:
-            users = users.join(self._active(rules.active_days), USER, "left_semi")
+            found["active_days"] = self._active(rules.active_days)
         if rules.table is not None:
-            users = users.join(self._read(f"{_USERS}.table", rules.table), USER, "left_semi")
-        return users
+            found["table"] = self._read(f"{_USERS}.table", rules.table)
+        return found
 
     def _active(self, days: int) -> DataFrame:
         return self.night.stored().where(self.night.of_last(days)).select(USER)
 
-    def _given(self) -> dict[str, DataFrame]:
-        """What the engine is asked, but for what depends on the columns of users."""
-        rules, given = self.night.config.recommend.items, dict[str, DataFrame]()
+    def _tables(self) -> dict[str, tuple[str, DataFrame]]:
+        """Rule → the field of a request that it is asked by, and its rows; not what is asked by groups of
+        users.
+        """
+        rules, found = self.night.config.recommend.items, dict[str, tuple[str, DataFrame]]()
         if rules.where is not None or rules.for_user is not None:
-            given["allowed_items"] = self._where(f"{_ITEMS}.where", "items", rules.where or "true")
-        denied = {"denied_items": list[DataFrame](), "denied_pairs": list[DataFrame]()}
-        for name, table in rules.tables().items():
-            if table.segment:
-                continue
-            rows, what = self._read(f"{_ITEMS}.{name}", table), "items" if table.user is None else "pairs"
-            if _is_deny(name):
-                denied[f"denied_{what}"].append(rows)
-            else:
-                before = given.get(f"allowed_{what}")
-                given[f"allowed_{what}"] = rows if before is None else before.join(rows, ITEM, "left_semi")
+            fit = self._where(f"{_ITEMS}.where", "items", rules.where or "true")
+            found["where" if rules.where is not None else "for_user"] = ALLOWED_ITEMS, fit
+        for key, table in rules.tables().items():
+            if not table.segment:
+                what = "denied" if _is_deny(key) else "allowed"
+                kind = "items" if table.user is None else "pairs"
+                found[key] = f"{what}_{kind}", self._read(f"{_ITEMS}.{key}", table)
         if rules.not_again_days is not None:
-            denied["denied_pairs"].append(served_before(self.night, rules.not_again_days))
-        return given | {
-            key: reduce(DataFrame.unionByName, frames).distinct() for key, frames in denied.items() if frames
-        }
+            found["not_again_days"] = DENIED_PAIRS, served_before(self.night, rules.not_again_days)
+        return found
 
     def _of_segments(self) -> dict[str, Listed]:
         """Which of the tables of items are for segments of users."""
@@ -391,6 +398,20 @@ class Rules:
         for key, table in items.tables().items():
             found[f"{_ITEMS}.{key}"] = against_table(key, table)
         return found
+
+
+def _together(tables: Iterable[tuple[str, DataFrame]]) -> dict[str, DataFrame]:
+    """What several rules ask by the same field: all that one of them denies, and what all of them allow."""
+    found = dict[str, DataFrame]()
+    for what, rows in tables:
+        before = found.get(what)
+        if before is None:
+            found[what] = rows
+        elif what.startswith("denied"):
+            found[what] = before.unionByName(rows).distinct()
+        else:
+            found[what] = before.join(rows, ITEM, "left_semi")
+    return found
 
 
 def _is_deny(key: str) -> bool:

@@ -156,10 +156,12 @@ def test_a_night_says_what_its_rules_left_out(shop):
     counts = shop.night().ledger.last_done("recommend")["counts"]
     assert counts["users"] == 8
     assert {name: counts[name] for name in counts if name.startswith("rule")} == {
+        "rule_users_where_left_out": 3,
+        "rule_users_active_days_left_out": 1,
         "rule_users_left_out": 4,
-        "rule_allowed_items": 7,
-        "rule_allowed_pairs": 3,
-        "rule_denied_pairs": 4,
+        "rule_items_where_allowed_items": 7,
+        "rule_items_allow_allowed_pairs": 3,
+        "rule_items_deny_denied_pairs": 4,
         "rule_denied_to_groups": 2 + 8,  # to the young, and to whom has no age
         "rule_user_groups": 3,
     }
