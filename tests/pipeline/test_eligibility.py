@@ -258,6 +258,13 @@ def of_segments(tmp_path):
     return given
 
 
+def left_by(rules):
+    """User → the items that rules leave, seen ones too."""
+    popular = load(rules.night.lake.read("models").where(F.col("purpose") == "fallback").first())
+    lists = popular.recommend_lists(rules.users(), rules.request(ListRequest(8))).collect()
+    return {row["id"]: {entry["item"] for entry in row["recommendations"]} for row in lists}
+
+
 def test_tables_for_segments_hold_for_the_users_with_their_values(shop, of_segments):
     """The young of a country are denied two items, and those of another are shown but three."""
     deny = of_segments(
@@ -267,9 +274,7 @@ def test_tables_for_segments_hold_for_the_users_with_their_values(shop, of_segme
     night = shop.night(recommend={"n": 8, "items": {"deny": deny, "allow": allow}})
     rules = Rules(night, StepRecord())
     rules.require()
-    popular = load(night.lake.read("models").where(F.col("purpose") == "fallback").first())
-    lists = popular.recommend_lists(rules.users(), rules.request(ListRequest(8))).collect()
-    found = {row["id"]: {entry["item"] for entry in row["recommendations"]} for row in lists}
+    found = left_by(rules)
     expected = {key: set(ITEMS) for key in USERS}
     for user in USERS[:-1]:  # of the last one nothing is known
         if COUNTRY[user] == "BE":
@@ -305,9 +310,7 @@ def test_several_tables_hold_together(shop, of_segments, tmp_path):
     night = shop.night(recommend={"n": 8, "items": {"deny": deny, "allow": allow}})
     rules = Rules(night, StepRecord())
     rules.require()
-    popular = load(night.lake.read("models").where(F.col("purpose") == "fallback").first())
-    lists = popular.recommend_lists(rules.users(), rules.request(ListRequest(8))).collect()
-    found = {row["id"]: {entry["item"] for entry in row["recommendations"]} for row in lists}
+    found = left_by(rules)
     expected = {user: {"i2", "i3", "i4", "i5", "i6"} for user in USERS}
     expected |= {"u01": {"i2", "i4", "i5", "i6"}, "u04": {"i2"}, "u05": {"i2", "i4"}}
     assert found == expected
