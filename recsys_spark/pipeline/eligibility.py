@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
-from operator import and_
+from operator import and_, or_
 from typing import cast
 
 from pyspark.errors import AnalysisException, PySparkException
@@ -35,9 +35,6 @@ MAX_GROUPS = 1_000
 
 RULE = "rule_"
 """How counts of the ledger begin that say what rules leave or leave out."""
-
-ALLOWED_ITEMS, DENIED_PAIRS = "allowed_items", "denied_pairs"
-"""Fields of a :class:`~recsys_spark.recommend.top_n.ListRequest`."""
 
 _RUN_DATE, _NUMBER = "run_date", "number of the group"
 _USERS, _ITEMS = "recommend.users", "recommend.items"
@@ -101,14 +98,17 @@ class Rules:
 
     def users(self) -> DataFrame:
         """``user``, unique: who gets a list."""
-        users = everybody = self._everybody()
-        for rule, those in self._rules_of_users().items():
-            others = everybody.join(those, USER, "left_anti")
-            self.record.counts[f"{RULE}users_{rule}_left_out"] = others.count()
-            users = users.join(those, USER, "left_semi")
-        if users is not everybody:
-            self.record.counts[f"{RULE}users_left_out"] = everybody.count() - users.count()
-        return users
+        users, rules = self._everybody(), self._rules_of_users()
+        if not rules:
+            return users
+        for rule, those in rules.items():
+            users = users.join(those.select(USER).distinct().withColumn(rule, F.lit(True)), USER, "left")
+        users = users.localCheckpoint()  # all rules are asked once
+        left_out = {f"users_{rule}_left_out": F.col(rule).isNull() for rule in rules}
+        left_out["users_left_out"] = reduce(or_, left_out.values())
+        (counts,) = users.agg(*(F.count_if(out).alias(name) for name, out in left_out.items())).collect()
+        self.record.counts |= {f"{RULE}{name}": count for name, count in counts.asDict().items()}
+        return users.where(~left_out["users_left_out"]).select(USER)
 
     def request(self, request: ListRequest) -> ListRequest:
         """The same request for what the rules leave.
@@ -189,14 +189,14 @@ class Rules:
         rules, found = self.night.config.recommend.items, dict[str, tuple[str, DataFrame]]()
         if rules.where is not None or rules.for_user is not None:
             fit = self._where(f"{_ITEMS}.where", "items", rules.where or "true")
-            found["where" if rules.where is not None else "for_user"] = ALLOWED_ITEMS, fit
+            found["where" if rules.where is not None else "for_user"] = "allowed_items", fit
         for key, table in rules.tables().items():
             if not table.segment:
                 what = "denied" if _is_deny(key) else "allowed"
                 kind = "items" if table.user is None else "pairs"
                 found[key] = f"{what}_{kind}", self._read(f"{_ITEMS}.{key}", table)
         if rules.not_again_days is not None:
-            found["not_again_days"] = DENIED_PAIRS, served_before(self.night, rules.not_again_days)
+            found["not_again_days"] = "denied_pairs", served_before(self.night, rules.not_again_days)
         return found
 
     def _of_segments(self) -> dict[str, Listed]:
@@ -361,10 +361,8 @@ class Rules:
             return lambda rows: rows.join(table, table.columns, "left_anti")
 
         def against_table(key: str, table: Listed) -> Callable[[DataFrame], DataFrame]:
-            listed, against = (
-                self._read(f"{_ITEMS}.{key}", table),
-                _in_table if _is_deny(key) else _outside_table,
-            )
+            listed = self._read(f"{_ITEMS}.{key}", table)
+            against = _in_table if _is_deny(key) else _outside_table
             if not table.segment:
                 return lambda rows: against(rows, listed)
             segments = self._of("users").select(USER, *table.segment)

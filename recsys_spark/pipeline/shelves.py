@@ -82,9 +82,9 @@ def shelves(
     names = names_of(night, members)
     if not names:
         return None
-    asked = replace(request, n=wanted.n, shelves=members)
+    asked, run_date = replace(request, n=wanted.n, shelves=members), F.lit(night.run_date)
     rows = by_shelf(model.recommend_lists(users, asked), members, wanted.n)
-    rows = rows.withColumn("model", F.lit(champion)).persist()
+    rows = rows.withColumns({"run_date": run_date, "model": F.lit(champion)}).persist()
     kept.callback(rows.unpersist)
     have = rows.groupBy(USER, SHELF).agg(F.count("*").cast("int").alias("have"))
     full = have.where(F.col("have") == wanted.n).groupBy(USER).count().where(F.col("count") == len(names))
@@ -92,10 +92,10 @@ def shelves(
     if not short.isEmpty():
         lists = popular.recommend_lists(short, replace(asked, seen=taken_or_seen(rows, short, request.seen)))
         more = by_shelf(lists, members, wanted.n).join(have, [USER, SHELF], "left").fillna(0, ["have"])
-        more = more.withColumns({RANK: F.col(RANK) + F.col("have"), "model": F.lit(POPULAR)})
-        rows = rows.unionByName(more.where(F.col(RANK) <= wanted.n).drop("have"))
-    rows = rows.withColumn("run_date", F.lit(night.run_date)).persist()
-    kept.callback(rows.unpersist)
+        own = {RANK: F.col(RANK) + F.col("have"), "run_date": run_date, "model": F.lit(POPULAR)}
+        more = more.withColumns(own).where(F.col(RANK) <= wanted.n).drop("have").persist()
+        kept.callback(more.unpersist)
+        rows = rows.unionByName(more)
     record.counts |= {SHELVES: len(names), SHELF_ROWS: _checked(rows, members, request)}
     return rows
 
