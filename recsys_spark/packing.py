@@ -151,7 +151,7 @@ def encoded_ids(column: pa.ChunkedArray) -> tuple[pa.Array, npt.NDArray[np.int64
     return encoded.dictionary.take(pa.array(order)), place[encoded.indices.to_numpy()]
 
 
-def lists_of(matrix: npt.NDArray[np.float32]) -> pa.Array:
+def lists_of(matrix: npt.NDArray[np.floating[Any]]) -> pa.Array:
     """A matrix of fewer than 2^31 numbers as a column of lists, one for each row."""
     offsets = np.arange(len(matrix) + 1, dtype=np.int32) * np.int32(matrix.shape[1])
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(matrix).ravel()))

@@ -10,8 +10,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.models.softmax import SoftmaxModel
-from recsys_spark.recommend.top_n import RECOMMENDATIONS
-from recsys_spark.schema import ITEM, RANK, SCORE, USER
+from recsys_spark.recommend.top_n import REASON, RECOMMENDATIONS
+from recsys_spark.schema import EXPLORATION, ITEM, PROPENSITY, RANK, SCORE, USER
 
 POINTS = 200
 """Of a curve at most."""
@@ -80,6 +80,48 @@ def coverage(lists: DataFrame, items: int) -> pd.DataFrame:
     ranks = range(1, int(found.index.max()) + 1) if len(found) else range(0)
     shown = found.reindex(ranks, fill_value=0).cumsum()
     return pd.DataFrame({RANK: list(ranks), "items": shown.to_numpy(), "share": shown.to_numpy() / items})
+
+
+def origins(lists: DataFrame) -> pd.DataFrame:
+    """Who has put the rows where they are.
+
+    Parameters
+    ----------
+    lists : DataFrame
+        ``model``, ``reason``, ``rank``, ``propensity``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per (model, reason), the most frequent first: ``rows``, their ``share``, ``mean_rank``, and of
+        those in slots that are drawn the ``mean_propensity``, NaN where there are none.
+    """
+    sums = F.count("*").alias("rows"), F.avg(RANK).alias("mean_rank")
+    propensity = F.avg(PROPENSITY).alias("mean_propensity")
+    found = lists.groupBy("model", REASON).agg(*sums, propensity).toPandas()
+    found.insert(3, "share", found["rows"] / max(found["rows"].sum(), 1))
+    found["mean_propensity"] = found["mean_propensity"].astype(float)
+    return found.sort_values(["rows", "model", REASON], ascending=[False, True, True], ignore_index=True)
+
+
+def drawn_slots(lists: DataFrame) -> pd.DataFrame:
+    """How slots whose items are drawn came out.
+
+    Parameters
+    ----------
+    lists : DataFrame
+        ``rank``, ``item``, ``reason``, ``propensity``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per rank that is drawn, ascending: ``rank``, ``rows``, the ``drawn`` share that shows another
+        item than the list's own, and how many different ``items`` they show.
+    """
+    drawn = F.avg((F.col(REASON) == EXPLORATION).cast("int")).alias("drawn")
+    of_slots = lists.where(F.col(PROPENSITY).isNotNull()).groupBy(RANK)
+    found = of_slots.agg(F.count("*").alias("rows"), drawn, F.count_distinct(ITEM).alias("items")).toPandas()
+    return found.sort_values(RANK, ignore_index=True)
 
 
 def score_quantiles(lists: DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from pyspark.ml.param import Param, TypeConverters
 from pyspark.sql import DataFrame
@@ -23,10 +23,17 @@ from recsys_spark.kernels import metrics as kernels
 from recsys_spark.kernels.blend import greedy_weights
 from recsys_spark.kernels.metrics import ACCURACY
 from recsys_spark.models.base import RecommenderModel
-from recsys_spark.models.members import USUAL_MEMBERS, MemberParams, MembersEstimator
+from recsys_spark.models.members import USUAL_MEMBERS, MemberParams, MembersEstimator, folded_members
 from recsys_spark.models.pair_model import PairModel
 from recsys_spark.params import check_ranges, keyword_constructor, param
-from recsys_spark.recommend.blend import Member, blended, candidates, contributions, standardized
+from recsys_spark.recommend.blend import (
+    Member,
+    blended,
+    blended_users,
+    candidates,
+    contributions,
+    standardized,
+)
 from recsys_spark.schema import ITEM, NEIGHBOR, SEEDED, USER
 from recsys_spark.training.item_item import WEIGHT
 
@@ -136,12 +143,12 @@ class BlendRecommender(MembersEstimator, BlendParams):
 
     Notes
     -----
-    Members are fitted one after the other. Their vectors lie side by side in one model, which is all that is
-    kept; users and items that a member does not know are left out. Lists cost what one model costs whose rank
-    is the sum of the ranks. Standardising costs a member with weights of pairs its scores of all users once,
-    and others the square of the rank for each user. To choose weights, the best ``10 k`` items by each member
-    of at most ``maxUsers`` users are collected: ``4 * members² * 10 k`` bytes each. Weights of pairs pass
-    through the driver: some 80 bytes each at the peak.
+    Members are fitted one after the other. Their vectors lie side by side in one model; users and items that
+    a member does not know are left out. Members are kept beside it, and fold other users in. Lists cost what
+    one model costs whose rank is the sum of the ranks. Standardising costs a member with weights of pairs its
+    scores of all users once, and others the square of the rank for each user. To choose weights, the best
+    ``10 k`` items by each member of at most ``maxUsers`` users are collected: ``4 * members² * 10 k`` bytes
+    each. Weights of pairs pass through the driver: some 80 bytes each at the peak.
 
     Examples
     --------
@@ -282,8 +289,10 @@ class BlendRecommender(MembersEstimator, BlendParams):
             first += members[-1].neighbors
         weights = given or self._chosen(dataset, members, list(models))
         model = self._blended(members, [weights[name] for name in models])
-        for member in models.values():
-            member.unpersist()
+        for name, member in models.items():
+            if not weights[name]:
+                member.unpersist()
+        model.take_members({name: member for name, member in models.items() if weights[name]})
         model.slices = {
             name: [member.length, member.first, member.first + member.neighbors]
             for name, member in zip(models, members, strict=True)
@@ -390,6 +399,8 @@ class BlendModel(PairModel, BlendParams):
         ``items`` and the one after its last.
     """
 
+    folds_in: ClassVar[bool] = True
+
     def __init__(self, weights: DataFrame, items: DataFrame, histories: DataFrame) -> None:
         super().__init__(weights, items, histories)
         self.slices: dict[str, list[int]] = {}
@@ -397,6 +408,49 @@ class BlendModel(PairModel, BlendParams):
     def fitted_values(self) -> dict[str, Any]:
         """Which part of the vectors is whose."""
         return {"slices": self.slices}
+
+    def foldIn(
+        self, histories: DataFrame, ratingCol: str | None = None, userFeatures: DataFrame | None = None
+    ) -> BlendModel:
+        """A model of other users, whom each member folds in: same items, same weights.
+
+        Parameters
+        ----------
+        histories : DataFrame
+            ``userCol``, ``itemCol``, and ``ratingCol`` if it is named. A user whom a member cannot fold in,
+            as without an item that it knows, is not in the result.
+        ratingCol : str, optional
+            Column of ratings; without it every row counts 1.
+        userFeatures : DataFrame, optional
+            For members that read features of users.
+
+        Returns
+        -------
+        BlendModel
+            Its users are those of ``histories``. What the members' ``foldIn`` costs, and a join of them.
+
+        Raises
+        ------
+        ModelError
+            A member folds no users in.
+        """
+        folded = folded_members(self.member_models(), histories, ratingCol, userFeatures)
+        members = [
+            standardized(member.linear_scores(), self.slices[name][1]) for name, member in folded.items()
+        ]
+        weights = [self.getMemberWeights()[name] for name in folded]
+        model = self.copy()
+        model.take_members(folded)
+        model.histories = blended_users(members, weights).persist()
+        return model._store(model.histories)
+
+    def unpersist(self) -> None:
+        """Release the cached result of the fit, the members' too. Save and reload the model first: using it
+        afterwards re-runs the fit.
+        """
+        super().unpersist()
+        for member in self.member_models().values():
+            member.unpersist()
 
     def with_reasons(self, lists: DataFrame) -> DataFrame:
         """Lists with the member that adds most to each score.

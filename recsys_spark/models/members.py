@@ -12,7 +12,7 @@ from pyspark.ml.param.shared import HasSeed
 from pyspark.sql import DataFrame
 
 from recsys_spark.console import progress_line
-from recsys_spark.errors import ConfigError
+from recsys_spark.errors import ConfigError, ModelError
 from recsys_spark.histories import PackedHistories
 from recsys_spark.models.base import RecommenderEstimator, RecommenderModel
 from recsys_spark.models.pair_model import ItemPairEstimator, ItemPairParams
@@ -150,6 +150,16 @@ class MembersEstimator(ItemPairEstimator, MemberParams):
             found[name] = estimator
         return found
 
+    @property
+    def makes_models_that_fold_in(self) -> bool:  # type: ignore[override]
+        """Whether those of all members do."""
+        from recsys_spark.models.registry import REGISTRY  # which knows this module
+
+        return all(
+            REGISTRY[name].model.folds_in and one.makes_models_that_fold_in
+            for name, one in self.estimators().items()
+        )
+
     def feature_columns(self) -> dict[str, list[str]]:
         """Columns that members read features from, by side."""
         found: dict[str, dict[str, None]] = {}
@@ -190,3 +200,35 @@ class MembersEstimator(ItemPairEstimator, MemberParams):
         model: RecommenderModel = estimator.fit(dataset)  # type: ignore[arg-type]
         progress_line(f"  {name}, a member, is fitted in {time.monotonic() - started:.1f} s")
         return model
+
+
+def folded_members(
+    members: Mapping[str, Any], histories: DataFrame, ratingCol: str | None, userFeatures: DataFrame | None
+) -> dict[str, Any]:
+    """Members that know other users, as their ``foldIn`` makes them.
+
+    Parameters
+    ----------
+    members : mapping
+        Name → model.
+    histories : DataFrame
+        Of the users.
+    ratingCol : str or None
+        Column of ratings; None for none.
+    userFeatures : DataFrame or None
+        Of the users, for members that read some.
+
+    Raises
+    ------
+    ModelError
+        A member does not fold users in.
+    """
+    folded = {}
+    for name, member in members.items():
+        if not member.folds_in:
+            raise ModelError(f"member {name} folds no users in: fit the model again")
+        features: dict[str, DataFrame] = {}
+        if userFeatures is not None and member.hasParam("userFeatureCols") and member.getUserFeatureCols():
+            features["userFeatures"] = userFeatures
+        folded[name] = member.foldIn(histories, ratingCol, **features)
+    return folded

@@ -181,6 +181,33 @@ def packed_rows(rows: DataFrame, user: str, item: str, rating: str, timestamp: s
     return pack_histories(once.withColumn(PART, F.lit(TRAIN)), counted["rows"]).of(TRAIN)
 
 
+def packed_known_rows(
+    histories: DataFrame, user: str, item: str, rating: str | None, items: DataFrame, timestamp: str = ""
+) -> PackedHistories:
+    """Rows of known items as histories, as :func:`packed_rows` makes them.
+
+    Parameters
+    ----------
+    histories : DataFrame
+        Of users whom a model folds in.
+    user, item : str
+        Columns of ids.
+    rating : str or None
+        Column; without it every row counts 1.
+    items : DataFrame
+        ``id``: what the model knows.
+    timestamp : str
+        Column; empty for none.
+    """
+    same, key = matching_id(histories, item, items.schema["id"].dataType), unused("item id", histories)
+    value = (column_of(histories, rating)[0] if rating else F.lit(1.0)).alias(RATING)
+    time = (column_of(histories, timestamp)[0] if timestamp else F.lit(None)).cast("timestamp")
+    columns = id_column(histories, user).alias(USER), same.alias(ITEM), value, time.alias(TIMESTAMP)
+    known = items.select(F.col("id").alias(key))
+    rows = histories.select(*columns).join(known, F.col(ITEM) == F.col(key), "left_semi")
+    return packed_rows(rows, USER, ITEM, RATING, TIMESTAMP if timestamp else "")
+
+
 class PairModel(FramesModel, RecommenderModel, ItemPairParams):
     """Weights of item pairs, vectors of items, and the users' histories.
 
@@ -380,16 +407,7 @@ class NeighborModel(PairModel):
         NeighborModel
             Its users are those of ``histories``. Two shuffles, when it is used; a job counts the rows.
         """
-        user, item = self.getUserCol(), self.getItemCol()
-        same, key = (
-            matching_id(histories, item, self.items.schema["id"].dataType),
-            unused("item id", histories),
-        )
-        known = self.items.select(F.col("id").alias(key))
-        rating = (column_of(histories, ratingCol)[0] if ratingCol else F.lit(1.0)).alias(RATING)
-        ids = id_column(histories, user).alias(USER), same.alias(ITEM)
-        rows = histories.select(*ids, rating).join(known, F.col(ITEM) == F.col(key), "left_semi")
-        packed = packed_rows(rows, USER, ITEM, RATING)
+        packed = packed_known_rows(histories, self.getUserCol(), self.getItemCol(), ratingCol, self.items)
         model = self.copy()
         model.histories = histories_of_users(packed, self.centred)
         return model._store(packed.packed)

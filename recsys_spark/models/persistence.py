@@ -4,7 +4,6 @@ of.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -278,17 +277,6 @@ def member_path(path: str, name: str) -> str:
         Name of the member.
     """
     return f"{path}/{_MEMBERS}/{name}"
-
-
-def member_names(metadata: str) -> list[str]:
-    """Names of the models that are saved with a model that is made of them.
-
-    Parameters
-    ----------
-    metadata : str
-        The line of its folder ``metadata``.
-    """
-    return list(json.loads(metadata).get(_MEMBERS, {}))
 
 
 def _class(name: str) -> Any:

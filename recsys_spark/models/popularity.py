@@ -151,11 +151,32 @@ class PopularityModel(FramesModel, RecommenderModel, PopularityParams):
     """
 
     scores_new_users: ClassVar[bool] = True
+    folds_in: ClassVar[bool] = True
 
     def __init__(self, scores: DataFrame, users: DataFrame) -> None:
         super().__init__()
         self.scores = scores
         self.users = users
+
+    def foldIn(self, histories: DataFrame, ratingCol: str | None = None) -> PopularityModel:
+        """A model that knows other users, who get the same lists.
+
+        Parameters
+        ----------
+        histories : DataFrame
+            ``userCol``.
+        ratingCol : str, optional
+            Not read.
+
+        Returns
+        -------
+        PopularityModel
+            Its known users are those of ``histories``. One shuffle, when they are used.
+        """
+        model = self.copy()
+        user = id_column(histories, self.getOrDefault(self.userCol)).alias("id")
+        model.users = histories.select(user).distinct()
+        return model
 
     def known_users(self) -> DataFrame:
         """One row per user of the training data: ``user``."""

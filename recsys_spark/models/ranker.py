@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
+import numpy as np
 import pyarrow as pa
 from pyspark import Broadcast
 from pyspark.sql import DataFrame, Window
@@ -27,17 +28,19 @@ from recsys_spark.data.repeats import Consumption
 from recsys_spark.data.split import leave_last_out, temporal_split
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories, pack_histories
+from recsys_spark.kernels.arrays import Doubles
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.blend import cutoff_of
-from recsys_spark.models.featured import KINDS, FeaturedEstimator
-from recsys_spark.models.members import USUAL_MEMBERS, MembersEstimator
-from recsys_spark.models.pair_model import packed_rows
+from recsys_spark.models.featured import KINDS, FeaturedEstimator, feature_entries
+from recsys_spark.models.members import USUAL_MEMBERS, MembersEstimator, folded_members
+from recsys_spark.models.pair_model import packed_known_rows, packed_rows
 from recsys_spark.models.persistence import FramesModel
 from recsys_spark.models.ranker_params import NO_NUMBERS, RankerParams
 from recsys_spark.models.storage import Stored
 from recsys_spark.packing import lists_of, one_array
 from recsys_spark.params import check_ranges, keyword_constructor
 from recsys_spark.recommend.candidate_features import (
+    CONSUMED,
     ItemFeatures,
     SideFeatures,
     consumed,
@@ -46,7 +49,9 @@ from recsys_spark.recommend.candidate_features import (
     kept_names,
     user_features,
 )
-from recsys_spark.recommend.candidates import side_by_side
+from recsys_spark.recommend.candidates import candidates, side_by_side
+from recsys_spark.recommend.score_blocks import BLOCKS, ItemBlocks, item_blocks, nothing_known, user_blocks
+from recsys_spark.recommend.scores import LinearScores
 from recsys_spark.recommend.top_n import REASON, RECOMMENDATIONS, ListRequest, distinct_ids, explode_lists
 from recsys_spark.schema import ITEM, PART, RANK, RATING, SCORE, SEEDED, TEST, TIMESTAMP, TRAIN, USER
 from recsys_spark.training.ranker import (
@@ -59,10 +64,28 @@ from recsys_spark.training.ranker import (
     rows_of_lists,
     score_of,
 )
+from recsys_spark.training.side_features import Scales
 from recsys_spark.training.trees import QUERIES, SQUARED, Trees, TreesConfig, fit_trees, require_xgboost
 
 JUDGED = 5
 """One user in so many judges how many trees there should be, and is in none."""
+
+
+class KnownUsers(NamedTuple):
+    """What users' features are made by.
+
+    Attributes
+    ----------
+    names : of their side features
+    columns : what these are made of
+    scales : of the numbers among them
+    now : days that ages are counted back from
+    """
+
+    names: list[str]
+    columns: list[str]
+    scales: Scales
+    now: float
 
 
 @dataclass(frozen=True)
@@ -71,14 +94,17 @@ class Known:
 
     Attributes
     ----------
-    users : ``id``, ``values`` and ``profile``, arrays of float, and with events what each has consumed
+    users : ``id``, ``values`` and ``profile``, arrays of float, with ``scoreBlocks`` vectors, and with events
+        what each has consumed
     items : of the items
     names : of all features of a candidate
+    of_users : what makes the same of other users
     """
 
     users: DataFrame
     items: ItemFeatures
     names: list[str]
+    of_users: KnownUsers
 
 
 class Division(NamedTuple):
@@ -165,6 +191,10 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
     userFeatures, itemFeatures : DataFrame, optional
         One row per user or item: ``userCol`` or ``itemCol``, and the feature columns. Not saved with the
         estimator.
+    scoreBlocks : sequence of str, default ()
+        Members whose scores are told to the trees of every candidate, not of those alone that the member
+        lists, and by blocks: what the strongest axis of its vectors adds, the next two, the next four and so
+        on, and biases. Such as ``als``; their scores must be of vectors alone.
     events : DataFrame, optional
         One row per event: ``userCol``, ``itemCol``, ``timestampCol``, and ``ratingCol`` where that is not
         empty, of which a pair's rating is the sum. With it what was consumed before may be a label and a
@@ -177,8 +207,8 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
     ValueError
         From ``fit``: a Param out of range, an unknown member, or one with a Param that is not valid.
     ModelError
-        From ``fit``: what a member raises; no candidate of any user is among the labels, or no rating; ids of
-        ``events`` are of other types than those of the ratings.
+        From ``fit``: what a member raises; one of ``scoreBlocks`` has no vectors; no candidate of any user is
+        among the labels, or no rating; ids of ``events`` are of other types than those of the ratings.
     SetupError
         From ``fit``: xgboost is not installed; the session has no slot for training.
 
@@ -210,8 +240,13 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
     """
 
     has_linear_scores = False
-    makes_models_that_fold_in = False
     never_members = ("ranker",)
+
+    @property
+    def makes_models_that_fold_in(self) -> bool:  # type: ignore[override]
+        """Whether those of all members do, and trees know no events."""
+        events = self.events is not None or self._consumption is not None
+        return not events and super().makes_models_that_fold_in
 
     @property
     def predicts_ratings(self) -> bool:  # type: ignore[override]
@@ -248,6 +283,7 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         seed: int = SEEDED,
         userFeatureCols: list[str] | tuple[str, ...] = (),
         itemFeatureCols: list[str] | tuple[str, ...] = (),
+        scoreBlocks: list[str] | tuple[str, ...] = (),
         coldStartStrategy: str = "nan",
         userFeatures: DataFrame | None = None,
         itemFeatures: DataFrame | None = None,
@@ -292,7 +328,13 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
             raise ValueError(
                 f"candidates must have a number of at least 1 for some of {', '.join(members)}, got {numbers}"
             )
-        self.estimators()
+        estimators = self.estimators()
+        for name in self.getScoreBlocks():
+            if name not in members or not estimators[name].has_linear_scores:
+                raise ValueError(
+                    f"scoreBlocks must name members whose scores are of vectors, and has {name}; members are "
+                    f"{', '.join(members)}"
+                )
 
     def check_repeats(self) -> None:
         """Raise ``ValueError`` with a sentence for Params with which nothing is learnt of events."""
@@ -372,7 +414,7 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
             members = self._fitted_members(history)
             for member in members.values():
                 kept.callback(member.unpersist)
-            known = self._known(history, list(members), division.events)
+            known = self._known(history, members, division.events)
             users = self._labelled(parts, place).join(known.users, "id").persist()
             kept.callback(users.unpersist)
             user, item = parts.id_types
@@ -441,17 +483,24 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         """The members, fitted on everything, and what is known then."""
         members = self._fitted_members(histories)
         events = None if consumption is None else consumption.events
-        known = self._known(histories, list(members), events)
+        known = self._known(histories, members, events)
         users, items = known.users.persist(), known.items
         users.count()
         fields = [T.StructField("id", histories.id_types[1])]
         fields.append(T.StructField("values", T.ArrayType(T.FloatType())))
         table = pa.table([items.ids, lists_of(items.values)], names=["id", "values"])
+        if items.blocks is not None:
+            fields.append(T.StructField(BLOCKS, T.ArrayType(T.FloatType())))
+            table = table.append_column(BLOCKS, lists_of(items.blocks.vectors))
         spark = histories.sparkSession
         saved = spark.createDataFrame([(bytearray(trees.saved),)], "trees binary")
         model = RankerModel(users, spark.createDataFrame(table, T.StructType(fields)), saved)
         model.gains = trees.gains
+        model.of_users = list(known.of_users)
         model.matched = {column: list(bounds) for column, bounds in items.matched.items()}
+        if items.blocks is not None:
+            model.blocks = {name: list(bounds) for name, bounds in items.blocks.bounds.items()}
+            model.turns = {name: turn.tolist() for name, turn in items.blocks.turns.items()}
         model.take_members(members)
         return model._store(users)
 
@@ -540,10 +589,17 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         query = number * self.getNumFolds() + place if folds else number
         return some.select("id", "wanted", query.cast("int").alias("query"), judged.alias("validation"))
 
-    def _known(self, histories: PackedHistories, members: list[str], events: DataFrame | None) -> Known:
-        """What is known of users and items from some histories and their events, and side features."""
+    def _known(
+        self,
+        histories: PackedHistories,
+        members: Mapping[str, RecommenderModel],
+        events: DataFrame | None,
+    ) -> Known:
+        """What is known of users and items from some histories, what was fitted on them, their events, and
+        side features.
+        """
         kinds = tuple(map(to_arrow_type, histories.id_types))
-        entries, _ = self.side_entries(kinds)
+        entries, scales = self.side_entries(kinds)
         sides = {
             side: SideFeatures(entries[kind], self.feature_columns()[side])
             for side, kind in KINDS.items()
@@ -555,7 +611,14 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         users = user_features(histories, items, now, sides.get("user"), of_users)
         if events is not None:
             users = users.join(consumed(events, now), "id", "left")
-        return Known(users, items, feature_names(members, of_users, items, events is not None))
+        if self.getScoreBlocks():
+            items = items._replace(blocks=item_blocks(_vectors_of(self, members), items.ids))
+            users = _with_blocks(users, _vectors_of(self, members), items)
+        known_users = KnownUsers(
+            of_users, self.feature_columns().get("user", []), scales.get("user", {}), now
+        )
+        names = feature_names(list(members), of_users, items, events is not None)
+        return Known(users, items, names, known_users)
 
 
 class RankerModel(FramesModel, RecommenderModel, RankerParams):
@@ -565,9 +628,10 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
     ----------
     users : DataFrame
         One row per user: ``id``, ``values`` and ``profile``, arrays of float, as
-        :func:`recsys_spark.recommend.candidate_features.user_features` makes them; with events ``consumed``.
+        :func:`recsys_spark.recommend.candidate_features.user_features` makes them; with events ``consumed``,
+        and with ``scoreBlocks`` ``blocks``, array<float>.
     items : DataFrame
-        One row per item: ``id``, ``values`` array<float>.
+        One row per item: ``id``, ``values`` array<float>, with ``scoreBlocks`` ``blocks``, array<float>.
     trees : DataFrame
         One row: ``trees``, as xgboost saves them.
     features : list of str
@@ -576,7 +640,15 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         Name of a feature that the trees ask about → what a question about it gains, on average.
     matched : dict
         Column of texts of the items → first and end of its values among those of ``items``.
+    blocks : dict
+        Name of a feature → first and end of its places in the vectors ``blocks``.
+    turns : dict
+        Member → rows of the matrix that turns its users' vectors to those of ``blocks``.
+    of_users : list
+        Names of users' side features, their columns and scales, and days that ages are counted back from.
     """
+
+    folds_in: ClassVar[bool] = True
 
     def __init__(self, users: DataFrame, items: DataFrame, trees: DataFrame) -> None:
         super().__init__()
@@ -586,12 +658,61 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         self.features: list[str] = []
         self.gains: dict[str, float] = {}
         self.matched: dict[str, list[int]] = {}
+        self.blocks: dict[str, list[int]] = {}
+        self.turns: dict[str, list[list[float]]] = {}
+        self.of_users: list[Any] = []
         self._stored: Stored | None = None
         self._on_driver: tuple[ItemFeatures, bytes] | None = None
 
     def known_users(self) -> DataFrame:
         """One row per user of the training data: ``user``."""
         return self.users.select(F.col("id").alias(USER))
+
+    def foldIn(
+        self, histories: DataFrame, ratingCol: str | None = None, userFeatures: DataFrame | None = None
+    ) -> RankerModel:
+        """A model of other users, whom each member folds in, and of whom the same features are made: the
+        trees and what is known of the items stay as they are.
+
+        Parameters
+        ----------
+        histories : DataFrame
+            ``userCol``, ``itemCol``, and ``ratingCol`` if it is named; items that the model does not know add
+            nothing. Times are read where ``timestampCol`` is among the columns.
+        ratingCol : str, optional
+            Column of ratings; without it every row counts 1.
+        userFeatures : DataFrame, optional
+            As in the fit; without it no user has any.
+
+        Returns
+        -------
+        RankerModel
+            Its users are those of ``histories``. What the members' ``foldIn`` costs, two shuffles of the
+            histories, and one of the features.
+
+        Raises
+        ------
+        ModelError
+            A member folds no users in, or the trees know events.
+        """
+        if CONSUMED in self.users.columns:
+            raise ModelError("the trees know what users have consumed, and when: fit the model again")
+        user, item, timestamp = self.getUserCol(), self.getItemCol(), self.getTimestampCol()
+        members = folded_members(self.member_models(), histories, ratingCol, userFeatures)
+        times = timestamp if timestamp in histories.columns else ""
+        packed = packed_known_rows(histories, user, item, ratingCol, self.items, times)
+        names, columns, scales, now = self.of_users
+        side, items = None, self._item_features()
+        if columns and userFeatures is not None:
+            entries = feature_entries(userFeatures, user, columns, scales, packed.id_types[0])
+            side = SideFeatures(entries, columns)
+        users = user_features(packed, items, now, side, names)
+        if self.blocks:
+            users = _with_blocks(users, _vectors_of(self, members), items)
+        model = self.copy()
+        model.take_members(members)
+        model.users = users.persist()
+        return model._store(model.users, packed.packed)
 
     def recommend_lists(self, users: DataFrame, request: ListRequest) -> DataFrame:
         """Best candidates of each known user; see :meth:`RecommenderModel.recommend_lists`. An entry has a
@@ -624,6 +745,26 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         wanted = self.users.join(distinct_ids(users, USER, self.users), "id", "left_semi")
         lists = member_lists(self.member_models(), self.numbers(), wanted, request)
         return side_by_side(lists, wanted), self._shared()
+
+    def candidate_rows(self, users: DataFrame, request: ListRequest) -> DataFrame:
+        """What members list for users, which the trees order.
+
+        Parameters
+        ----------
+        users : DataFrame
+            ``user``, unique.
+        request : ListRequest
+            Of the lists.
+
+        Returns
+        -------
+        DataFrame
+            One row per (user, item): ``user``, ``item``, and for each member ``<name>_score`` float and
+            ``<name>_rank`` int, from 1: null where it does not list the item. Cost: the members' lists, and a
+            shuffle of each.
+        """
+        wanted = self.users.join(distinct_ids(users, USER, self.users), "id", "left_semi")
+        return self._held(candidates(member_lists(self.member_models(), self.numbers(), wanted, request)))
 
     def _shared(self) -> Broadcast[Any]:
         """What is known of items, and the trees, for tasks."""
@@ -702,8 +843,11 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         return cls(frames["users"], frames["items"], frames["trees"])
 
     def fitted_values(self) -> dict[str, Any]:
-        """Names and gains of features, and which may match a user's."""
-        return {"features": self.features, "gains": self.gains, "matched": self.matched}
+        """Names and gains of features, which may match a user's, blocks of scores, and what other users'
+        features are made by.
+        """
+        told = {"features": self.features, "gains": self.gains, "matched": self.matched}
+        return {**told, "blocks": self.blocks, "turns": self.turns, "of_users": self.of_users}
 
     def _store(self, *kept: DataFrame) -> Self:
         """Let the model keep what is persisted."""
@@ -719,7 +863,14 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
     def _item_features(self) -> ItemFeatures:
         table = self.items.toArrow().combine_chunks().sort_by("id")
         matched = {column: (bounds[0], bounds[1]) for column, bounds in self.matched.items()}
-        return ItemFeatures(one_array(table["id"]), rows_of_lists(one_array(table["values"])), (), matched)
+        values, blocks = rows_of_lists(one_array(table["values"])), None
+        if self.blocks:
+            bounds = {name: (first, end) for name, (first, end) in self.blocks.items()}
+            blocks = ItemBlocks(rows_of_lists(one_array(table[BLOCKS])), bounds, self._turns())
+        return ItemFeatures(one_array(table["id"]), values, (), matched, blocks)
+
+    def _turns(self) -> dict[str, Doubles]:
+        return {name: np.array(turn).reshape(len(turn), len(turn)) for name, turn in self.turns.items()}
 
     def _predicted(self, pairs: DataFrame) -> DataFrame:
         """Ratings of pairs of known users and items, as ``user``, ``item``, ``score``."""
@@ -758,6 +909,20 @@ class RankerModel(FramesModel, RecommenderModel, RankerParams):
         if self.getColdStartStrategy() == "drop":
             rows = rows.where(~F.isnan(quoted(prediction)))
         return self._held(rows)
+
+
+def _vectors_of(asked: RankerParams, members: Mapping[str, RecommenderModel]) -> dict[str, LinearScores]:
+    """What the scores of ``scoreBlocks`` are made of."""
+    found = {name: members[name].linear_scores() for name in asked.getScoreBlocks()}
+    return {name: scores for name, scores in found.items() if scores is not None}
+
+
+def _with_blocks(users: DataFrame, members: Mapping[str, LinearScores], items: ItemFeatures) -> DataFrame:
+    """Users with the vectors by which scores are told by blocks."""
+    assert items.blocks is not None  # noqa: S101
+    vectors = user_blocks(members, items.blocks.turns)
+    missing = nothing_known(items.blocks.vectors.shape[1])
+    return users.join(vectors, "id", "left").withColumn(BLOCKS, F.coalesce(BLOCKS, missing))
 
 
 _RATED = "rating of a label"

@@ -89,6 +89,11 @@ class RankerParams(MemberParams):
     itemFeatureCols: Param[list[str]] = param(
         "itemFeatureCols", "columns of itemFeatures: text, arrays, or numbers", TypeConverters.toListString
     )
+    scoreBlocks: Param[list[str]] = param(
+        "scoreBlocks",
+        "members whose scores are told of every candidate, and by blocks of the axes of their vectors",
+        TypeConverters.toListString,
+    )
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -99,7 +104,7 @@ class RankerParams(MemberParams):
         self._setDefault(
             stepSize=0.05, subsamplingRate=1.0, regParam=1.0, loss="logistic", featureFraction=0.5
         )
-        self._setDefault(userFeatureCols=[], itemFeatureCols=[])
+        self._setDefault(userFeatureCols=[], itemFeatureCols=[], scoreBlocks=[])
 
     def getCandidates(self) -> dict[str, int]:
         """Items that each member lists."""
@@ -176,6 +181,10 @@ class RankerParams(MemberParams):
     def getItemFeatureCols(self) -> list[str]:
         """Columns of itemFeatures."""
         return self.getOrDefault(self.itemFeatureCols)
+
+    def getScoreBlocks(self) -> list[str]:
+        """Members whose scores are told by blocks."""
+        return self.getOrDefault(self.scoreBlocks)
 
     def setCandidates(self, value: Mapping[str, int]) -> Self:
         """Set items that a member lists.
@@ -356,3 +365,13 @@ class RankerParams(MemberParams):
             Text, arrays, or numbers.
         """
         return self._set(itemFeatureCols=value)
+
+    def setScoreBlocks(self, value: list[str]) -> Self:
+        """Set members whose scores are told by blocks.
+
+        Parameters
+        ----------
+        value : list[str]
+            Names of members whose scores are of vectors.
+        """
+        return self._set(scoreBlocks=value)

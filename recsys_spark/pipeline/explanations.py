@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.ranker import RankerModel
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.refit import ListMaker
+from recsys_spark.pipeline.refit import Folded, ListMaker
 from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.schema import ITEM, USER
 
@@ -46,11 +48,12 @@ def write_explanations(
         found and ordered once more.
     """
     lake, most = night.lake, night.config.recommend.explain
-    if not most or not isinstance(model, RankerModel):
+    rankers = [model.kept, model.folded_in] if isinstance(model, Folded) else [model]
+    if not most or not all(isinstance(one, RankerModel) for one in rankers):
         if lake.exists(EXPLANATIONS):
             lake.delete(EXPLANATIONS, F.col("run_date") == F.lit(night.run_date))
         return
-    found = model.explain(users, request, most)
+    found = _explained(model, users, request, most)
     shown = rows.where(F.col("model") == champion).select(USER, ITEM)
     told = F.struct((-F.abs("contribution")).alias("order"), "feature", "value", "contribution")
     features = F.transform(
@@ -66,3 +69,13 @@ def write_explanations(
         record.versions_written[EXPLANATIONS] = lake.replace(EXPLANATIONS, listed, where, count)
     finally:
         listed.unpersist()
+
+
+def _explained(model: ListMaker, users: DataFrame, request: ListRequest, most: int) -> DataFrame:
+    """What a ranker says of the lists of users; of those whom it has folded in too."""
+    if not isinstance(model, Folded):
+        return cast(RankerModel, model).explain(users, request, most)
+    kept, folded_in = cast(RankerModel, model.kept), cast(RankerModel, model.folded_in)
+    same = kept.explain(users.join(model.users, USER, "left_anti"), request, most)
+    changed = folded_in.explain(users.join(model.users, USER, "left_semi"), request, most)
+    return same.unionByName(changed)

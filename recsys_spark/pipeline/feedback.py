@@ -72,7 +72,8 @@ def feedback(night: Night) -> list[MetricRow]:
         answered; ``recall``: of what users took, what their lists had. Where slots are drawn also ``ips`` and
         ``snips``, by ``rank=``, ``activity=`` and ``age=``: estimates of ``answered`` in these slots, had
         they always shown what the list has there without drawing (inverse propensity scoring, and the
-        same self-normalised: Swaminathan & Joachims 2015). Intervals of 95 %, users being what is drawn.
+        same self-normalised: Swaminathan & Joachims 2015). ``snips`` also for each model and by
+        ``reason=``. Intervals of 95 %, users being what is drawn.
 
     Raises
     ------
@@ -246,9 +247,8 @@ def _with_segments(night: Night, record: StepRecord, users: DataFrame) -> DataFr
 def _answered(shown: DataFrame, users: DataFrame, n: int) -> list[MetricRow]:
     """Of the rows of each group, how many were answered."""
     own = F.array(F.concat(F.lit("reason="), REASON), F.concat(F.lit("rank="), RANK))
-    models = F.explode(F.array(F.lit(ALL_MODELS), "model")).alias("model")
     answered = shown.withColumns({"own": own, "top": F.col("hit"), "bottom": F.lit(1)})
-    rows = answered.select(USER, models, "own", "top", "bottom")
+    rows = answered.select(USER, _models(), "own", "top", "bottom")
     return _ratios("answered", rows, users, n)
 
 
@@ -259,19 +259,24 @@ def _undrawn(shown: DataFrame, users: DataFrame, n: int) -> list[MetricRow]:
     drawn = shown.where(F.col(PROPENSITY).isNotNull())
     if drawn.isEmpty():
         return []
+    rank, reason = (F.concat(F.lit(f"{name}="), name) for name in (RANK, REASON))
     weight = F.when(F.col(REASON) == EXPLORATION, 0.0).otherwise(1 / F.col(PROPENSITY))
-    rows = drawn.select(
+    weighted = drawn.select(
         USER,
-        F.lit(ALL_MODELS).alias("model"),
-        F.array(F.concat(F.lit("rank="), RANK)).alias("own"),
+        _models(),
+        F.array(rank, reason).alias("own"),
         (F.col("hit") * weight).alias("top"),
-        weight.alias("weight"),
+        weight.alias("bottom"),
     )
-    return [
-        row
-        for metric, bottom in (("ips", F.lit(1.0)), ("snips", F.col("weight")))
-        for row in _ratios(metric, rows.withColumn("bottom", bottom), users, n)
-    ]
+    # what else a slot whose item was drawn would show is not known: of whole slots alone it does not matter
+    of_slots = weighted.where(F.col("model") == ALL_MODELS)
+    of_slots = of_slots.withColumns({"own": F.slice("own", 1, 1), "bottom": F.lit(1.0)})
+    return _ratios("ips", of_slots, users, n) + _ratios("snips", weighted, users, n)
+
+
+def _models() -> Column:
+    """``model``: a row's, and all."""
+    return F.explode(F.array(F.lit(ALL_MODELS), "model")).alias("model")
 
 
 def _ratios(metric: str, rows: DataFrame, users: DataFrame, n: int) -> list[MetricRow]:

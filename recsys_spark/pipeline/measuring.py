@@ -14,17 +14,25 @@ from recsys_spark.evaluation.held_out import KNOWN
 from recsys_spark.evaluation.hits import with_lists
 from recsys_spark.evaluation.ranking import MetricValue, list_metrics
 from recsys_spark.evaluation.rating import rating_metrics
+from recsys_spark.evaluation.retrieval import retrieval
 from recsys_spark.evaluation.segments import AGE, FIT, SEGMENTS, age_band, with_activity
 from recsys_spark.evaluation.users import user_metrics
 from recsys_spark.kernels.metrics import ACCURACY
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
+from recsys_spark.models.ranker import RankerModel
 from recsys_spark.pipeline.metrics import MetricRow
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import Folded, ListMaker
 from recsys_spark.pipeline.reranking import Shown
 from recsys_spark.recommend.top_n import ListRequest
-from recsys_spark.schema import ITEM, RATING, TEST, USER, VALIDATION
+from recsys_spark.schema import EVERYONE, ITEM, RATING, TEST, USER, VALIDATION
+
+RETRIEVED, RETRIEVED_AT = 10_000, (50, 100, 500)
+"""Users whose candidates are looked at, at most, and how many of each list."""
+
+CANDIDATE_RECALL, CANDIDATES, MEMBER = "candidate_recall", "candidates", "member"
+"""Metrics of candidates, and the kind of segment that says who has found them."""
 
 
 class Judged(NamedTuple):
@@ -33,7 +41,7 @@ class Judged(NamedTuple):
     Attributes
     ----------
     metrics : all metrics of everyone
-    by_segment : means of those of each segment's users
+    by_segment : means of those of each segment's users, and what members of models of two stages find
     seconds : model → seconds of its lists
     """
 
@@ -91,8 +99,9 @@ def judge_on_test(
     """
     active = held.where(F.col(KNOWN) > 0).select(USER, F.col(KNOWN).alias("ratings"))
     with _lists(night, record, held, models, popular, TEST, timed=True) as (lists, seconds):
+        by_segment = _by_user(night, record, lists, models, active)
         judged = _ranking(night, record, lists, list(models), active.count()) + _rating(night, models)
-        return Judged(judged, _by_user(night, record, lists, models, active), seconds)
+        return Judged(judged, by_segment + _retrieved(night, held, models), seconds)
 
 
 @contextmanager
@@ -188,6 +197,32 @@ def _by_segment(rows: DataFrame, k: int) -> list[MetricRow]:
         for row in found.orderBy("model", "segment").collect()
         for name in ACCURACY
     ]
+
+
+def _retrieved(night: Night, held: DataFrame, models: Mapping[str, ListMaker]) -> list[MetricRow]:
+    """How much of the test part the candidates of models of two stages have, by member and together, of some
+    users.
+    """
+    tested = held.where(F.col(TEST).isNotNull()).select(F.col(USER).alias("id"), F.col(TEST).alias("items"))
+    some = tested.orderBy(F.xxhash64("id"), "id").limit(RETRIEVED)
+    rows, sizes = list[MetricRow](), night.config.recommend.block_sizes
+    for name, model in models.items():
+        if not isinstance(model, RankerModel):
+            continue
+        relevant, numbers = some.persist(), model.numbers()
+        try:
+            users = relevant.select(F.col("id").alias(USER))
+            found = model.candidate_rows(users, ListRequest(1, night.seen(TEST), block_sizes=sizes))
+            ks = [k for k in RETRIEVED_AT if k < max(numbers.values())] + [max(numbers.values())]
+            told = retrieval(found, relevant, list(numbers), ks)
+        finally:
+            relevant.unpersist()
+        for one in told:
+            segment = EVERYONE if one.retriever is None else f"{MEMBER}={one.retriever}"
+            for metric, value in ((CANDIDATE_RECALL, one.recall), (CANDIDATES, one.candidates)):
+                measured = MetricValue(name, metric, one.k, value, None, None, one.users)
+                rows.append(MetricRow(TEST, measured, segment))
+    return rows
 
 
 def ages_of(night: Night, record: StepRecord) -> DataFrame | None:

@@ -167,9 +167,7 @@ def make_lists(
     if drawn_from:
         best = keep(best)  # of which lists are chosen, and slots are drawn
     lists = shown.chosen(best if depth == shown.depth(n) else first_of_lists(best, shown.depth(n)), n)
-    if isinstance(model, RecommenderModel):
-        lists = model.with_reasons(lists)
-    rows = keep(_labelled(explode_lists(lists), champion, "model"))
+    rows = keep(_labelled(explode_lists(model.with_reasons(lists)), champion, "model"))
     short = _short(rows, users, n)
     segments = [] if short.isEmpty() else popular_in_segments(night, rules.record)
     of_segments = [

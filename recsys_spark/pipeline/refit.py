@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
@@ -15,8 +15,10 @@ from recsys_spark.errors import LakeError
 from recsys_spark.histories import rows_of
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
+from recsys_spark.models.blend import BlendModel
+from recsys_spark.models.ranker import RankerModel
 from recsys_spark.models.registry import REGISTRY
-from recsys_spark.pipeline.fitted import COMPARISON, SERVING, load
+from recsys_spark.pipeline.fitted import COMPARISON, POPULAR, SERVING, load
 from recsys_spark.pipeline.night import Night
 from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.schema import ITEM, RATING, USER
@@ -30,6 +32,9 @@ class ListMaker(Protocol):
 
     def recommend_lists(self, users: DataFrame, request: ListRequest) -> DataFrame:
         """As :meth:`RecommenderModel.recommend_lists`."""
+
+    def with_reasons(self, lists: DataFrame) -> DataFrame:
+        """As :meth:`RecommenderModel.with_reasons`."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,22 @@ class Folded:
         columns = [name for name in same.columns if name in changed.columns]
         return same.select(columns).unionByName(changed.select(columns))
 
+    def with_reasons(self, lists: DataFrame) -> DataFrame:
+        """As :meth:`RecommenderModel.with_reasons`.
+
+        Parameters
+        ----------
+        lists : DataFrame
+            Of :meth:`recommend_lists`.
+        """
+        if not isinstance(self.kept, BlendModel):
+            return self.kept.with_reasons(lists)
+        others, changed = self.users.select(F.col(USER).alias("id")), cast(BlendModel, self.folded_in)
+        every = self.kept.copy()
+        same = self.kept.histories.join(others, "id", "left_anti")
+        every.histories = same.unionByName(changed.histories.select(same.columns))
+        return every.with_reasons(lists)
+
 
 def fit_to_keep(night: Night) -> str | None:
     """The run whose fit this night keeps; None where it is time to fit again. What speaks for it is said.
@@ -112,8 +133,11 @@ def _why_not(night: Night, last: Row) -> str | None:
     """Why a fit cannot be kept although it is recent enough."""
     if last["model"] not in night.config.models:
         return f"{last['model']} of {last['run_date']} is no longer among models"
+    if last["model"] == POPULAR:
+        return "popular items, which are served, are counted each night"
     able = night.estimator(last["model"]).makes_models_that_fold_in
-    if not (able and REGISTRY[last["model"]].model.folds_in):
+    events = night.config.split.repeats and issubclass(REGISTRY[last["model"]].model, RankerModel)
+    if events or not (able and REGISTRY[last["model"]].model.folds_in):
         return f"{last['model']} of {last['run_date']} cannot fold users in"
     if last["split"] != night.split_described():
         return "the split is another"

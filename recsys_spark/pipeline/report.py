@@ -26,7 +26,15 @@ from recsys_spark.inspection.exploring import (
     over_time,
     rating_histogram,
 )
-from recsys_spark.inspection.lists import calibration, calibration_error, coverage, exposure, score_quantiles
+from recsys_spark.inspection.lists import (
+    calibration,
+    calibration_error,
+    coverage,
+    drawn_slots,
+    exposure,
+    origins,
+    score_quantiles,
+)
 from recsys_spark.inspection.model_charts import (
     calibration_chart,
     coverage_chart,
@@ -47,6 +55,7 @@ from recsys_spark.pipeline.feedback import lists_in_use
 from recsys_spark.pipeline.fitted import COMPARISON, LISTS_SECONDS, load
 from recsys_spark.pipeline.gate import CLOSED, FAILED, VERDICT
 from recsys_spark.pipeline.lookup import labels
+from recsys_spark.pipeline.measuring import CANDIDATE_RECALL, CANDIDATES, MEMBER
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.publish import is_served
 from recsys_spark.pipeline.reports import reports_folder
@@ -187,7 +196,38 @@ def _quality(night: Night, reader: Reader) -> list[Part]:
     if steps:
         words = "A curve that still falls would gain from more iterations; one that rises is a fault."
         parts.append(Part("What training did", words, learning_chart(pd.DataFrame(steps))))
-    return [*parts, *asked_about(fits), *_probabilities(night, fits), _seconds(night, fits)]
+    return [
+        *parts,
+        *found_by_members(reader, run_id),
+        *asked_about(fits),
+        *_probabilities(night, fits),
+        _seconds(night, fits),
+    ]
+
+
+def found_by_members(reader: Reader, run_id: str) -> list[Part]:
+    """How much of the test part the members of models of two stages find."""
+    asked = {"run_id": [run_id], "metric": [CANDIDATE_RECALL, CANDIDATES]}
+    found = reader.rows("metrics", ["model", "metric", "segment", "k", "value", "users"], asked).to_pandas()
+    parts = []
+    for model, rows in found.groupby("model"):
+        of = {
+            key: part.pivot(index="segment", columns="k", values="value")
+            for key, part in rows.groupby("metric")
+        }
+        recall, size = of[CANDIDATE_RECALL], of[CANDIDATES]
+        told = [
+            {"found by": "all together" if who == EVERYONE else who.removeprefix(f"{MEMBER}="), "k": k}
+            | {"recall": float(recall.at[who, k]), "candidates of a user": float(size.at[who, k])}
+            for k in recall.columns
+            for who in sorted(recall.index, key=lambda who: (who != EVERYONE, -recall.at[who, k]))
+        ]
+        words = (
+            "What is not among the candidates cannot be listed. Of what test users took, the share that is "
+            f"among the first k of each list; {rows['users'].iloc[0]:,} users."
+        )
+        parts.append(Part(f"What members of {model} find", words, None, told, list(told[0])))
+    return parts
 
 
 def asked_about(fits: Iterable[Mapping[str, Any]]) -> list[Part]:
@@ -272,7 +312,7 @@ def _data(night: Night, ratings: DataFrame) -> list[Part]:
 
 def _lists(night: Night, lists: DataFrame, ratings: DataFrame) -> list[Part]:
     """What the lists show, and their scores beside those that are served."""
-    parts = []
+    parts = _origins(lists)
     curve = exposure(lists, ratings)
     if len(curve):
         words = "The further the lists are above the ratings, the more they favour popular items."
@@ -291,6 +331,26 @@ def _lists(night: Night, lists: DataFrame, ratings: DataFrame) -> list[Part]:
         words = f"Of {champion}'s rows; the gate compares the means."
         parts.append(Part("Scores", words, scores_chart(known)))
     return parts
+
+
+def _origins(lists: DataFrame) -> list[Part]:
+    """Who has put rows where they are, and slots that are drawn."""
+    words = (
+        "Reason: model, or of models of others the member that speaks most for the row; fallback, what fills "
+        "lists up; pinned and exploration, slots that are given away."
+    )
+    parts = [Part("Where rows come from", words, **_frame(origins(lists)))]
+    slots = drawn_slots(lists)
+    if len(slots):
+        words = "Drawn: rows that show another item than the list's own."
+        parts.append(Part("Slots that are drawn", words, **_frame(slots)))
+    return parts
+
+
+def _frame(found: pd.DataFrame) -> dict[str, Any]:
+    """A frame as a table; what is missing is empty."""
+    known = found.astype(object).where(found.notna(), None)
+    return {"rows": known.to_dict("records"), "columns": list(found.columns)}
 
 
 def _in_use(night: Night, reader: Reader) -> list[Part]:

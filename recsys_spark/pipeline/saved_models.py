@@ -16,7 +16,7 @@ from recsys_spark.lakehouse.reader import Reader
 from recsys_spark.models.factor_model import FactorModel
 from recsys_spark.models.members import MemberParams
 from recsys_spark.models.pair_model import NeighborModel
-from recsys_spark.models.persistence import member_names, member_path
+from recsys_spark.models.persistence import member_path
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.details import PATHS
 from recsys_spark.pipeline.show import BECAUSE
@@ -140,8 +140,6 @@ def _opened(
         return None
     path = path_of(reader, run_date, name)
     if member is not None:
-        if member not in member_names(reader.model_metadata(path)):  # a blend is one model, of its own
-            return None
         path = member_path(path, member)
     return open_model(kind, reader.model_metadata(path), path, reader.model_frame)
 
@@ -206,10 +204,10 @@ def add_reasons(
         left out.
     listed : sequence of dict
         The user's recommendations: ``item``, ``model``, ``reason``; gets ``because``, a list of ``item`` and
-        ``contribution``, the largest first. It is empty for popular items. Of a ranker it is what the member
-        has that the row's reason names, and of a blend nothing. There is no contribution where it would be to
-        a member's score, or the model was fitted on other ratings than those of the table: of some types of
-        events, faded or capped.
+        ``contribution``, the largest first. It is empty for popular items. Of a model of others it is what
+        the member has that the row's reason names. There is no contribution where it would be to a member's
+        score, or the model was fitted on other ratings than those of the table: of some types of events,
+        faded or capped.
     """
     by_model: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
     for row in listed:

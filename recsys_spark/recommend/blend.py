@@ -194,21 +194,34 @@ def blended(members: Sequence[Member], weights: Sequence[float]) -> tuple[DataFr
     pairs : pyarrow.Table
         ``item``, ``neighbor`` int, a place in the users' ``items``, ``weight`` float.
     """
-    parts = [(member, float(weight)) for member, weight in zip(members, weights, strict=True) if weight]
-    users = _side_by_side([member.users for member, _ in parts], _PARTS)
+    parts = [member for member, weight in zip(members, weights, strict=True) if weight]
+    users = blended_users(parts, [weight for weight in weights if weight])
+    items = _side_by_side([member.items for member in parts], ("features",))
+    features = F.concat(*(f"features {place}" for place in range(len(parts)))).alias("features")
+    kind = to_arrow_type(members[0].items.schema["id"].dataType)
+    return users, items.select("id", features), _rows_of_pairs(parts, kind)
+
+
+def blended_users(members: Sequence[Member], weights: Sequence[float]) -> DataFrame:
+    """The users of :func:`blended`.
+
+    Parameters
+    ----------
+    members : sequence of Member
+        Whose users are joined: whom one of them lacks is left out.
+    weights : sequence of float
+        One for each, above 0.
+    """
+    users = _side_by_side([member.users for member in members], _PARTS)
 
     def weighted(name: str) -> Column:
         def times(place: int, weight: float) -> Column:
             return F.transform(f"{name} {place}", lambda x: (x * F.lit(weight)).cast("float"))
 
-        return F.concat(*(times(place, weight) for place, (_, weight) in enumerate(parts))).alias(name)
+        return F.concat(*(times(place, float(weight)) for place, weight in enumerate(weights))).alias(name)
 
-    histories = F.concat(*(f"items {place}" for place in range(len(parts)))).alias("items")
-    users = users.select("id", weighted("features"), histories, weighted("values"))
-    items = _side_by_side([member.items for member, _ in parts], ("features",))
-    features = F.concat(*(f"features {place}" for place in range(len(parts)))).alias("features")
-    kind = to_arrow_type(members[0].items.schema["id"].dataType)
-    return users, items.select("id", features), _rows_of_pairs([member for member, _ in parts], kind)
+    histories = F.concat(*(f"items {place}" for place in range(len(members)))).alias("items")
+    return users.select("id", weighted("features"), histories, weighted("values"))
 
 
 class Candidates(NamedTuple):

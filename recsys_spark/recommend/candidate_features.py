@@ -21,7 +21,9 @@ from scipy import sparse
 from recsys_spark.histories import PackedHistories, places, plain_column
 from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs
 from recsys_spark.kernels.candidates import Candidates, likeness
+from recsys_spark.kernels.score_blocks import block_scores
 from recsys_spark.packing import lists_of, one_array
+from recsys_spark.recommend.score_blocks import ItemBlocks, nothing_known
 from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER
 
 USER_STATISTICS = ("user: ratings", "user: mean rating", "user: days since the last rating")
@@ -64,12 +66,14 @@ class ItemFeatures(NamedTuple):
     values : float32 array, shape (n_items, n_values)
     names : of the values
     matched : column → first value and the one after the last, of columns whose values a user may like
+    blocks : of which members' scores are told by blocks; None for none
     """
 
     ids: pa.Array
     values: Floats
     names: tuple[str, ...]
     matched: dict[str, tuple[int, int]]
+    blocks: ItemBlocks | None = None
 
     @property
     def width(self) -> int:
@@ -133,7 +137,7 @@ def user_features(
     now : float
         Days that ages are counted back from.
     side : SideFeatures, optional
-        Of the users.
+        Of the users; without them those that are named are missing.
     names : sequence of str
         Those that are kept of them.
 
@@ -159,8 +163,9 @@ def user_features(
     floats = T.ArrayType(T.FloatType())
     fields = [T.StructField("id", user), T.StructField("values", floats), T.StructField("profile", floats)]
     rows = histories.map_tables([USER, ITEM, RATING, TIMESTAMP], known, T.StructType(fields))
+    nothing = nothing_known(len(names))
     if side is None:
-        return rows
+        return rows.withColumn("values", F.concat("values", nothing)) if names else rows
     schema = T.StructType([side.entries.schema["id"], T.StructField("further", floats)])
     columns = side.columns
 
@@ -169,7 +174,6 @@ def user_features(
             matrix = dense(batch["id"], pa.Table.from_batches([batch]), columns, names)
             yield pa.RecordBatch.from_arrays([batch["id"], lists_of(matrix)], names=["id", "further"])
 
-    nothing = F.array_repeat(F.lit(float("nan")).cast("float"), len(names))
     with_side = rows.join(side.entries.mapInArrow(given, schema), "id", "left")
     return with_side.select(
         "id", F.concat("values", F.coalesce("further", nothing)).alias("values"), "profile"
@@ -326,7 +330,9 @@ def feature_names(
     """
     found = [f"{name}: {what}" for what in ("score", "rank") for name in retrievers]
     of_user = [*USER_STATISTICS, *(f"user: {name}" for name in users)]
-    of_pair = [*(f"match: {column}" for column in items.matched), *(PAIR_STATISTICS if pairs else ())]
+    of_blocks = () if items.blocks is None else items.blocks.bounds
+    matched = (f"match: {column}" for column in items.matched)
+    of_pair = [*matched, *of_blocks, *(PAIR_STATISTICS if pairs else ())]
     return [*found, *of_user, *items.names, *of_pair]
 
 
@@ -336,6 +342,7 @@ def feature_matrix(
     profiles: Floats,
     items: ItemFeatures,
     rows: Longs,
+    vectors: Floats | None = None,
     pairs: Floats | None = None,
 ) -> Floats:
     """Features of candidates, shape (n, n_features).
@@ -350,6 +357,8 @@ def feature_matrix(
         Of the items.
     rows : int64 array, shape (n,)
         Each candidate's place among ``items.ids``, or -1.
+    vectors : float32 array, shape (n_users, width), optional
+        Where items have blocks: :data:`recsys_spark.recommend.score_blocks.BLOCKS`.
     pairs : float32 array, shape (n, 2), optional
         Of :func:`pair_features`.
     """
@@ -360,6 +369,9 @@ def feature_matrix(
         liked = profiles[found.users, before : before + end - first]
         columns.append(likeness(liked, of_items[:, first:end])[:, None])
         before += end - first
+    if items.blocks is not None and vectors is not None:
+        bounds = list(items.blocks.bounds.values())
+        columns.append(block_scores(vectors, items.blocks.vectors, found.users, rows, bounds))
     if pairs is not None:
         columns.append(pairs)
     return np.concatenate(columns, axis=1)

@@ -16,6 +16,7 @@ from recsys_spark.kernels.candidates import Candidates, best_candidates
 from recsys_spark.packing import encoded_ids, plain
 from recsys_spark.recommend.candidate_features import CONSUMED, ItemFeatures, feature_matrix, pair_features
 from recsys_spark.recommend.candidates import Found, found_in
+from recsys_spark.recommend.score_blocks import BLOCKS
 from recsys_spark.recommend.top_n import REASON, RECOMMENDATIONS
 from recsys_spark.schema import ITEM, RANK, RATING, SCORE, USER
 from recsys_spark.training.trees import open_trees, tree_contributions, tree_scores
@@ -45,10 +46,12 @@ def _slices(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _features(batch: pa.RecordBatch, found: Found, items: ItemFeatures) -> Floats:
     """Features of a batch's candidates."""
     users, profiles = (rows_of_lists(batch[name]) for name in ("values", "profile"))
-    own, pairs = found.candidates, None
+    own, vectors, pairs = found.candidates, None, None
+    if items.blocks is not None:
+        vectors = rows_of_lists(batch[BLOCKS])
     if CONSUMED in batch.schema.names:
         pairs = pair_features(batch[CONSUMED], own.users, own.items, found.items)
-    return feature_matrix(own, users, profiles, items, found.places(items.ids), pairs)
+    return feature_matrix(own, users, profiles, items, found.places(items.ids), vectors, pairs)
 
 
 def _queries(

@@ -86,9 +86,9 @@ def with_peaks(action: Callable[[], object]) -> tuple[float, float, float]:
     return taken, peaks["java"] / 2**30, peaks["python"] / 2**30
 
 
-def measured(config: Path, steps: tuple[str, ...] | None) -> dict[str, Any]:
+def measured(config: Path, steps: tuple[str, ...] | None, day: str = DAY) -> dict[str, Any]:
     """A night: seconds of each step, of the whole and its processes, and the memory."""
-    arguments = ["--config", str(config), "--run-date", DAY, "--quiet"]
+    arguments = ["--config", str(config), "--run-date", day, "--quiet"]
 
     def run() -> None:
         for step in steps or ("nightly",):

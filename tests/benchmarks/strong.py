@@ -119,7 +119,9 @@ def read(spark: SparkSession, folder: Path) -> Data:
 def fitted(
     name: str, params: dict[str, Any], data: Data, held: Held, weights: Any = None
 ) -> RecommenderModel:
-    """A model that knows the histories of the users who are measured."""
+    """A model that knows the histories of the users who are measured; a blend without weights chooses them
+    by these users, whom its members are fitted on.
+    """
     estimator: Any = build(name, ALWAYS.get(name, {}) | params, SEED)
     if estimator.hasParam("ratingCol"):
         estimator.setRatingCol("")
@@ -127,7 +129,8 @@ def fitted(
         estimator.setMemberWeights(weights)
     elif name == "blend":
         estimator.set_validation(held.wanted)
-    if REGISTRY[name].model.folds_in:
+    choosing = name == "blend" and weights is None
+    if REGISTRY[name].model.folds_in and not choosing:
         model: Any = estimator.fit(data.train).foldIn(held.known)
     else:
         model = estimator.fit(data.train.unionByName(held.known))

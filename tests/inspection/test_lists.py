@@ -9,7 +9,9 @@ from recsys_spark.inspection.lists import (
     calibration,
     calibration_error,
     coverage,
+    drawn_slots,
     exposure,
+    origins,
     score_quantiles,
 )
 from recsys_spark.models import SoftmaxRecommender
@@ -53,6 +55,29 @@ def test_coverage_grows_with_each_rank(lists):
     only_second = lists.where("rank = 2")
     assert coverage(only_second, 4).to_dict("list") == {"rank": [1, 2], "items": [0, 2], "share": [0.0, 0.5]}
     assert coverage(lists.limit(0), 4).empty
+
+
+def test_rows_are_told_by_who_has_put_them_there_and_drawn_slots_by_what_they_show(spark):
+    rows = [
+        ("als", "model", 1, 7, None),
+        ("als", "model", 3, 8, 0.5),
+        ("als", "model", 3, 8, 0.7),
+        ("popularity", "fallback", 2, 9, None),
+        ("popularity", "exploration", 3, 9, 0.25),
+    ]
+    lists = spark.createDataFrame(rows, "model string, reason string, rank int, item int, propensity double")
+    found = origins(lists)
+    assert list(found.columns) == ["model", "reason", "rows", "share", "mean_rank", "mean_propensity"]
+    told = found.astype(object).where(found.notna(), None).to_numpy().tolist()
+    assert told == [
+        ["als", "model", 3, 0.6, 7 / 3, pytest.approx(0.6)],
+        ["popularity", "exploration", 1, 0.2, 3.0, 0.25],
+        ["popularity", "fallback", 1, 0.2, 2.0, None],
+    ]
+    slots = drawn_slots(lists).to_dict("records")
+    assert slots == [{"rank": 3, "rows": 3, "drawn": pytest.approx(1 / 3), "items": 2}]
+    assert origins(lists.limit(0)).empty
+    assert drawn_slots(lists.limit(0)).empty
 
 
 def test_score_quantiles_run_from_the_least_to_the_largest(lists):

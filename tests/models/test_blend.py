@@ -25,6 +25,8 @@ WEIGHTS = {"als": 0.4, "item_item": 0.3, "spectral": 0.2, "popularity": 0.1}
 @pytest.mark.slow
 @pytest.mark.long
 class TestContract(ModelContract):
+    new_users = "history"
+
     def estimator(self):
         weights = {"popularity": 0.1, "item_item": 0.9}
         return BlendRecommender(
@@ -91,6 +93,37 @@ def test_reason_is_the_member_that_adds_most(data, blend, alone, tmp_path):
         for row in rows:
             of_members = parts[:, row.user, row.item]
             assert of_members[list(WEIGHTS).index(row.reason)] == pytest.approx(of_members.max(), abs=1e-4)
+
+
+def test_others_are_folded_in_as_those_of_the_fit_with_the_same_histories(spark, data, tmp_path):
+    members = {name: MEMBERS[name] for name in ("item_item", "spectral", "popularity")}
+    weights = {"item_item": 0.5, "spectral": 0.3, "popularity": 0.2}
+    fitted = BlendRecommender(members=members, memberWeights=weights, seed=5).fit(data)
+    path = str(tmp_path / "blend")
+    fitted.save(path)
+    others = data.where("user < 10").withColumn("user", F.col("user") + 100)
+    odd = spark.createDataFrame([(100, 999, 1.0), (777, 999, 1.0)], data.schema)  # no item of the fit
+    folded = BlendModel.load(path).foldIn(others.unionByName(odd), "rating")
+    assert sorted(row["user"] for row in folded.known_users().collect()) == list(range(100, 110))
+    lists = [
+        {
+            (row["user"] % 100, row["rank"]): (row["item"], pytest.approx(row["score"], rel=1e-4))
+            for row in model.recommend(users.select("user").distinct(), 20).collect()
+        }
+        for model, users in ((fitted, data.where("user < 10")), (folded, others))
+    ]
+    assert len(lists[0]) == 200
+    assert lists[0] == {key: (item, score.expected) for key, (item, score) in lists[1].items()}
+    again = folded.foldIn(others, "rating").recommend(others.select("user").distinct(), 20).collect()
+    assert len(again) == 200
+
+
+def test_a_blend_with_a_member_that_folds_nobody_in_does_not(data):
+    members = {"mllib_als": {"rank": 2, "maxIter": 1}, "item_item": {}}
+    estimator = BlendRecommender(members=members, memberWeights={"mllib_als": 0.5, "item_item": 0.5})
+    assert not estimator.makes_models_that_fold_in
+    with pytest.raises(ModelError, match="member mllib_als folds no users in"):
+        estimator.fit(data).foldIn(data)
 
 
 def test_member_without_weight_is_no_part_of_the_model(data):

@@ -53,6 +53,13 @@ def test_ties_go_to_the_smaller_item(spark):
     assert [row["item"] for row in sorted(rows, key=lambda row: row["rank"])] == ["x", "y", "z"]
 
 
+def test_users_who_are_folded_in_are_known(spark):
+    model = PopularityRecommender().fit(events(spark, ("a", "x", 0), ("b", "x", 9)))
+    folded = model.foldIn(events(spark, ("c", "x", 0), ("c", "never", 1)))
+    assert [row["user"] for row in folded.known_users().collect()] == ["c"]
+    assert scores(folded) == scores(model)
+
+
 def test_item_nobody_has_scores_zero(spark):
     model = PopularityRecommender().fit(events(spark, ("a", "x", 0)))
     assert model.transform(events(spark, ("new", "never", 0))).first()["prediction"] == 0.0

@@ -20,7 +20,7 @@ HOT = 99
 @pytest.mark.slow
 @pytest.mark.long
 class TestContract(ModelContract):
-    learns_taste = False
+    learns_taste, new_users = False, "history"
     nested = "array<struct<item:int,rating:float>>"
 
     def estimator(self):
@@ -126,6 +126,110 @@ def test_trees_learn_what_no_retriever_knows(spark, tmp_path):
                 spark, [*[(u, u % 2, 1.0, 0) for u in range(20)], *[(u, 50 + u, 1.0, 1) for u in range(20)]]
             )
         )
+
+
+def test_trees_are_told_a_members_score_of_every_candidate_and_its_parts(spark, tmp_path):
+    ratings = frame(spark, events(last=None)).withColumn("rating", F.expr("3.0 + (item * 7 + user * 5) % 3"))
+    members = {"popularity": {}, "als": {"rank": 4, "useBiases": True}}
+    asked = {"candidates": {"als": 2}, "scoreBlocks": ["als"]}
+    estimator = RankerRecommender(members=members, maxIter=5, featureFraction=1.0, **asked)
+    queries, names = estimator.queries(ratings)
+    for row in queries.collect():
+        features = np.array(row["features"]).reshape(len(row["candidates"]), len(names))
+        assert np.isfinite(features[:, names.index("als: score")]).sum() == 2
+        assert np.isfinite(features[:, names.index("als: score of any item")]).all()
+    model = estimator.fit(ratings)
+    users = ratings.select("user").where("user < 5").distinct()
+    told = {}
+    for row in model.explain(users, ListRequest(30), 99).collect():
+        told.setdefault((row["user"], row["item"]), {})[row["feature"]] = row["value"]
+    pairs = spark.createDataFrame(list(told), "user int, item int")
+    scores = model.member_models()["als"].transform(pairs).collect()
+    assert len(scores) == 5 * 20
+    parts = ["axis 1", "axes 2 to 3", "axis 4"]
+    for row in scores:
+        of = told[row["user"], row["item"]]
+        assert of["als: score of any item"] == pytest.approx(row["prediction"], abs=1e-5)
+        by_parts = [of[f"als: score of {part}"] for part in parts]
+        biases = [of[f"als: bias of the {side}"] for side in ("user", "item")]
+        assert sum(by_parts) + sum(biases) == pytest.approx(row["prediction"], abs=1e-5)
+    assert max(abs(of["als: score of axis 1"]) for of in told.values()) > 0.01
+    path = str(tmp_path / "told")
+    model.save(path)
+    lists = model.recommend(users, 3, ratings).collect()
+    assert sorted(type(model).load(path).recommend(users, 3, ratings).collect()) == sorted(lists)
+
+
+def test_others_are_folded_in_as_those_of_the_fit_with_the_same_histories(spark, tmp_path):
+    ratings = frame(spark, events(last=None))
+    items = spark.createDataFrame([(i, f"genre {i % 2}") for i in range(20)], "item int, genre string")
+    people = spark.createDataFrame(
+        [(u, f"job {u % 3}", u * 1.5) for u in range(39)], "user int, job string, age double"
+    )
+    named = {"itemFeatureCols": ["genre"], "itemFeatures": items}
+    named |= {"userFeatureCols": ["job", "age"], "userFeatures": people}
+    members = {"popularity": {}, "item_item": {"regParam": 1.0}}
+    model = RankerRecommender(members=members, maxIter=20, featureFraction=1.0, **named).fit(ratings)
+    path = str(tmp_path / "ranker")
+    model.save(path)
+    others, their_own = (
+        frame.withColumn("user", F.col("user") + 100) for frame in (ratings.where("user % 3 = 0"), people)
+    )
+    folded = type(model).load(path).foldIn(others, "rating", their_own)
+    told = []
+    for one, users in ((model, ratings.where("user % 3 = 0")), (folded, others)):
+        rows = one.explain(users.select("user").distinct(), ListRequest(5, users.select("user", "item")), 99)
+        told.append(
+            {
+                (row["user"] % 100, row["item"], row["feature"]): (row["rank"], row["value"])
+                for row in rows.collect()
+            }
+        )
+    assert len(told[0]) == 14 * 5 * len(model.features)
+    assert told[0].keys() == told[1].keys()
+    for key, values in told[0].items():
+        np.testing.assert_allclose(told[1][key], values, rtol=1e-5, err_msg=str(key))
+    without = type(model).load(path).foldIn(others, "rating")
+    (row,) = without.users.where("id = 100").collect()
+    assert np.isnan(row["values"][3:]).all()  # of whom no features are given
+
+
+def test_vectors_of_others_are_turned_as_those_of_the_fit(spark):
+    ratings = frame(spark, events(last=None))
+    members = {"popularity": {}, "als": {"rank": 4, "useBiases": True}}
+    model = RankerRecommender(members=members, maxIter=3, scoreBlocks=["als"]).fit(ratings)
+    others = ratings.where("user < 2").withColumn("user", F.col("user") + 100)
+    folded = model.foldIn(others, "rating")
+    rows = folded.explain(others.select("user").distinct(), ListRequest(20), 99)
+    wanted = {"als: score of any item", "als: score of axis 1"}
+    found = {
+        (row["user"], row["item"], row["feature"]): row["value"]
+        for row in rows.collect()
+        if row["feature"] in wanted
+    }
+    pairs = spark.createDataFrame([key[:2] for key in found], "user int, item int").distinct()
+    scores = folded.member_models()["als"].transform(pairs).collect()
+    assert len(scores) == 2 * 20
+    for row in scores:
+        expected = pytest.approx(row["prediction"], abs=1e-5)
+        assert found[row["user"], row["item"], "als: score of any item"] == expected
+    of_fit = {row["id"]: row["blocks"][0] for row in model.users.collect()}
+    ratio = {row["id"]: row["blocks"][0] / of_fit[row["id"] - 100] for row in folded.users.collect()}
+    assert list(ratio.values()) == pytest.approx([1, 1], rel=0.2)  # the same axis, in the same direction
+
+
+def test_a_ranker_that_knows_events_folds_nobody_in(spark):
+    every, pairs = play_frames(spark, plays())
+    estimator = RankerRecommender(members={"popularity": {}}, events=every, implicitPrefs=True, maxIter=2)
+    assert not estimator.makes_models_that_fold_in
+    with pytest.raises(ModelError, match="what users have consumed, and when"):
+        estimator.fit(pairs).foldIn(pairs)
+
+
+def test_a_member_without_vectors_has_no_blocks(spark):
+    members = {"item_item": {"weighting": "cosine"}}
+    with pytest.raises(ModelError, match="members with vectors, and no weights of pairs, not item_item"):
+        RankerRecommender(members=members, scoreBlocks=["item_item"]).fit(frame(spark, events(last=None)))
 
 
 def plays(users=40, items=20):
@@ -271,6 +375,7 @@ def test_trees_predict_ratings(spark, tmp_path):
         ({"stepSize": 0.0}, "stepSize must be above 0 and at most 1, got 0.0"),
         ({"metric": "auc"}, "with a cut-off, such as ndcg@10"),
         ({"maxDepth": 0}, "maxDepth must be at least 1, got 0"),
+        ({"scoreBlocks": ["softmax"]}, "and has softmax; members are als, item_item"),
         ({"numFolds": 1}, "numFolds must be at least 2, got 1"),
     ],
 )

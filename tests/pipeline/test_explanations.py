@@ -6,6 +6,7 @@ import pytest
 
 from recsys_spark.models import RankerModel
 from recsys_spark.pipeline.fitted import SERVING
+from recsys_spark.pipeline.report import found_by_members
 from recsys_spark.pipeline.saved_models import SavedModels
 from recsys_spark.pipeline.show import describe_user
 from recsys_spark.pipeline.steps import STEPS
@@ -57,6 +58,27 @@ def test_they_are_those_of_the_model(spark, shop):
     for row in found:
         for one in row["features"]:
             assert one["contribution"] == expected[row["item"], one["feature"]]
+
+
+def test_what_members_find_is_measured_and_reported(shop):
+    night = shop.night()
+    row = night.lake.read("models").where("purpose = 'comparison' AND model = 'ranker'").first()
+    held = {row["user"]: row["test"] for row in night.held_out().collect() if row["test"]}
+    users = night.spark.createDataFrame([(user,) for user in held], "user string")
+    request = ListRequest(1, night.seen("test"))
+    found = RankerModel.load(row["path"]).candidate_rows(users, request).collect()
+    expected = {}
+    for name in ("popularity", "item_item", "all together"):
+        of = {(row["user"], row["item"]) for row in found if name == "all together" or row[f"{name}_rank"]}
+        shares = [sum((user, item) in of for item in items) / len(items) for user, items in held.items()]
+        sizes = [sum(user == one for one, _ in of) for user in held]
+        expected[name] = pytest.approx([sum(shares) / len(held), sum(sizes) / len(held)])
+    run_id = night.ledger.last_done("evaluate")["run_id"]
+    (part,) = found_by_members(shop.reader(), run_id)
+    assert part.heading == "What members of ranker find"
+    last = [row for row in part.rows if row["k"] == 100]
+    assert {row["found by"]: [row["recall"], row["candidates of a user"]] for row in last} == expected
+    assert {row["k"] for row in part.rows} == {50, 100}
 
 
 def test_why_tells_them(shop):

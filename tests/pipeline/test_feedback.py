@@ -101,6 +101,16 @@ def test_rows_users_and_what_was_taken_are_counted(shop):
             ("snips", "all", "all"): 2 / 3.25,
             ("snips", "all", "rank=2"): 2 / 3.25,
             ("snips", "all", "activity=q3"): 2 / 3.25,
+            ("snips", "all", "reason=fallback"): 1.0,
+            ("snips", "all", "reason=model"): 0.0,
+            ("snips", "als", "all"): 0.0,
+            ("snips", "als", "rank=2"): 0.0,
+            ("snips", "als", "activity=q3"): 0.0,
+            ("snips", "als", "reason=model"): 0.0,
+            ("snips", "popularity", "all"): 1.0,
+            ("snips", "popularity", "rank=2"): 1.0,
+            ("snips", "popularity", "activity=q3"): 1.0,
+            ("snips", "popularity", "reason=fallback"): 1.0,
         }
     )
 

@@ -35,11 +35,9 @@ def items_of(user, count=9):
     return random.Random(user).sample(range(user % 2, 30, 2), count)
 
 
-@pytest.fixture(scope="module")
-def shop(spark, tmp_path_factory):
+def two_nights(shop, **models):
     """Two nights: on the second three users have rated more, one of them for the first time."""
-    shop = Shop(spark, tmp_path_factory.mktemp("refit"))
-    shop.tree |= {"models": ["als"], "recommend": {"n": 4, "refit_every": 3}}
+    shop.tree |= {"models": list(models), **models, "recommend": {"n": 4, "refit_every": 3}}
     shop.tree["gate"] = {"max_loss": None, "max_segment_loss": None}
     before = [line for user in range(USERS) for line in rated(user, items_of(user))]
     shop.receive(*before)
@@ -52,6 +50,12 @@ def shop(spark, tmp_path_factory):
     shop.receive(*before, *more)
     run_night(shop.night(NEXT))
     return shop
+
+
+@pytest.fixture(scope="module")
+def shop(spark, tmp_path_factory):
+    shop = Shop(spark, tmp_path_factory.mktemp("refit"))
+    return two_nights(shop, als=shop.tree["als"])
 
 
 def lists(shop, day):
@@ -73,6 +77,20 @@ def test_users_with_new_ratings_are_folded_in_to_the_kept_model(shop):
     for user in changed:
         assert now[user] != kept.get(user)
     assert {int(item[1:]) % 2 for item in now[f"u{USERS}"]} == {USERS % 2}  # as the history
+
+
+@pytest.mark.parametrize("champion", ["blend", "ranker"])
+def test_models_of_others_are_kept_too(spark, tmp_path, champion):
+    members = {"als": {"rank": 3, "implicitPrefs": True}, "item_item": {"regParam": 1.0}}
+    params = {"memberWeights": {"als": 0.4, "item_item": 0.6}} if champion == "blend" else {"maxIter": 5}
+    own = two_nights(Shop(spark, tmp_path), **{champion: {"members": members, **params}})
+    made = own.night(NEXT).ledger.last_done("recommend")
+    assert (made["details"]["champion"], made["counts"]["folded_in"]) == (champion, 3)
+    rows = own.night().lake.read("recommendations").where(F.col("run_date") == F.lit(NEXT)).collect()
+    assert len({row["user"] for row in rows}) == USERS + 1
+    listed = [row for row in rows if row["model"] == champion]
+    assert {row["user"] for row in listed} >= {"u03", "u08", f"u{USERS}"}
+    assert {row["reason"] for row in listed} <= set(members)
 
 
 def test_no_model_but_the_popular_items_is_fitted_between_two_fits(shop):

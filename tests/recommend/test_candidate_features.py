@@ -11,6 +11,7 @@ from recsys_spark.recommend.candidate_features import (
     feature_names,
     pair_features,
 )
+from recsys_spark.recommend.score_blocks import ItemBlocks
 
 NAN = np.nan
 
@@ -47,7 +48,7 @@ def test_features_of_a_candidate_are_in_the_order_of_their_names():
     )
     users, profiles = np.array([[6.0], [9.0]], np.float32), np.array([[0.75, 0.25], [0, 1]], np.float32)
     pairs = np.array([[2, 1.5], [0, NAN], [1, 9]], np.float32)
-    matrix = feature_matrix(found, users, profiles, items, np.array([0, 1, -1]), pairs)
+    matrix = feature_matrix(found, users, profiles, items, np.array([0, 1, -1]), pairs=pairs)
     expected = [
         [0.5, NAN, 1, NAN, 6, 3, 1, 0, 0.75, 2, 1.5],
         [NAN, 7, NAN, 1, 6, 4, NAN, NAN, NAN, 0, NAN],
@@ -59,6 +60,21 @@ def test_features_of_a_candidate_are_in_the_order_of_their_names():
     names = feature_names(["als", "popularity"], [], items, pairs=False)
     assert names[:4] == ["als: score", "popularity: score", "als: rank", "popularity: rank"]
     assert names[-4:] == ["item: ratings", "item: genre=a", "item: genre=b", "match: genre"]
+
+
+def test_scores_by_blocks_stand_before_what_is_of_the_pair():
+    blocks = ItemBlocks(
+        np.array([[1, 10], [2, 20]], np.float32), {"als: all": (0, 2), "als: axis 1": (0, 1)}, {}
+    )
+    items = ItemFeatures(pa.array([10, 20]), np.zeros((2, 0), np.float32), (), {}, blocks)
+    places = np.array([0, 1], np.int32)
+    found = Candidates(places, places, np.ones((2, 1), np.float32), np.ones((2, 1), np.float32))
+    users = np.zeros((2, 0), np.float32)
+    vectors, pairs = np.array([[3, 4], [5, 6]], np.float32), np.array([[7, 8], [9, 0]], np.float32)
+    matrix = feature_matrix(found, users, users, items, np.array([0, 1]), vectors, pairs)
+    np.testing.assert_array_equal(matrix, [[1, 1, 43, 3, 7, 8], [1, 1, 130, 10, 9, 0]])
+    names = feature_names(["als"], [], items, pairs=True)
+    assert names[5:7] == ["als: all", "als: axis 1"]
 
 
 def test_what_a_user_has_consumed_is_found_beside_its_candidates():
