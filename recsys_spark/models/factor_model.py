@@ -173,12 +173,10 @@ class FactorModel(FramesModel, RecommenderModel):
         if self._stored is not None:
             self._stored.unpersist()
 
-    def _store(self, frame: DataFrame | None = None) -> None:
-        """Let the model keep ``frame``, which is persisted, beside what it has from the model that it was
-        copied from.
-        """
-        if frame is not None:
-            self._stored = Stored(frame, further=self._stored)
+    def _store(self, *kept: DataFrame) -> None:
+        """Let the model keep what is persisted, beside what it has from the model that it was copied from."""
+        if kept:
+            self._stored = Stored(*kept, further=self._stored)
         for own in self.frames().values():
             self._held(own)
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories
@@ -26,6 +27,7 @@ from recsys_spark.models.gradient_model import (
     GradientModel,
     TrainingSummary,
 )
+from recsys_spark.models.pair_model import packed_known_rows
 from recsys_spark.models.pairwise_params import PairParams, PairwiseParams
 from recsys_spark.params import check_ranges, keyword_constructor
 from recsys_spark.recommend.rescore import PairScorer, dot_products, rescore
@@ -34,8 +36,10 @@ from recsys_spark.recommend.top_n import ListRequest, no_vector
 from recsys_spark.schema import SEEDED
 from recsys_spark.training.gradient.job import collect_features, collect_layers
 from recsys_spark.training.gradient.program import VALUES
+from recsys_spark.training.item_item import histories_of_users
+from recsys_spark.training.pairwise.fold_in import BY_FEATURES, FoldIn, fold_in
 from recsys_spark.training.pairwise.program import PairwiseProgram, combined_vectors, network_scores
-from recsys_spark.training.side_features import Features, vectors_by_features
+from recsys_spark.training.side_features import USER_FEATURES, Features, vectors_by_features
 
 INTERACTIONS = ("dot", "mlp", "dot+mlp")
 LOSSES = ("squared", "logistic", "bpr", "ccl")
@@ -192,6 +196,11 @@ class PairwiseRecommender(
         """False with a network."""
         return "mlp" not in self.getInteraction()
 
+    @property
+    def makes_models_that_fold_in(self) -> bool:  # type: ignore[override]
+        """Without a network, and not by cosines."""
+        return _solvable(self)
+
     def check(self) -> None:
         """Raise ``ValueError`` with a sentence for Params out of range or in contradiction."""
         super().check()
@@ -231,6 +240,11 @@ class PairwiseRecommender(
         model.featureScales, model.globalMean = scales, fit.outcome.global_mean
         model.averages = {"user": fit.outcome.user_average, "item": fit.outcome.item_average}
         model.summary = TrainingSummary(fit.epochs)
+        model.seen = {
+            "negatives": config.n_negatives,
+            "popularity_exponent": config.popularity_exponent,
+            "noise": 2 * fit.epochs[-1].loss if fit.epochs else 1.0,
+        }
         for side, frame in self.side_frames().items():
             model._add_by_features(side, frame)
         model._store(fit.persisted)
@@ -254,41 +268,93 @@ class PairwiseModel(GradientModel, PairParams):
         All that was learnt.
     averages : dict
         ``user`` and ``item`` → mean embedding, with the mean bias as last number.
+    seen : dict
+        What the fit has of each positive and its loss: ``negatives``, ``popularity_exponent``, and ``noise``,
+        with loss ``squared`` the mean squared error of the last epoch.
     summary : TrainingSummary or None
         Of the fit; None for a loaded model.
     """
 
+    folds_in: ClassVar[bool] = True
+
     def __init__(self, user_factors: DataFrame, item_factors: DataFrame, tables: DataFrame) -> None:
         super().__init__(user_factors, item_factors, tables)
         self.averages: dict[str, list[float]] = {}
+        self.seen: dict[str, Any] = {}
 
     def fitted_values(self) -> dict[str, Any]:
-        """The global mean, the scales of features, and the average embeddings."""
-        return {**super().fitted_values(), "averages": self.averages}
+        """The global mean, the scales of features, the average embeddings, and what the fit has seen."""
+        return {**super().fitted_values(), "averages": self.averages, "seen": self.seen}
 
     def foldIn(
-        self, userFeatures: DataFrame | None = None, itemFeatures: DataFrame | None = None
+        self,
+        histories: DataFrame | None = None,
+        ratingCol: str | None = None,
+        userFeatures: DataFrame | None = None,
+        itemFeatures: DataFrame | None = None,
     ) -> PairwiseModel:
-        """A model that also knows users and items it was not trained on, by their features: nothing is
-        trained.
+        """A model of other users, from their histories, or without histories of more users, by their
+        features; and of more items, by theirs. All that was learnt stays as it is.
 
         Parameters
         ----------
+        histories : DataFrame, optional
+            ``userCol``, ``itemCol``, and ``ratingCol`` if it is named; rows of items that the model does not
+            know are ignored, and with a loss other than ``squared`` ratings of 0 or less. A user with no
+            other rows is not in the result.
+        ratingCol : str, optional
+            Column of ratings; without it every row counts 1.
         userFeatures, itemFeatures : DataFrame, optional
-            As in the fit; rows of known ids are ignored.
+            As in the fit. Without histories rows of known ids are ignored.
 
         Returns
         -------
         PairwiseModel
-            A copy of this model that has their vectors too.
+            A copy whose users are those of ``histories``: each the most likely one by its history and by how
+            the users of the fit differ (:mod:`recsys_spark.training.pairwise.fold_in`). Without histories it
+            has all that this model has.
+
+        Raises
+        ------
+        ModelError
+            Histories, and a network, or loss ``ccl``.
         """
         model = self.copy()
         model.summary = None
-        for side, frame in (("user", userFeatures), ("item", itemFeatures)):
-            if frame is not None:
-                model._add_by_features(side, frame)
-        model._store()
+        if itemFeatures is not None:
+            model._add_by_features("item", itemFeatures)
+        if histories is None:
+            if userFeatures is not None:
+                model._add_by_features("user", userFeatures)
+            model._store()
+            return model
+        if not _solvable(self):
+            raise ModelError(
+                "only a dot product with loss squared, logistic or bpr is folded in by histories"
+            )
+        user, item, explicit = self.getUserCol(), self.getItemCol(), self.getLoss() == "squared"
+        packed = packed_known_rows(histories, user, item, ratingCol, model.itemFactors)
+        rated = histories_of_users(packed, explicit)
+        values = F.transform("values", lambda value: value + F.col("bias")) if explicit else F.col("values")
+        rated = rated.where(F.size("items") > 0).select("id", "items", values.alias("values"))
+        if userFeatures is None:
+            nothing = F.lit(None).cast("array<float>")
+            rated = rated.withColumn(BY_FEATURES, nothing)
+        else:
+            added = self._features_alone(userFeatures, packed.id_types[0])
+            rated = rated.join(added.select("id", F.col("values").alias(BY_FEATURES)), "id", "left")
+        how = FoldIn(self.getLoss(), self.globalMean, **self.seen, seed=self.getSeed())
+        dim = self.getEmbeddingDim()
+        model.userFactors = fold_in(rated, model.itemFactors, self.tables, dim, how).persist()
+        model._store(model.userFactors, packed.packed)
         return model
+
+    def _features_alone(self, frame: DataFrame, id_type: T.DataType) -> DataFrame:
+        """What the features of users add to their embeddings and biases: ``id``, ``values``."""
+        columns, scales = self.getUserFeatureCols(), self.featureScales.get("user", {})
+        entries = feature_entries(frame, self.getUserCol(), columns, scales, id_type)
+        names, table = collect_features(self.tables, USER_FEATURES, self.getEmbeddingDim() + 1)
+        return vectors_by_features(entries, names, lambda features: features.sums(slice(None), table))
 
     def linear_scores(self) -> LinearScores | None:
         """What lists are made of; None with a network."""
@@ -365,6 +431,11 @@ class PairwiseModel(GradientModel, PairParams):
         count = [F.lit(0.0).cast("float").alias("count")] if side == "item" else []
         added = added.select("id", *_vector_columns(config.embedding_dim), *count)
         setattr(self, f"{side}Factors", factors.unionByName(added))
+
+
+def _solvable(asked: PairParams) -> bool:
+    """Whether a user's vector is the solution of a convex problem, items being known."""
+    return asked.getInteraction() == "dot" and asked.getLoss() != "ccl"
 
 
 def _vector_columns(dim: int) -> list[Column]:

@@ -65,7 +65,7 @@ def main() -> None:
     estimator = PairwiseRecommender(ratingCol="", seed=SEED, maxIter=30, **features)
     fits = list[Any]()
     taken = seconds(lambda: fits.append(estimator.fit(train)))
-    model = fits[0].foldIn(features["userFeatures"], features["itemFeatures"])
+    model = fits[0].foldIn(userFeatures=features["userFeatures"], itemFeatures=features["itemFeatures"])
 
     people = by_new_users.select("user").distinct().persist()
     request = ListRequest(RECALL, allowed_items=train.select("item").distinct())

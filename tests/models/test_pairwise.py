@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.ml.evaluation import RegressionEvaluator
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import ModelError
+from recsys_spark.kernels.negatives import Proposal
+from recsys_spark.kernels.posterior import Prior
 from recsys_spark.models import PairwiseModel, PairwiseRecommender, SoftmaxRecommender
 from recsys_spark.testing import ITEMS, USERS, ModelContract, checkerboard
+from recsys_spark.training.pairwise.fold_in import BY_FEATURES, FoldIn, _Items, _solved
 
 SMALL = {
     "embeddingDim": 8,
@@ -25,7 +29,7 @@ SMALL = {
 @pytest.mark.slow
 @pytest.mark.long
 class TestDotProduct(ModelContract):
-    new_users, new_items = "features", "features"
+    new_users, new_items = "history", "features"
 
     def estimator(self):
         return PairwiseRecommender(**SMALL)
@@ -191,6 +195,83 @@ def test_fold_in_serves_new_users_by_their_features(spark, featured):
     assert [*found[555].features, found[555].bias] == pytest.approx(whole.tolist(), abs=1e-5)
     listed = model.recommend(spark.createDataFrame([(555,)], "user int"), 1).first()
     assert listed.item % 2 == 1
+
+
+@pytest.mark.parametrize("params", [{}, {"loss": "bpr"}, {"loss": "squared", "maxIter": 150}])
+def test_fold_in_serves_others_by_their_histories(spark, tmp_path, params):
+    """Odd users like odd items, and even ones even items; of each an item is not known."""
+    liked = [
+        (u, i, 5.0 if (u + i) % 2 == 0 else 1.0) for u in range(USERS) for i in range(ITEMS) if i != u % ITEMS
+    ]
+    explicit = "loss" in params and params["loss"] == "squared"
+    rows = [row for row in liked if explicit or row[2] > 3]
+    data = spark.createDataFrame(rows, "user int, item int, rating double")
+    path = str(tmp_path / "pairs")
+    PairwiseRecommender(**{**SMALL, **params}).fit(data).save(path)
+    others = data.where("user < 4").withColumn("user", F.col("user") + 100)
+    odd = spark.createDataFrame([(100, 999, 5.0), (777, 999, 5.0)], data.schema)
+    folded = PairwiseModel.load(path).foldIn(others.unionAll(odd), "rating")
+    assert sorted(row.id for row in folded.userFactors.collect()) == [100, 101, 102, 103]
+    listed = folded.recommend(others.select("user").distinct(), 1, others).collect()
+    assert {row.user: row.item for row in listed} == {100 + u: u for u in range(4)}
+    if explicit:
+        errors = folded.transform(others).select(F.abs(F.col("prediction") - F.col("rating")).alias("error"))
+        assert errors.agg(F.max("error")).first()[0] < 0.7
+
+
+def test_fold_in_starts_from_features_and_goes_on_to_the_history(spark, featured):
+    """Who has little is nearly what the features say, and who has much is what that says."""
+    people = spark.createDataFrame(
+        [(u, "odd", 3.0) for u in (500, 501)], "user int, colour string, number double"
+    )
+    even = [(501, i) for i in range(0, ITEMS, 2)]
+    histories = spark.createDataFrame([(500, 777), (500, 1), *even], "user int, item int")
+    model = featured.foldIn(histories, userFeatures=people)
+    users = people.select("user")
+    listed = {row.user: row.item for row in model.recommend(users, 1).collect()}
+    assert listed[500] % 2 == 1
+    assert listed[501] % 2 == 0
+
+
+def test_of_a_long_history_a_part_counts_for_all(monkeypatch):
+    items = _Items(
+        pa.array([10, 20, 30]),
+        np.array([[1.0, 1], [2, 1], [3, 1]]),
+        np.zeros(3),
+        Proposal.build(np.ones(3)),
+        np.arange(3, dtype=np.int32),
+    )
+    prior, how = Prior(np.zeros(2), np.eye(2)), FoldIn("squared", 0.0, 1.0, 0, 0.0, 7)
+    columns = {"id": [1], "items": [[10, 20, 30]], "values": [[2.0, 2.0, 2.0]], BY_FEATURES: [None]}
+    batch = pa.RecordBatch.from_pydict(
+        columns,
+        pa.schema(
+            [
+                ("id", pa.int32()),
+                ("items", pa.list_(pa.int64())),
+                ("values", pa.list_(pa.float32())),
+                (BY_FEATURES, pa.list_(pa.float32())),
+            ]
+        ),
+    )
+    (whole,) = _solved(batch, prior, items, how)
+    rows = items.rows
+    np.testing.assert_allclose(
+        whole, np.linalg.solve(rows.T @ rows + np.eye(2), rows.T @ [2, 2, 2]), rtol=1e-6
+    )
+    monkeypatch.setattr("recsys_spark.training.pairwise.fold_in.MOST", 1)
+    (part,) = _solved(batch, prior, items, how)
+    alone = [np.linalg.solve(3 * np.outer(row, row) + np.eye(2), 6 * row) for row in rows]
+    assert any(np.allclose(part, one, rtol=1e-6) for one in alone)
+
+
+@pytest.mark.parametrize("params", [{"loss": "ccl"}, {"interaction": "mlp", "hiddenDims": [4]}])
+def test_networks_and_cosines_fold_no_history_in(spark, params):
+    data = checkerboard(spark)
+    estimator = PairwiseRecommender(**{**SMALL, "maxIter": 1, **params})
+    assert not estimator.makes_models_that_fold_in
+    with pytest.raises(ModelError, match="only a dot product with loss squared, logistic or bpr"):
+        estimator.fit(data).foldIn(data)
 
 
 def test_network_ranks_the_most_popular_items(spark):
