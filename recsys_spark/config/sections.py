@@ -196,8 +196,8 @@ class Recommend(Section):
     """Fit the champion again on all ratings, held-out ones included, before making the lists."""
     refit_every: Count = 1
     """Days from one fit to the next. In between, the champion of the last published fit is kept, and users
-    whose ratings have changed since are folded in to it: no model is trained. Needs a champion that can do
-    so (als, softmax), and ``retention.days`` that are as long.
+    whose ratings have changed since are folded in to it: no model is trained. Needs a champion that folds
+    users in, and ``retention.days`` that are as long.
     """
     exclude_seen: bool | Annotated[list[str], Field(min_length=1)] = True
     """Whether lists leave out what the user has seen; or the event types that count as seeing, such as

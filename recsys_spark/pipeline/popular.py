@@ -12,6 +12,7 @@ from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.pipeline.item_conditions import read_items
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.side_tables import few_values, table_with
+from recsys_spark.recommend.top_n import REASON
 from recsys_spark.schema import ITEM, USER
 
 _KEY = "recommend.fallback_by"
@@ -124,3 +125,17 @@ def segments_of(night: Night, people: DataFrame) -> list[str]:
         There are too many.
     """
     return few_values(night, _KEY, night.config.recommend.fallback_by or "", people, _SEGMENT)
+
+
+def labelled(rows: DataFrame, model: str, reason: str) -> DataFrame:
+    """Rows with the model, and the reason where they have none of their own.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of lists.
+    model, reason : str
+        Who has made them, and why they are there.
+    """
+    own = F.col(REASON) if REASON in rows.columns else F.lit(reason)
+    return rows.withColumns({"model": F.lit(model), REASON: own})

@@ -33,14 +33,14 @@ from recsys_spark.pipeline.fitted import (
     record_models,
 )
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.popular import popular_in_segments, taken_or_seen, with_unrated
+from recsys_spark.pipeline.popular import labelled, popular_in_segments, taken_or_seen, with_unrated
 from recsys_spark.pipeline.refit import ListMaker, folded, kept_fit
 from recsys_spark.pipeline.reranking import Shown
 from recsys_spark.pipeline.shelves import shelves, write_shelves
 from recsys_spark.pipeline.similar import similar_items, write_similar_items
 from recsys_spark.pipeline.slots import depth_of_draws, slots_filled
 from recsys_spark.pipeline.train import fit_and_save
-from recsys_spark.recommend.top_n import REASON, ListRequest, explode_lists, first_of_lists
+from recsys_spark.recommend.top_n import ListRequest, explode_lists, first_of_lists
 from recsys_spark.schema import ITEM, RANK, SCORE, USER
 
 
@@ -167,7 +167,7 @@ def make_lists(
     if drawn_from:
         best = keep(best)  # of which lists are chosen, and slots are drawn
     lists = shown.chosen(best if depth == shown.depth(n) else first_of_lists(best, shown.depth(n)), n)
-    rows = keep(_labelled(explode_lists(model.with_reasons(lists)), champion, "model"))
+    rows = keep(labelled(explode_lists(model.with_reasons(lists)), champion, "model"))
     short = _short(rows, users, n)
     segments = [] if short.isEmpty() else popular_in_segments(night, rules.record)
     of_segments = [
@@ -176,11 +176,11 @@ def make_lists(
     ]
     if of_segments:
         more = reduce(DataFrame.unionByName, of_segments)
-        rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
+        rows = rows.unionByName(keep(labelled(more, POPULAR, "fallback")))
         short = _short(rows, users, n)
     if not short.isEmpty():
         more = _fill(shown, rows, short, popular, request)
-        rows = rows.unionByName(keep(_labelled(more, POPULAR, "fallback")))
+        rows = rows.unionByName(keep(labelled(more, POPULAR, "fallback")))
     if night.config.recommend.slots:
         rows = keep(slots_filled(night, rules.record, rows, users, champion, best, request))
     return Made(rows, users, request, depth, popular)
@@ -233,12 +233,6 @@ def _fill(
     return more.where(F.col(RANK) + F.col("have") <= request.n).select(
         USER, ITEM, SCORE, (F.col(RANK) + F.col("have")).alias(RANK)
     )
-
-
-def _labelled(rows: DataFrame, model: str, reason: str) -> DataFrame:
-    """Rows with the model, and the reason where they have none of their own."""
-    own = F.col(REASON) if REASON in rows.columns else F.lit(reason)
-    return rows.withColumns({"model": F.lit(model), REASON: own})
 
 
 def _write(night: Night, record: StepRecord, rows: DataFrame) -> None:

@@ -16,7 +16,7 @@ from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.popularity import PopularityModel
 from recsys_spark.pipeline.fitted import POPULAR
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.popular import taken_or_seen
+from recsys_spark.pipeline.popular import labelled, taken_or_seen
 from recsys_spark.pipeline.refit import ListMaker
 from recsys_spark.pipeline.side_tables import few_values, table_with
 from recsys_spark.recommend.shelves import by_shelf
@@ -65,7 +65,7 @@ def shelves(
     -------
     DataFrame or None
         One row per (user, shelf, rank): ``run_date``, ``user``, ``shelf``, ``rank``, ``item``, ``score``,
-        ``model``; None where none are configured.
+        ``model``, ``reason``; None where none are configured.
 
     Raises
     ------
@@ -83,8 +83,8 @@ def shelves(
     if not names:
         return None
     asked, run_date = replace(request, n=wanted.n, shelves=members), F.lit(night.run_date)
-    rows = by_shelf(model.recommend_lists(users, asked), members, wanted.n)
-    rows = rows.withColumns({"run_date": run_date, "model": F.lit(champion)}).persist()
+    rows = by_shelf(model.with_reasons(model.recommend_lists(users, asked)), members, wanted.n)
+    rows = labelled(rows, champion, "model").withColumn("run_date", run_date).persist()
     kept.callback(rows.unpersist)
     have = rows.groupBy(USER, SHELF).agg(F.count("*").cast("int").alias("have"))
     full = have.where(F.col("have") == wanted.n).groupBy(USER).count().where(F.col("count") == len(names))
@@ -92,8 +92,14 @@ def shelves(
     if not short.isEmpty():
         lists = popular.recommend_lists(short, replace(asked, seen=taken_or_seen(rows, short, request.seen)))
         more = by_shelf(lists, members, wanted.n).join(have, [USER, SHELF], "left").fillna(0, ["have"])
-        own = {RANK: F.col(RANK) + F.col("have"), "run_date": run_date, "model": F.lit(POPULAR)}
-        more = more.withColumns(own).where(F.col(RANK) <= wanted.n).drop("have").persist()
+        own = {RANK: F.col(RANK) + F.col("have"), "run_date": run_date}
+        more = (
+            labelled(more, POPULAR, "fallback")
+            .withColumns(own)
+            .where(F.col(RANK) <= wanted.n)
+            .drop("have")
+            .persist()
+        )
         kept.callback(more.unpersist)
         rows = rows.unionByName(more)
     record.counts |= {SHELVES: len(names), SHELF_ROWS: _checked(rows, members, request)}

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from recsys_spark.packing import one_array, plain
-from recsys_spark.recommend.top_n import RECOMMENDATIONS
+from recsys_spark.recommend.top_n import REASON, RECOMMENDATIONS
 from recsys_spark.schema import ITEM, RANK, SCORE, SHELF, USER
 
 
@@ -31,8 +31,8 @@ def by_shelf(lists: DataFrame, shelves: DataFrame, n: int) -> DataFrame:
     Returns
     -------
     DataFrame
-        One row per (user, shelf, rank): ``user``, ``shelf``, ``rank`` int from 1, ``item``, ``score``. The
-        shelves are broadcast; no shuffle.
+        One row per (user, shelf, rank): ``user``, ``shelf``, ``rank`` int from 1, ``item``, ``score``, and
+        ``reason`` where entries have it. The shelves are broadcast; no shuffle.
 
     Examples
     --------
@@ -53,7 +53,8 @@ def by_shelf(lists: DataFrame, shelves: DataFrame, n: int) -> DataFrame:
     """
     entry: T.StructType = lists.schema[RECOMMENDATIONS].dataType.elementType  # type: ignore[attr-defined]
     fields = {USER: lists.schema["id"].dataType, SHELF: T.StringType(), RANK: T.IntegerType()}
-    fields |= {ITEM: entry[ITEM].dataType, SCORE: entry[SCORE].dataType}
+    told = [name for name in (ITEM, SCORE, REASON) if name in entry.names]
+    fields |= {name: entry[name].dataType for name in told}
     members = shelves.select(ITEM, SHELF).toArrow().combine_chunks().sort_by(SHELF)
     shared = lists.sparkSession.sparkContext.broadcast(members)
 
@@ -82,8 +83,7 @@ def by_shelf(lists: DataFrame, shelves: DataFrame, n: int) -> DataFrame:
                 batch["id"].take(pa.array(user[kept])),
                 names.dictionary.take(pa.array(shelf[kept])),
                 pa.array(rank[kept].astype(np.int32)),
-                pc.struct_field(listed, ITEM),
-                pc.struct_field(listed, SCORE),
+                *(pc.struct_field(listed, name) for name in told),
             ]
             yield pa.RecordBatch.from_arrays(columns, names=list(fields))
 

@@ -129,12 +129,12 @@ def test_shelves_are_the_first_of_each_kind_of_the_list(shop):
     """As all that a user may be shown is in the list."""
     expected = []
     for user in USERS:
-        rows = shop.rows("recommendations", "user", "rank", "item", "score", "model")
+        rows = shop.rows("recommendations", "user", "rank", "item", "score", "model", "reason")
         for kind in ("even", "odd"):
             own = [row for row in rows if row[0] == user and KIND[row[2]] == kind]
-            expected += [(user, kind, n + 1, *row[2:5]) for n, row in enumerate(own[:2])]
+            expected += [(user, kind, n + 1, *row[2:]) for n, row in enumerate(own[:2])]
     assert expected
-    assert shop.rows("shelves", "user", "shelf", "rank", "item", "score", "model") == expected
+    assert shop.rows("shelves", "user", "shelf", "rank", "item", "score", "model", "reason") == expected
 
 
 def test_a_column_without_shelves_ends_the_split(shop, monkeypatch):
@@ -179,7 +179,7 @@ def test_what_was_served_of_late_is_not_listed_again(shop):
     assert denied(DAY + timedelta(days=7)) == sorted(DENIED)
     publish(shop.night(), reason="to be seen")
     listed = {(user, item) for user, item in shop.rows("recommendations", "user", "item")}
-    columns = "user", "shelf", "rank", "item", "score"
+    columns = "user", "shelf", "rank", "item", "score", "reason"
     assert shop.rows("current_shelves", *columns) == shop.rows("shelves", *columns)
     assert denied(DAY + timedelta(days=7)) == sorted({*DENIED, *listed})
     assert denied(DAY + timedelta(days=8)) == denied(DAY) == sorted(DENIED)
