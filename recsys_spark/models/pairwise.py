@@ -240,7 +240,7 @@ class PairwiseRecommender(
         model.featureScales, model.globalMean = scales, fit.outcome.global_mean
         model.averages = {"user": fit.outcome.user_average, "item": fit.outcome.item_average}
         model.summary = TrainingSummary(fit.epochs)
-        model.seen = {
+        model.objective = {
             "negatives": config.n_negatives,
             "popularity_exponent": config.popularity_exponent,
             "noise": 2 * fit.epochs[-1].loss if fit.epochs else 1.0,
@@ -268,8 +268,8 @@ class PairwiseModel(GradientModel, PairParams):
         All that was learnt.
     averages : dict
         ``user`` and ``item`` → mean embedding, with the mean bias as last number.
-    seen : dict
-        What the fit has of each positive and its loss: ``negatives``, ``popularity_exponent``, and ``noise``,
+    objective : dict
+        What the fit has beside its loss: ``negatives``, ``popularity_exponent``, and ``noise``,
         with loss ``squared`` the mean squared error of the last epoch.
     summary : TrainingSummary or None
         Of the fit; None for a loaded model.
@@ -280,11 +280,11 @@ class PairwiseModel(GradientModel, PairParams):
     def __init__(self, user_factors: DataFrame, item_factors: DataFrame, tables: DataFrame) -> None:
         super().__init__(user_factors, item_factors, tables)
         self.averages: dict[str, list[float]] = {}
-        self.seen: dict[str, Any] = {}
+        self.objective: dict[str, Any] = {}
 
     def fitted_values(self) -> dict[str, Any]:
-        """The global mean, the scales of features, the average embeddings, and what the fit has seen."""
-        return {**super().fitted_values(), "averages": self.averages, "seen": self.seen}
+        """The global mean, the scales of features, the average embeddings, and the objective."""
+        return {**super().fitted_values(), "averages": self.averages, "objective": self.objective}
 
     def foldIn(
         self,
@@ -343,7 +343,7 @@ class PairwiseModel(GradientModel, PairParams):
         else:
             added = self._features_alone(userFeatures, packed.id_types[0])
             rated = rated.join(added.select("id", F.col("values").alias(BY_FEATURES)), "id", "left")
-        how = FoldIn(self.getLoss(), self.globalMean, **self.seen, seed=self.getSeed())
+        how = FoldIn(self.getLoss(), self.globalMean, **self.objective, seed=self.getSeed())
         dim = self.getEmbeddingDim()
         model.userFactors = fold_in(rated, model.itemFactors, self.tables, dim, how).persist()
         model._store(model.userFactors, packed.packed)

@@ -61,7 +61,7 @@ def main() -> None:
         file = configured(folder, folder / "known.zip")
         taken = measured(file, None, str(NIGHT))
         configured(folder, archive)
-        asked = ["--config", str(file), "--quiet", "--run-date"]
+        asked = ["--config", str(file), "--run-date"]
         taken["ingest, a week later"] = seconds(lambda: recsys("ingest", *asked, str(WEEK_AFTER)))
         taken["feedback"] = seconds(lambda: recsys("feedback", *asked, str(NIGHT)))
         taken["tune, four trials"] = seconds(lambda: recsys("tune", *asked, str(NIGHT)))
