@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -12,16 +12,22 @@ from recsys_spark.columns import quoted
 from recsys_spark.schema import ITEM, RANK, USER
 
 
-class Retrieval(NamedTuple):
+@dataclass(frozen=True)
+class Retrieval:
     """What was found among the first ``k`` of each list.
 
-    Attributes
+    Parameters
     ----------
-    retriever : name, or None for the union of all
-    k : how many of each list
-    recall : of each user's held-out items the share that was found, on average
-    candidates : how many items a user has, on average
-    users : behind the averages
+    retriever : str or None
+        Name; None for the union of all.
+    k : int
+        How many of each list.
+    recall : float
+        Of each user's held-out items the share that was found, on average.
+    candidates : float
+        How many items a user has, on average.
+    users : int
+        Behind the averages.
     """
 
     retriever: str | None

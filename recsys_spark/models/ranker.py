@@ -185,16 +185,16 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
     userFeatureCols, itemFeatureCols : sequence of str, default ()
         Columns of ``userFeatures`` and ``itemFeatures`` that the trees may ask about, beside those that
         members read: text, arrays, or numbers. What is missing is missing, and not 0.
+    scoreBlocks : sequence of str, default ()
+        Members whose scores are told to the trees of every candidate, not of those alone that the member
+        lists, and by blocks: what the strongest axis of its vectors adds, the next two, the next four and so
+        on, and biases. Such as ``als``; their scores must be of vectors alone.
     coldStartStrategy : str, default "nan"
         What ``transform`` does with pairs that are no candidates, or with ``loss="squared"`` have a user or
         an item that is not in the training data: ``nan`` or ``drop``.
     userFeatures, itemFeatures : DataFrame, optional
         One row per user or item: ``userCol`` or ``itemCol``, and the feature columns. Not saved with the
         estimator.
-    scoreBlocks : sequence of str, default ()
-        Members whose scores are told to the trees of every candidate, not of those alone that the member
-        lists, and by blocks: what the strongest axis of its vectors adds, the next two, the next four and so
-        on, and biases. Such as ``als``; their scores must be of vectors alone.
     events : DataFrame, optional
         One row per event: ``userCol``, ``itemCol``, ``timestampCol``, and ``ratingCol`` where that is not
         empty, of which a pair's rating is the sum. With it what was consumed before may be a label and a

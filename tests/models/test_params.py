@@ -74,7 +74,7 @@ def test_documentation_has_every_argument_with_its_default(kind):
 def test_every_param_has_a_setter_and_a_getter(kind):
     values = {int: 7, float: 0.5, bool: True, str: "x"}
     of_names = {"hiddenDims": [3], "members": {"als": {"rank": 3}}, "memberWeights": {"als": 0.5}}
-    of_names["candidates"] = {"als": 3}
+    of_names |= {"candidates": {"als": 3}, "scoreBlocks": ["als"]}
     for param in kind().params:
         instance = kind()
         value = of_names.get(param.name, ["x"] if param.name.endswith("Cols") else None)
