@@ -43,7 +43,7 @@ def test_wrong_configuration_exits_with_2_before_spark_starts(tmp_path):
         "recsys: c.yaml: splitt: given 'splitt'; allowed: did you mean 'split'? Known keys: "
         "lake, ingest, session, split, negatives, models, history, evaluate, recommend, gate, feedback, "
         "report, tune, mlflow, retention, seed, als, blend, item_item, mllib_als, pairwise, popularity, "
-        "ranker, softmax, spectral\n"
+        "ranker, segment_popularity, softmax, spectral\n"
     )
 
 
@@ -136,7 +136,8 @@ def test_train_takes_the_models_to_train(tmp_path, monkeypatch, capsys):
         main(["train", "--config", "c.yaml", "--run-date", "2026-01-31", *models])
     assert ended.value.code == 2
     message = capsys.readouterr().err.replace("\n", " ")
-    known = "als, blend, item_item, mllib_als, pairwise, popularity, ranker, softmax, spectral"
+    known = "als, blend, item_item, mllib_als, pairwise, popularity, ranker, "
+    known += "segment_popularity, softmax, spectral"
     assert f"models: given 'alz'; allowed: {known}" in message
 
 

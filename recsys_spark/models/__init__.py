@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from recsys_spark.models.pairwise import PairwiseModel, PairwiseRecommender
     from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
     from recsys_spark.models.ranker import RankerModel, RankerRecommender
+    from recsys_spark.models.segment_popularity import (
+        SegmentPopularityModel,
+        SegmentPopularityRecommender,
+    )
     from recsys_spark.models.softmax import SoftmaxModel, SoftmaxRecommender
     from recsys_spark.models.spectral import SpectralModel, SpectralRecommender
 
@@ -34,6 +38,8 @@ _HOMES = {
     "PopularityRecommender": "popularity",
     "RankerModel": "ranker",
     "RankerRecommender": "ranker",
+    "SegmentPopularityModel": "segment_popularity",
+    "SegmentPopularityRecommender": "segment_popularity",
     "SoftmaxModel": "softmax",
     "SoftmaxRecommender": "softmax",
     "SpectralModel": "spectral",
@@ -55,6 +61,8 @@ __all__ = [
     "PopularityRecommender",
     "RankerModel",
     "RankerRecommender",
+    "SegmentPopularityModel",
+    "SegmentPopularityRecommender",
     "SoftmaxModel",
     "SoftmaxRecommender",
     "SpectralModel",

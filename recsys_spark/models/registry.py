@@ -47,6 +47,7 @@ REGISTRY: dict[str, ModelEntry] = {
     "spectral": ModelEntry("SpectralRecommender", "SpectralModel"),
     "blend": ModelEntry("BlendRecommender", "BlendModel"),
     "ranker": ModelEntry("RankerRecommender", "RankerModel"),
+    "segment_popularity": ModelEntry("SegmentPopularityRecommender", "SegmentPopularityModel"),
     "mllib_als": ModelEntry("MLlibALS", "MLlibALSModel"),
 }
 """Name → entry. A new model joins by one line here and by a test class that inherits the contract suite."""

@@ -194,9 +194,9 @@ class SegmentPopularityRecommender(
         segments = sorted(pc.unique(sums[_SEGMENT].drop_null()).to_pylist())
         if len(segments) > MOST:
             raise ModelError(
-                f"userFeatureCols {', '.join(self.getUserFeatureCols())} have {len(segments):,} different sets "
-                f"of values among users with interactions; at most {MOST} can be segments: name fewer columns, "
-                "or group their values"
+                f"userFeatureCols {', '.join(self.getUserFeatureCols())} have {len(segments):,} different "
+                f"sets of values among users with interactions; at most {MOST} can be segments: name fewer "
+                "columns, or group their values"
             )
         ids, shares = _shares(sums, segments, self.getSmoothing())
         spark = rows.sparkSession

@@ -11,7 +11,6 @@ Needs ``RECSYS_DATA_DIR``.
 from __future__ import annotations
 
 import os
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.evaluation.ranking import ranking_metrics
-from recsys_spark.models import PairwiseRecommender, PopularityModel, PopularityRecommender
+from recsys_spark.models import (
+    PairwiseRecommender,
+    PopularityModel,
+    PopularityRecommender,
+    SegmentPopularityRecommender,
+)
 from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.session import get_session
 from tests.benchmarks.quality import million_cells, million_features
@@ -70,14 +74,8 @@ def main() -> None:
     people = by_new_users.select("user").distinct().persist()
     request = ListRequest(RECALL, allowed_items=train.select("item").distinct())
     popular = PopularityRecommender().fit(train)
-    ages = features["userFeatures"].select("user", "age").persist()
-    of_ages = [
-        PopularityRecommender()
-        .fit(train.join(ages.where(F.col("age") == row["age"]), "user"))
-        .recommend_lists(people.join(ages.where(F.col("age") == row["age"]), "user").select("user"), request)
-        for row in ages.select("age").distinct().collect()
-    ]
-    by_age = reduce(DataFrame.unionByName, of_ages)
+    of_age = {"userFeatureCols": ["age"], "userFeatures": features["userFeatures"]}
+    by_age = SegmentPopularityRecommender(**of_age).fit(train).recommend_lists(people, request)
     rows = [
         measured("new users, by their features", by_new_users, train, model.recommend_lists(people, request)),
         measured("new users, popular items", by_new_users, train, popular.recommend_lists(people, request)),

@@ -15,6 +15,7 @@ from recsys_spark.models import (
     PairwiseRecommender,
     PopularityRecommender,
     RankerRecommender,
+    SegmentPopularityRecommender,
     SoftmaxRecommender,
     SpectralRecommender,
 )
@@ -28,6 +29,7 @@ CLASSES = [
     SpectralRecommender,
     BlendRecommender,
     RankerRecommender,
+    SegmentPopularityRecommender,
     PopularityRecommender,
     MLlibALS,
     NegativeSampler,
