@@ -48,6 +48,7 @@ BLENDED = ("als", "item_item", "softmax")
 RANKED = "ranker"
 RANKERS: dict[str, dict[str, Any]] = {RANKED: {}, "ranker, lambdarank": {"loss": "lambdarank"}}
 RANKERS["ranker, lambdarank, deep"] = {"loss": "lambdarank", "maxDepth": 6, "featureFraction": 1.0}
+RANKERS["ranker, with block scores"] = {"scoreBlocks": ["als", "softmax"]}
 
 
 class Data(NamedTuple):
