@@ -612,8 +612,9 @@ class RankerRecommender(MembersEstimator, FeaturedEstimator, RankerParams):
         if events is not None:
             users = users.join(consumed(events, now), "id", "left")
         if self.getScoreBlocks():
-            items = items._replace(blocks=item_blocks(_vectors_of(self, members), items.ids))
-            users = _with_blocks(users, _vectors_of(self, members), items)
+            vectors = _vectors_of(self, members)
+            items = items._replace(blocks=item_blocks(vectors, items.ids))
+            users = _with_blocks(users, vectors, items)
         known_users = KnownUsers(
             of_users, self.feature_columns().get("user", []), scales.get("user", {}), now
         )

@@ -17,13 +17,16 @@ import yaml
 from tests.benchmarks.report import best, publish, recsys
 
 DAY = "2026-01-31"
+NOBODY, UNKNOWN = "an unknown user", 2
+"""What is asked of an id that nobody has, and the exit code of that."""
+
 COMMANDS = {
     "a user": ["show", "--user", "4711"],
     "a user, and why": ["show", "--user", "4711", "--why"],
     "an item": ["show", "--item", "42"],
     "neighbours, as served": ["similar", "--item", "42"],
     "neighbours, by another measure": ["similar", "--item", "42", "--measure", "dot"],
-    "an unknown user": ["show", "--user", "no such"],
+    NOBODY: ["show", "--user", "no such"],
     "what is served": ["current"],
     "runs": ["runs"],
 }
@@ -50,7 +53,8 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for what, arguments in COMMANDS.items():
         print(what, file=sys.stderr, flush=True)
-        command = partial(recsys, *arguments, "--config", str(config))
+        code = UNKNOWN if what == NOBODY else 0
+        command = partial(recsys, *arguments, "--config", str(config), code=code)
         taken = best(command, options.repeats)
         rows.append({"what": what, "command": " ".join(arguments[:2]), "seconds": taken})
     runs = json.loads(recsys("runs", "--config", str(config), "--json"))["runs"]

@@ -36,11 +36,13 @@ def best(action: Callable[[], object], repeats: int) -> float:
     return min(taken)
 
 
-def recsys(*arguments: str, codes: tuple[int, ...] = (0,)) -> str:
-    """What a command prints, in a process of its own that ends with one of some exit codes."""
+def recsys(*arguments: str, code: int = 0) -> str:
+    """What a command prints, in a process of its own; where it ends with another exit code, so does the
+    measurement.
+    """
     program = "from recsys_spark.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
-    if done.returncode not in codes:
+    if done.returncode != code:
         raise SystemExit(done.stderr)
     return done.stdout
 

@@ -29,8 +29,8 @@ from recsys_spark.training.gradient.program import NAME, VALUES
 from recsys_spark.training.pairwise.batch import USERS
 
 PRIOR_WEIGHT = 0.3
-"""What the prior counts, chosen on validation users of MovieLens 1M: its covariance is that of point
-estimates, which differ less than what they estimate.
+"""What the prior counts: its covariance is that of point estimates, which differ less than what they
+estimate.
 """
 NEGATIVES = 1_000
 """Of a user at least; together they count as many as the fit has for the user's positives."""
