@@ -37,13 +37,16 @@ def make_ratings(folder: Path, ratings: int) -> int:
     return rows
 
 
-def configured(folder: Path, lake: Path, everything: bool) -> Path:
+def configured(
+    folder: Path, lake: Path, everything: bool = False, session: dict[str, Any] | None = None
+) -> Path:
     """A configuration with popular items and ALS; its lake is empty."""
     shutil.rmtree(lake, ignore_errors=True)
     columns = {name: name for name in ("user", "item", "rating", "timestamp")}
     types = {"user_type": "integer", "item_type": "integer"}
     source = {"format": "parquet", "path": str(folder / "ratings"), "columns": columns, **types}
     tree: dict[str, Any] = {
+        "session": session or {},
         "lake": {"root": str(lake)},
         "ingest": {"source": source, "scale": [1, 5]},
         "models": ["popularity", "als"],
@@ -112,8 +115,8 @@ def main() -> None:
         rows = make_ratings(folder, options.ratings)
         lake = folder / "lake"
         found = {
-            "one process": measured(configured(folder, lake, everything=False), None),
-            "a process for each step": measured(configured(folder, lake, everything=False), STEPS),
+            "one process": measured(configured(folder, lake), None),
+            "a process for each step": measured(configured(folder, lake), STEPS),
             "one, with neighbours and report": measured(configured(folder, lake, everything=True), None),
         }
     what = list(dict.fromkeys(key for column in found.values() for key in column))
