@@ -21,6 +21,7 @@ from pyspark.sql import types as T
 
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Booleans, Ints, Longs
+from recsys_spark.kernels.sets import distinct
 from recsys_spark.packing import (
     PACKED,
     bucket_of,
@@ -442,9 +443,9 @@ def _counted_parts(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch
     """Ratings and users of each part, payload by payload."""
     for table in _payloads(batches, None, [USER]):
         users, parts = one_array(table[USER]).indices.to_numpy(), table[PART].to_numpy()
-        places = np.unique(parts)
+        places = distinct(parts)
         ratings = [np.count_nonzero(parts == place) for place in places]
-        different = [len(np.unique(users[parts == place])) for place in places]
+        different = [np.count_nonzero(np.bincount(users[parts == place])) for place in places]
         columns = [
             pa.array(places, pa.int8()),
             pa.array(ratings, pa.int64()),

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql.utils import is_remote
 
+from recsys_spark.class_archive import ClassArchive
 from recsys_spark.config import Session
 from recsys_spark.errors import SetupError
 from recsys_spark.jars import FoundJars
@@ -181,10 +182,15 @@ def stop_submitted() -> None:
             context.stop()
 
 
+def java_program() -> str | None:
+    """Path of the Java that Spark would start, or None when there is none."""
+    home = os.environ.get("JAVA_HOME")
+    return shutil.which(str(Path(home) / "bin" / "java")) if home else shutil.which("java")
+
+
 def java_version() -> int | None:
     """Major version of the Java that Spark would start, or None when there is none."""
-    home = os.environ.get("JAVA_HOME")
-    java = shutil.which(str(Path(home) / "bin" / "java")) if home else shutil.which("java")
+    java = java_program()
     if java is None:
         return None
     try:
@@ -231,7 +237,9 @@ def _local(settings: Session, app_name: str) -> SparkSession:
     # workers otherwise run the PATH's python3, not this environment's
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     builder = SparkSession.builder.appName(app_name)
-    for key, value in {**_temporary_warehouse(settings), **local_settings(settings)}.items():
+    archive = ClassArchive(java_program())
+    options = {**_temporary_warehouse(settings), **local_settings(settings, archive.options)}
+    for key, value in options.items():
         builder = builder.config(key, value)
     with _quiet_start() as log:
         _log = log
@@ -241,6 +249,7 @@ def _local(settings: Session, app_name: str) -> SparkSession:
         except (PySparkException, RuntimeError, OSError) as error:
             keep_log()
             raise SetupError(_start_problem(log, error)) from None
+    atexit.register(_keep_classes, archive)
     # when Java dies, the end of its connection would be printed as a stack trace, beside the error itself
     session.sparkContext._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
     return session
@@ -257,6 +266,12 @@ def _temporary_warehouse(settings: Session) -> Mapping[str, str]:
     folder = tempfile.mkdtemp(prefix="recsys-warehouse-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return {"spark.sql.warehouse.dir": folder}
+
+
+def _keep_classes(archive: ClassArchive) -> None:
+    gateway: Any = SparkContext._gateway
+    if gateway is not None and gateway.proc.poll() is None:
+        archive.keep(gateway)
 
 
 def _remove_log() -> None:
@@ -284,7 +299,7 @@ def _with_delta(builder: SparkSession.Builder, further: Mapping[str, str]) -> Sp
     return builder.config("spark.jars", jars).config("spark.jars.packages", "").getOrCreate()
 
 
-def local_settings(settings: Session) -> Mapping[str, str]:
+def local_settings(settings: Session, java_options: Sequence[str] = ()) -> Mapping[str, str]:
     """Spark settings of a local session: small parallelism, since every Delta write costs as many files
     and tasks.
 
@@ -292,8 +307,11 @@ def local_settings(settings: Session) -> Mapping[str, str]:
     ----------
     settings : Session
         The configuration's ``session`` section.
+    java_options : sequence of str
+        Options of Java, where that section has none.
     """
     cores = settings.cores or os.cpu_count() or 1
+    options = [*_on_few_cores(cores), *java_options]
     gib = psutil.virtual_memory().total / 2**30
     return {
         "spark.master": f"local[{cores}]",
@@ -310,19 +328,18 @@ def local_settings(settings: Session) -> Mapping[str, str]:
         "spark.databricks.delta.snapshotPartitions": "2",
         # over TCP each task with a Python worker waits for the system's delayed acknowledgement
         "spark.python.unix.domain.socket.enabled": str(os.name == "posix").lower(),
-        **_on_few_cores(cores),
+        **({"spark.driver.extraJavaOptions": " ".join(options)} if options else {}),
         **NEEDED,
         **settings.spark,
     }
 
 
-def _on_few_cores(cores: int) -> Mapping[str, str]:
+def _on_few_cores(cores: int) -> list[str]:
     """Java's options for so many cores; none for many."""
     if cores > FEW_CORES:
-        return {}
+        return []
     collector, other_java = "-XX:+UseSerialGC", "-XX:+IgnoreUnrecognizedVMOptions"  # which need not know them
-    options = [f"-XX:{name}={value}" for name, value in ON_FEW_CORES.items()]
-    return {"spark.driver.extraJavaOptions": " ".join([other_java, collector, *options])}
+    return [other_java, collector, *(f"-XX:{name}={value}" for name, value in ON_FEW_CORES.items())]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recsys_spark.kernels.arrays import Floats, Ints, Longs
+from recsys_spark.kernels.sets import distinct
 
 
 class Retrieved(NamedTuple):
@@ -56,7 +57,7 @@ def merged(lists: Sequence[Retrieved], n_items: int) -> Candidates:
     """
     rows = [np.repeat(np.arange(len(one.indptr) - 1), np.diff(one.indptr)) for one in lists]
     keys = [row * max(n_items, 1) + one.items for row, one in zip(rows, lists, strict=True)]
-    every = np.unique(np.concatenate(keys))
+    every = distinct(np.concatenate(keys))
     users, items = np.divmod(every, max(n_items, 1))
     scores = np.full((len(every), len(lists)), np.nan, np.float32)
     ranks = scores.copy()

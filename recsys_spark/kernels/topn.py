@@ -25,6 +25,7 @@ import numpy as np
 from recsys_spark.kernels.arrays import Booleans, Doubles, Floats, Integers, Ints, Longs
 from recsys_spark.kernels.item_item import Bags, PairWeights, add_scores
 from recsys_spark.kernels.log_sums import log_sums_of
+from recsys_spark.kernels.sets import distinct
 
 GROUP = 32
 """Items whose maximum is taken together."""
@@ -254,7 +255,7 @@ def top_n_of_biases(biases: Floats, seen: tuple[Longs, Ints], n: int) -> tuple[I
     rank_of[order] = np.arange(len(biases))
     ranks, rows = rank_of[positions], np.repeat(np.arange(len(counts)), counts)
     near = ranks < n + counts[rows]
-    keys = np.unique(rows[near] * len(biases) + ranks[near])
+    keys = distinct(rows[near] * len(biases) + ranks[near])
     rows, ranks = np.divmod(keys, max(1, len(biases)))
     # before a user's j-th seen rank r there are r - j unseen ones
     ahead = ranks - (np.arange(len(rows)) - np.searchsorted(rows, rows))
@@ -297,7 +298,7 @@ def mask_all_but(scores: Floats, block: ItemBlock, allowed: Allowed) -> None:
     """
     if allowed.groups is not None and block.denied is not None:
         of_group = np.flatnonzero(allowed.groups >= 0)
-        for group in np.unique(allowed.groups[of_group]):
+        for group in distinct(allowed.groups[of_group]):
             rows = of_group[allowed.groups[of_group] == group]
             scores[np.ix_(rows, np.flatnonzero(block.denied[group]))] = -np.inf
     if allowed.only is not None:

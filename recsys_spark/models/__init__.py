@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from recsys_spark.models.mllib import MLlibALS, MLlibALSModel
     from recsys_spark.models.pairwise import PairwiseModel, PairwiseRecommender
     from recsys_spark.models.popularity import PopularityModel, PopularityRecommender
-    from recsys_spark.models.ranker import RankerModel, RankerRecommender
+    from recsys_spark.models.ranker import RankerRecommender
+    from recsys_spark.models.ranker_model import RankerModel
     from recsys_spark.models.segment_popularity import (
         SegmentPopularityModel,
         SegmentPopularityRecommender,
@@ -36,7 +37,7 @@ _HOMES = {
     "PairwiseRecommender": "pairwise",
     "PopularityModel": "popularity",
     "PopularityRecommender": "popularity",
-    "RankerModel": "ranker",
+    "RankerModel": "ranker_model",
     "RankerRecommender": "ranker",
     "SegmentPopularityModel": "segment_popularity",
     "SegmentPopularityRecommender": "segment_popularity",

@@ -281,7 +281,7 @@ class BlendRecommender(MembersEstimator, BlendParams):
         for name, estimator in self.estimators().items():
             if given and not given[name]:
                 continue  # it is no part of the model
-            models[name] = self.fit_member(name, estimator, dataset)
+            models[name] = self.member_of(name, estimator, dataset)
             scores = models[name].linear_scores()
             if scores is None:
                 raise ModelError(f"member {name} has scores that are no sums, and cannot be blended")

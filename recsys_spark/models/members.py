@@ -85,6 +85,7 @@ class MembersEstimator(ItemPairEstimator, MemberParams):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._features: dict[str, DataFrame] = {}
+        self._fitted: Mapping[str, RecommenderModel] = {}
 
     def setMembers(self, value: Mapping[str, Mapping[str, Any] | None]) -> Self:
         """Set the members.
@@ -179,6 +180,37 @@ class MembersEstimator(ItemPairEstimator, MemberParams):
             One row per id: ``userCol`` or ``itemCol``, and the feature columns.
         """
         self._features[side] = frame
+
+    def set_fitted(self, models: Mapping[str, RecommenderModel]) -> None:
+        """Let ``fit`` take members as they are, which it would fit again. It cannot tell whether they are
+        what it would make of its data.
+
+        Parameters
+        ----------
+        models : mapping
+            Name of a member → what its estimator, of :meth:`estimators`, made of the data that ``fit`` will
+            be given.
+        """
+        self._fitted = models
+
+    def member_of(
+        self, name: str, estimator: RecommenderEstimator, dataset: DataFrame | PackedHistories
+    ) -> RecommenderModel:
+        """A member that knows all that ``fit`` was given: one of :meth:`set_fitted`, or fitted now.
+
+        Parameters
+        ----------
+        name : str
+            The member's name.
+        estimator : RecommenderEstimator
+            The member.
+        dataset : DataFrame or PackedHistories
+            What ``fit`` was given.
+        """
+        if name not in self._fitted:
+            return self.fit_member(name, estimator, dataset)
+        progress_line(f"  {name}, a member, is fitted already")
+        return self._fitted[name]
 
     def fit_member(
         self, name: str, estimator: RecommenderEstimator, dataset: DataFrame | PackedHistories

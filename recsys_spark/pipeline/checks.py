@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from recsys_spark.errors import PublishError
 from recsys_spark.histories import HISTORY, TASK_ROWS, PackedHistories, among, chosen
+from recsys_spark.kernels.sets import distinct
 from recsys_spark.packing import PACKED, bucket_of, one_array, packing, power_of_two, unpacked
 from recsys_spark.schema import ITEM, NEIGHBOR, RANK, USER
 
@@ -133,7 +134,7 @@ def _faults(lists: pa.Table, excluded: list[pa.Table]) -> pa.RecordBatch:
         coded = pa.table([_encoded(table[name]) for name in (USER, ITEM)], names=[USER, ITEM])
         seen |= among(coded, users, items)
     of_faults = (user[order][rank[order] != in_order], pairs[times > 1] // len(items.dictionary), user[seen])
-    counts = [len(lengths), len(user), *(len(np.unique(of_users)) for of_users in of_faults)]
+    counts = [len(lengths), len(user), *(len(distinct(of_users)) for of_users in of_faults)]
     return pa.RecordBatch.from_arrays([pa.array([count]) for count in counts], names=_COUNTED)
 
 

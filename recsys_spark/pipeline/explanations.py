@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.lakehouse.ledger import StepRecord
-from recsys_spark.models.ranker import RankerModel
+from recsys_spark.models.ranker_model import RankerModel
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import Folded, ListMaker
 from recsys_spark.recommend.top_n import ListRequest

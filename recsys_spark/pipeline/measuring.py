@@ -20,7 +20,7 @@ from recsys_spark.evaluation.users import user_metrics
 from recsys_spark.kernels.metrics import ACCURACY
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
-from recsys_spark.models.ranker import RankerModel
+from recsys_spark.models.ranker_model import RankerModel
 from recsys_spark.pipeline.metrics import MetricRow
 from recsys_spark.pipeline.night import Night
 from recsys_spark.pipeline.refit import Folded, ListMaker

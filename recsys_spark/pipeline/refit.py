@@ -16,7 +16,7 @@ from recsys_spark.histories import rows_of
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.models.base import RecommenderModel
 from recsys_spark.models.blend import BlendModel
-from recsys_spark.models.ranker import RankerModel
+from recsys_spark.models.ranker_model import RankerModel
 from recsys_spark.models.registry import REGISTRY
 from recsys_spark.pipeline.fitted import COMPARISON, POPULAR, SERVING, load
 from recsys_spark.pipeline.night import Night

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, cast
 
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
-from recsys_spark.config import config_problem
+from recsys_spark.config import Config, config_problem
 from recsys_spark.console import progress_line
 from recsys_spark.errors import ConfigError
 from recsys_spark.lakehouse.ledger import StepRecord
 from recsys_spark.lakehouse.paths import absolute_path
+from recsys_spark.models.base import RecommenderEstimator
+from recsys_spark.models.members import MembersEstimator
 from recsys_spark.pipeline.fitted import COMPARISON, load, record_models
-from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.night import Night, estimator_of
 from recsys_spark.pipeline.refit import KEPT, fit_to_keep
 from recsys_spark.revision import code_version
 from recsys_spark.schema import ITEM, TRAIN, USER, VALIDATION
@@ -43,8 +46,10 @@ def train(night: Night) -> None:
         if kept is not None:
             record.details[KEPT] = kept
             return
-        rows = [fit_and_save(night, record, name, COMPARISON, [TRAIN]) for name in night.config.models]
-        record_models(night, record, rows)
+        rows = dict[str, dict[str, Any]]()
+        for name in sorted(night.config.models, key=lambda one: has_members(night.estimator(one))):
+            rows[name] = fit_and_save(night, record, name, COMPARISON, [TRAIN], fitted=rows)
+        record_models(night, record, [rows[name] for name in night.config.models])
 
 
 def fit_and_save(
@@ -54,6 +59,7 @@ def fit_and_save(
     purpose: str,
     parts: Sequence[str],
     compared: Row | None = None,
+    fitted: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Fit model ``name`` on the ratings of some parts, save it, and return its row for the ``models`` table.
 
@@ -72,6 +78,9 @@ def fit_and_save(
     compared : Row, optional
         Of the table ``models``: a fit on a part of the ratings, whose choices are kept. Without it, a model
         that chooses does so by the validation part.
+    fitted : mapping
+        Name of a model → its row: what was fitted on these parts before. A member with equal Params is not
+        fitted again.
 
     Raises
     ------
@@ -79,7 +88,7 @@ def fit_and_save(
         The model names feature columns of users or items, and there is no such table.
     """
     started = time.monotonic()
-    model = fit(night, record, name, parts, compared)
+    model = fit(night, record, name, parts, compared, fitted)
     row = save(night, name, purpose, model, started)
     model.unpersist()
     progress_line(f"  {name} fitted and saved in {row['seconds']:.1f} s")
@@ -126,7 +135,12 @@ def save(night: Night, name: str, purpose: str, model: Any, started: float) -> d
 
 
 def fit(
-    night: Night, record: StepRecord, name: str, parts: Sequence[str], compared: Row | None = None
+    night: Night,
+    record: StepRecord,
+    name: str,
+    parts: Sequence[str],
+    compared: Row | None = None,
+    fitted: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Any:
     """Fit model ``name`` on the ratings of some parts.
 
@@ -142,6 +156,8 @@ def fit(
     parts : sequence of str
         As :meth:`Night.rated` takes them.
     compared : Row, optional
+        As :func:`fit_and_save` has it.
+    fitted : mapping
         As :func:`fit_and_save` has it.
 
     Returns
@@ -175,4 +191,44 @@ def fit(
             estimator.set_validation(rows, left_out)
     if night.config.split.repeats:
         estimator.set_consumption(night.consumption(name, *parts))
+    if has_members(estimator):
+        alike = members_alike(night.config, name)
+        estimator.set_fitted({member: load(fitted[member]) for member in alike if member in fitted})
     return estimator.fit(night.fitted_on(name, *parts))
+
+
+def has_members(estimator: Any) -> bool:
+    """Whether a model is made of others.
+
+    Parameters
+    ----------
+    estimator : RecommenderEstimator
+        Of any model.
+    """
+    return isinstance(estimator, MembersEstimator)
+
+
+def members_alike(config: Config, name: str) -> list[str]:
+    """Members of a model that would be fitted as the configured models of their names are: with equal Params,
+    on the same ratings.
+
+    Parameters
+    ----------
+    config : Config
+        The whole configuration.
+    name : str
+        A model that is made of others.
+    """
+    estimator, ratings_of = cast(MembersEstimator, estimator_of(config, name)), config.history.get
+    return [
+        member
+        for member, own in estimator.estimators().items()
+        if ratings_of(member) == ratings_of(name)
+        and not own.chooses_on_validation
+        and _values_of(own) == _values_of(estimator_of(config, member))
+    ]
+
+
+def _values_of(estimator: RecommenderEstimator) -> dict[str, Any]:
+    """An estimator's Params by name."""
+    return {param.name: value for param, value in estimator.extractParamMap().items()}

@@ -14,6 +14,7 @@ import numpy as np
 
 from recsys_spark.errors import SetupError
 from recsys_spark.kernels.arrays import Floats, Ints, Longs
+from recsys_spark.kernels.sets import contained
 
 EXPANSION = 256
 """Items that a search keeps in sight, at least; twice as many as are asked for, if that is more."""
@@ -84,7 +85,7 @@ def approximate_top_n(
         taken = np.concatenate(
             [row * n_items + positions[indptr[u] : indptr[u + 1]] for row, u in enumerate(rows)]
         )
-        eligible &= ~np.isin(np.arange(len(rows))[:, None] * n_items + keys, taken)
+        eligible &= ~contained(np.arange(len(rows))[:, None] * n_items + keys, taken)
         place = np.cumsum(eligible, axis=1) - 1
         row, column = np.nonzero(eligible & (place < n))
         items[rows[row], place[row, column]] = keys[row, column]

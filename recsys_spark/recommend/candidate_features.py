@@ -22,6 +22,7 @@ from recsys_spark.histories import PackedHistories, places, plain_column
 from recsys_spark.kernels.arrays import Doubles, Floats, Ints, Longs
 from recsys_spark.kernels.candidates import Candidates, likeness
 from recsys_spark.kernels.score_blocks import block_scores
+from recsys_spark.kernels.sets import distinct
 from recsys_spark.packing import lists_of, one_array
 from recsys_spark.recommend.score_blocks import ItemBlocks, nothing_known
 from recsys_spark.schema import ITEM, RATING, TIMESTAMP, USER
@@ -276,7 +277,7 @@ def dense(ids: pa.Array, entries: pa.Table, columns: Sequence[str], names: Seque
     for column in columns:
         own = [place for place, name in enumerate(names) if name.startswith(f"{column}=")]
         has = rows[np.asarray(pc.starts_with(flat, f"{column}=")) & (rows >= 0)]
-        matrix[np.unique(has)[:, None], np.array(own, np.int64)] = 0
+        matrix[distinct(has)[:, None], np.array(own, np.int64)] = 0
     kept = pc.fill_null(pc.index_in(flat, value_set=pa.array(list(names), flat.type)), -1).to_numpy()
     known = (rows >= 0) & (kept >= 0)
     matrix[rows[known], kept[known]] = weights[known]

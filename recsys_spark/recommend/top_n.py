@@ -35,6 +35,7 @@ from recsys_spark.errors import ModelError
 from recsys_spark.histories import HISTORY, PackedHistories, chosen, places
 from recsys_spark.kernels.arrays import Booleans, Doubles, Floats, Ints, Mapped
 from recsys_spark.kernels.item_item import Bags, PairWeights
+from recsys_spark.kernels.sets import distinct
 from recsys_spark.kernels.topn import Allowed, ItemBlock, top_n, top_n_of_biases
 from recsys_spark.packing import PACKED, bucket_of, one_array, packing, power_of_two, unpacked
 from recsys_spark.recommend.approximate import approximate_top_n, build_index, open_index
@@ -323,7 +324,7 @@ def _shelves(shelves: DataFrame, items: DataFrame, catalogue: pa.Array) -> list[
     positions = pc.fill_null(pc.index_in(one_array(rows[ITEM]), value_set=catalogue), -1).to_numpy()
     of_rows = np.asarray(one_array(rows[SHELF]).dictionary_encode().indices)
     return [
-        np.unique(positions[(of_rows == shelf) & (positions >= 0)]).astype(np.int32)
+        distinct(positions[(of_rows == shelf) & (positions >= 0)]).astype(np.int32)
         for shelf in range(of_rows.max(initial=-1) + 1)
     ]
 

@@ -16,6 +16,7 @@ from recsys_spark.ids import hash_ids
 from recsys_spark.kernels.arrays import Doubles, Floats, Hashes, Integers, Ints, Longs
 from recsys_spark.kernels.negatives import Drawn, Proposal, draw_negatives
 from recsys_spark.kernels.randomness import mix, uniform
+from recsys_spark.kernels.sets import distinct
 from recsys_spark.packing import one_array
 from recsys_spark.schema import ITEM, USER
 
@@ -150,7 +151,7 @@ class Share:
         users, id_hashes, batches, all_rows = _number_users(pairs)
         n_items, n_own = len(catalogue.ids), positives.num_rows
         positions = catalogue.positions(pairs[ITEM])
-        known = np.unique((all_rows.astype(np.int64) * n_items + positions)[positions >= 0])
+        known = distinct((all_rows.astype(np.int64) * n_items + positions)[positions >= 0])
         keys: tuple[Any, ...] = positions[:n_own], all_rows[:n_own]
         if (positions[:n_own] < 0).any():
             keys = hash_ids(one_array(positives[ITEM])), *keys
@@ -175,7 +176,7 @@ class Share:
         settings = self.settings
         keys = mix(settings.seed, settings.epoch, 0, self.id_hashes)
         if settings.strategy == "in-batch":
-            parts = [self._draw_in_batch(batch, keys) for batch in np.unique(self.batches[self.rows])]
+            parts = [self._draw_in_batch(batch, keys) for batch in distinct(self.batches[self.rows])]
             names = ("items", "log_q", "counts")
             return Negatives(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
         wanted = self.wanted * settings.candidates if scorer is not None else self.wanted

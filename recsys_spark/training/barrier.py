@@ -31,6 +31,7 @@ from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 from recsys_spark.console import progress_line
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import PackedHistories
+from recsys_spark.kernels.sets import distinct
 from recsys_spark.packing import PACKED, in_chunks, packed_batch, plain, unpacked
 from recsys_spark.schema import ITEM, RATING, USER
 from recsys_spark.training.connections import Array, GroupKey
@@ -228,7 +229,7 @@ def packed_by_user(frame: DataFrame, kind: str, tasks: int) -> DataFrame:
     def pack(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in map(plain, batches):
             owners = owner_of_ids(batch["id"], user_owners(tasks))
-            parts = [(int(task), batch.filter(pa.array(owners == task))) for task in np.unique(owners)]
+            parts = [(int(task), batch.filter(pa.array(owners == task))) for task in distinct(owners)]
             yield packed_batch((task, kind, pa.Table.from_batches([part])) for task, part in parts)
 
     return frame.mapInArrow(pack, PACKED)

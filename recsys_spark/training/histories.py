@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from recsys_spark.ids import hash_ids
 from recsys_spark.kernels.arrays import Floats, Hashes, Integers, Ints, Longs
 from recsys_spark.kernels.events import sort_events
+from recsys_spark.kernels.sets import distinct
 from recsys_spark.packing import ids_from_bytes, ids_to_bytes, one_array, table_from_bytes, tables_to_bytes
 from recsys_spark.schema import ITEM, RATING, USER
 from recsys_spark.training.group import Group
@@ -117,7 +118,7 @@ def distinct_pairs(rows: Integers, items: Integers, n_items: int) -> tuple[Longs
     rows : those that have an item, ascending
     indptr, items : of them
     """
-    keys = np.unique((rows.astype(np.int64) * max(1, n_items) + items)[items >= 0])
+    keys = distinct((rows.astype(np.int64) * max(1, n_items) + items)[items >= 0])
     distinct_rows, starts = np.unique(keys // max(1, n_items), return_index=True)
     return (
         distinct_rows,

@@ -40,6 +40,7 @@ from recsys_spark.kernels.item_item import (
     squares,
 )
 from recsys_spark.kernels.randomness import mix
+from recsys_spark.kernels.sets import distinct
 from recsys_spark.packing import one_array
 from recsys_spark.schema import ITEM, NEIGHBOR, RATING, USER
 from recsys_spark.training.barrier import require_trainable
@@ -349,7 +350,7 @@ def _ridge(
             found = np.zeros((len(own), of_all.near.shape[1]), np.float32)
             for row, item in enumerate(own):
                 theirs = of_all.near[item : item + 1]
-                chosen = np.union1d(item, theirs[theirs >= 0]).astype(np.int32)
+                chosen = distinct(np.append(theirs[theirs >= 0], item)).astype(np.int32)
                 head = of_all.head(histories)
                 gram = gram_beside_head(of_all.audiences, histories.weights, head, chosen, newest)
                 gram, penalty = _scaled(gram, scales[chosen], config)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from recsys_spark.kernels.arrays import Floats, Longs
 from recsys_spark.kernels.candidates import Candidates, best_candidates
+from recsys_spark.kernels.sets import contained
 from recsys_spark.packing import encoded_ids, plain
 from recsys_spark.recommend.candidate_features import CONSUMED, ItemFeatures, feature_matrix, pair_features
 from recsys_spark.recommend.candidates import Found, found_in
@@ -86,7 +87,7 @@ def querying(shared: Any, retrievers: int) -> Any:
             lengths = pc.list_value_length(wanted).to_numpy()
             place = pc.fill_null(pc.index_in(wanted.flatten(), value_set=found.items), -1).to_numpy()
             keys = np.repeat(np.arange(len(lengths)), lengths) * width + place
-            labels = np.isin(rows * width + found.candidates.items, keys[place >= 0])
+            labels = contained(rows * width + found.candidates.items, keys[place >= 0])
             yield _queries(batch, found, lengths, pa.array(labels.astype(np.float32)), shared.value)
 
     return query

@@ -25,6 +25,7 @@ from scipy import sparse
 from recsys_spark.columns import quoted, shown
 from recsys_spark.errors import ModelError
 from recsys_spark.kernels.arrays import Floats, Integers, Ints
+from recsys_spark.kernels.sets import distinct
 from recsys_spark.packing import lists_of, one_array
 
 USER_FEATURES, ITEM_FEATURES = "user features", "item features"
@@ -72,7 +73,7 @@ class Features:
 
     def columns_of(self, rows: Integers) -> Ints:
         """Columns of the distinct features of some ids, ascending."""
-        return np.unique(self.weights[rows].indices).astype(np.int32)
+        return np.asarray(distinct(self.weights[rows].indices), np.int32)
 
     def sums_backward(self, rows: Integers, gradients: Floats, features: Ints) -> Floats:
         """Gradients of ``features`` from those of the sums of ``rows``: the backward pass of :meth:`sums`."""

@@ -9,7 +9,14 @@ from pyspark.sql import functions as F
 from recsys_spark.config import BlockSizes
 from recsys_spark.errors import ModelError
 from recsys_spark.histories import pack_histories
-from recsys_spark.models import ALS, BlendModel, BlendRecommender, ItemItemRecommender, SpectralRecommender
+from recsys_spark.models import (
+    ALS,
+    BlendModel,
+    BlendRecommender,
+    ItemItemRecommender,
+    PopularityRecommender,
+    SpectralRecommender,
+)
 from recsys_spark.recommend.top_n import ListRequest, explode_lists
 from recsys_spark.testing import ModelContract, checkerboard
 
@@ -19,6 +26,7 @@ MEMBERS = {
     "spectral": {"rank": 3, "neighbors": 6},
     "popularity": {},
 }
+ONLY_POPULARITY = {"popularity": 1.0, "item_item": 0.0}
 WEIGHTS = {"als": 0.4, "item_item": 0.3, "spectral": 0.2, "popularity": 0.1}
 
 
@@ -79,6 +87,14 @@ def test_scores_are_weighted_sums_of_standardised_ones(data, blend, alone):
             assert row.score == pytest.approx(expected[row.user, row.item], abs=1e-4)
     for row in blend.transform(data).collect():
         assert row.prediction == pytest.approx(expected[row.user, row.item], abs=1e-4)
+
+
+def test_members_that_are_fitted_already_are_taken_as_they_are(data):
+    estimator = BlendRecommender(members={"popularity": {}, "item_item": {}}, memberWeights=ONLY_POPULARITY)
+    other = data.where("item >= 12").unionByName(data.where("item < 12").dropDuplicates(["item"]))
+    estimator.set_fitted({"popularity": PopularityRecommender().fit(other)})
+    best = {row.item for row in estimator.fit(data).recommend(data.select("user").distinct(), 8).collect()}
+    assert best == set(range(12, 20))
 
 
 def test_reason_is_the_member_that_adds_most(data, blend, alone, tmp_path):

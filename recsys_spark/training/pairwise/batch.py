@@ -15,6 +15,7 @@ from recsys_spark.kernels.bags import add_rows
 from recsys_spark.kernels.network import backward, forward
 from recsys_spark.kernels.pairs import pair_scores, pair_scores_backward
 from recsys_spark.kernels.randomness import mix, uniform
+from recsys_spark.kernels.sets import distinct
 from recsys_spark.training.gradient.steps import (
     Gradient,
     State,
@@ -63,7 +64,7 @@ class MiniBatch:
     ) -> MiniBatch:
         """Number the users and items of pairs: ``rows`` are own users, ``candidates`` catalogue positions."""
         n_items = len(data.catalogue)
-        users, items = np.unique(rows), union_of_rows(group, candidates[candidates >= 0], n_items)
+        users, items = distinct(rows), union_of_rows(group, candidates[candidates >= 0], n_items)
         index = np.where(candidates >= 0, index_among(items, n_items)[candidates], -1).astype(np.int32)
         return cls(group, data, config, users, items, np.searchsorted(users, rows).astype(np.int32), index)
 

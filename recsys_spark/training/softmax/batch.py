@@ -11,6 +11,7 @@ import numpy as np
 from recsys_spark.kernels.arrays import Floats, Hashes, Ints, Longs
 from recsys_spark.kernels.bags import add_rows, bag_sums, hold_out
 from recsys_spark.kernels.losses import sampled_softmax_loss, softmax_loss
+from recsys_spark.kernels.sets import contained
 from recsys_spark.training.gradient.steps import normalized
 from recsys_spark.training.histories import Histories
 from recsys_spark.training.side_features import USER_FEATURES
@@ -151,4 +152,4 @@ def _targets_drawn(
     """Which of the drawn ``items`` are targets of each user, shape (n_users, n_items)."""
     n_items = int(max(items.max(), batch.targets.max(initial=0))) + 1
     keys = np.arange(n_users)[:, None] * n_items + items
-    return np.isin(keys, batch.slots.astype(np.int64) * n_items + batch.targets)
+    return contained(keys, batch.slots.astype(np.int64) * n_items + batch.targets)
