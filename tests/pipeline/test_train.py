@@ -24,7 +24,13 @@ def alike(tmp_path):
 
     def told(members, ingest=None, **tree):
         source = {"format": "movielens", "path": "ml-100k.zip"}
-        tree = {"ingest": ingest or {"source": source}, "blend": {"members": members}, **tree}
+        tree = {
+            "lake": {"root": "lake"},
+            "ingest": ingest or {"source": source},
+            "models": ["popularity", "als", "item_item", "blend"],
+            "blend": {"members": members},
+            **tree,
+        }
         path = tmp_path / "conf.yaml"
         path.write_text(yaml.safe_dump(tree), encoding="utf-8")
         return members_alike(load_config(path, REGISTRY, environment={}), "blend")
