@@ -20,8 +20,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recsys_spark.errors import ModelError
-from recsys_spark.kernels.arrays import Booleans, Ints, Longs
-from recsys_spark.kernels.sets import distinct
+from recsys_spark.kernels.arrays import Booleans, Integers, Ints
+from recsys_spark.kernels.sets import distinct, numbered
 from recsys_spark.packing import (
     PACKED,
     bucket_of,
@@ -388,7 +388,7 @@ def _divided(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for k, bucket in enumerate(found.tolist()):
         own = slice(cuts[k], cuts[k + 1])
         user = _dictionary(user_codes[own] - bounds[k], users.slice(bounds[k], bounds[k + 1] - bounds[k]))
-        listed, codes = np.unique(item_codes[own], return_inverse=True)
+        listed, codes = numbered(item_codes[own], len(items))
         item = _dictionary(codes, items.take(pa.array(listed)))
         of_bucket = values.slice(own.start, own.stop - own.start)
         narrow = _narrow_ratings(one_array(of_bucket[RATING])), _narrow_times(one_array(of_bucket[TIMESTAMP]))
@@ -398,7 +398,7 @@ def _divided(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         )
 
 
-def _dictionary(codes: Longs, ids: pa.Array) -> pa.DictionaryArray:
+def _dictionary(codes: Integers, ids: pa.Array) -> pa.DictionaryArray:
     """Ids by their codes, of 16 bits where that is enough."""
     kind = np.uint16 if len(ids) <= 2**16 else np.int32
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(kind)), ids)

@@ -130,9 +130,11 @@ def _winners(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     keys = user_codes * len(items) + item_codes
     order = np.argsort(keys)
     last = _last_of_run(keys[order])
-    if not last.all():
+    several = ~last | ~np.append(True, last[:-1])[: len(last)]  # a pair's only row needs no order
+    if several.any():
+        some = order[several]
         times = pc.fill_null(rows[TIMESTAMP], _EARLIEST).to_numpy()
-        order = np.lexsort((rows[RATING].to_numpy(), times, keys))
+        order[several] = some[np.lexsort((rows[RATING].to_numpy()[some], times[some], keys[some]))]
     winners = rows.take(pa.array(order[last])).combine_chunks()
     pairs = pa.table({REASON: pa.nulls(1, pa.string()), "rows": [0], "pairs": [len(winners)]})
     yield packed_batch([(0, _ROWS, winners), (0, _COUNTS, pairs)])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recsys_spark.kernels.arrays import Booleans
+from recsys_spark.kernels.arrays import Booleans, Integers, Ints, Longs
 
 
 def distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -18,6 +18,16 @@ def distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     first = np.ones(len(ordered), bool)
     np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
     return ordered[first]
+
+
+def numbered(values: Integers, below: int) -> tuple[Longs, Ints]:
+    """Different numbers, ascending, and the place of each value among them; by a table of ``below`` places,
+    one for each number that there may be, from 0 on.
+    """
+    occurs = np.zeros(below, bool)
+    occurs[values] = True
+    place = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+    return np.flatnonzero(occurs), place[values]
 
 
 def contained(values: npt.NDArray[Any], among: npt.NDArray[Any]) -> Booleans:

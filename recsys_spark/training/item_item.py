@@ -40,7 +40,7 @@ from recsys_spark.kernels.item_item import (
     squares,
 )
 from recsys_spark.kernels.randomness import mix
-from recsys_spark.kernels.sets import distinct
+from recsys_spark.kernels.sets import distinct, numbered
 from recsys_spark.packing import one_array
 from recsys_spark.schema import ITEM, NEIGHBOR, RATING, USER
 from recsys_spark.training.barrier import require_trainable
@@ -210,7 +210,7 @@ class _Bucket(NamedTuple):
     def of(cls, table: pa.Table, centred: bool) -> _Bucket:
         users, items = one_array(table[USER]), one_array(table[ITEM])
         ratings = table[RATING].to_numpy().astype(np.float64)
-        occurring, codes = np.unique(users.indices.to_numpy(), return_inverse=True)
+        occurring, codes = numbered(users.indices.to_numpy(), len(users.dictionary))
         counts = np.bincount(codes, minlength=len(occurring))
         means = np.zeros(len(occurring))
         if centred:

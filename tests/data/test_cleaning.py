@@ -424,6 +424,16 @@ def test_pairs_are_the_same_in_one_task_and_in_many(spark, monkeypatch):
         found.persisted.unpersist()
 
 
+def test_pairs_of_one_row_stand_among_those_of_several(spark):
+    rows = [(f"u{n % 7}", f"i{n % 5}", n % 6 / 2, n * 11 % 17 + 1, None) for n in range(45)]  # 10 of 35 twice
+    expected = {}
+    for user, item, rating, second, _ in sorted(rows, key=lambda row: (row[3], row[2])):
+        expected[user, item] = rating, second
+    found, counts = pairs(spark, *rows)
+    assert found == expected
+    assert counts == {None: 45}
+
+
 def test_rejected_are_counted_by_reason_and_never_win(spark):
     found, counts = pairs(
         spark,

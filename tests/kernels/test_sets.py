@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recsys_spark.kernels.sets import contained, distinct
+from recsys_spark.kernels.sets import contained, distinct, numbered
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32, np.int64])
@@ -25,3 +25,12 @@ def test_contained_are_those_of_a_set(shape, others):
     found = contained(values, among)
     assert found.shape == shape
     assert found.ravel().tolist() == [value in set(among.tolist()) for value in values.ravel().tolist()]
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64])
+@pytest.mark.parametrize("size", [0, 1, 40])
+def test_numbered_are_the_distinct_ones_and_every_place_among_them(dtype, size):
+    values = np.random.default_rng(5).integers(0, 30, size).astype(dtype)
+    found, places = numbered(values, 30)
+    assert found.tolist() == sorted(set(values.tolist()))
+    assert found[places].tolist() == values.tolist()
