@@ -35,6 +35,7 @@ from recsys_spark.jars import FoundJars
 MIN_JAVA = 17
 _log: Path | None = None
 _keep_log = False
+_keep_classes = False
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 DELTA_JAR = "io.delta:delta-spark_4.2_2.13:4.4.0"
 
@@ -171,6 +172,14 @@ def keep_log() -> Path | None:
     return _log
 
 
+def keep_classes() -> None:
+    """Keep Java's classes at exit, where this process started a local session: it has loaded what a night
+    needs, and later ones start sooner.
+    """
+    global _keep_classes
+    _keep_classes = True
+
+
 def stop_submitted() -> None:
     """Stop the session of a driver that spark-submit started, if any: what Spark says of its executors' end
     comes before what the driver says last.
@@ -249,7 +258,7 @@ def _local(settings: Session, app_name: str) -> SparkSession:
         except (PySparkException, RuntimeError, OSError) as error:
             keep_log()
             raise SetupError(_start_problem(log, error)) from None
-    atexit.register(_keep_classes, archive)
+    atexit.register(_write_classes, archive)
     # when Java dies, the end of its connection would be printed as a stack trace, beside the error itself
     session.sparkContext._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
     return session
@@ -268,9 +277,9 @@ def _temporary_warehouse(settings: Session) -> Mapping[str, str]:
     return {"spark.sql.warehouse.dir": folder}
 
 
-def _keep_classes(archive: ClassArchive) -> None:
+def _write_classes(archive: ClassArchive) -> None:
     gateway: Any = SparkContext._gateway
-    if gateway is not None and gateway.proc.poll() is None:
+    if _keep_classes and gateway is not None and gateway.proc.poll() is None:
         archive.keep(gateway)
 
 

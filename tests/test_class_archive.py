@@ -12,7 +12,8 @@ from recsys_spark.class_archive import ClassArchive
 from recsys_spark.session import java_program
 
 LOADED = """
-from recsys_spark.session import get_session
+from recsys_spark.session import get_session, keep_classes
+keep_classes()
 session = get_session()
 session.range(3).count()
 options = session._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getInputArguments()

@@ -213,7 +213,7 @@ def test_jar_that_cannot_be_fetched_is_one_line(tmp_path, without_maven):
 
 @pytest.mark.spark
 def test_jars_that_were_fetched_are_not_asked_for_again(tmp_path, without_maven, spark, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own cache"))  # with a blank no classes are kept
     FoundJars([DELTA_JAR], without_maven).write(spark.sparkContext.getConf().get("spark.jars"))
     done = recsys("split", "-c", "c.yaml", "-d", "2026-01-31", cwd=tmp_path)
     assert done.returncode == 1

@@ -33,6 +33,7 @@ from recsys_spark.pipeline.details import AFTER, SETTINGS
 from recsys_spark.pipeline.resume import settings_of, steps_of, unfinished
 from recsys_spark.redaction import without_secrets
 from recsys_spark.schema import EVENT, FOLD_IN, ITEM, PART, TEST, TIMESTAMP, TRAIN, USER, VALIDATION
+from recsys_spark.session import keep_classes
 
 FIRST_ZONE = timedelta(hours=14)
 """How far ahead of UTC the first place is where a day comes."""
@@ -231,6 +232,7 @@ class Night:
                 yield
             finally:
                 self._lock = None
+        keep_classes()
 
     def require_ready(self) -> None:
         """Check, before anything is written, the run date, the clock and the tables that exist.
