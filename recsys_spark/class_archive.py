@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from py4j.protocol import Py4JError
 
 OPTIONS_OF_OTHERS = ("SPARK_CONF_DIR", "SPARK_HOME", "JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")
 """Where one of these is set, Java or its classes may be others than they seem."""
+
+UNUSED_DAYS = 30
 
 _QUIET = "-Xlog:cds*=off"
 _COMMANDS = "com.sun.management:type=DiagnosticCommand"
@@ -34,7 +37,8 @@ class ClassArchive:
     Notes
     -----
     Java checks that the file is of its own build and of the same jars, and starts without it otherwise. Where
-    it cannot be written, nothing is kept. It takes some 200 MB; those of another Java or Spark are removed.
+    it cannot be written, nothing is kept. It takes up to 200 MB; files of other Javas and Sparks that no
+    process has started with for :data:`UNUSED_DAYS` are removed when one is written.
     """
 
     def __init__(self, java: str | None) -> None:
@@ -47,6 +51,8 @@ class ClassArchive:
         if self._file is None:
             return []
         if self._file.exists():
+            with suppress(OSError):
+                os.utime(self._file)  # it is in use
             return [f"-XX:SharedArchiveFile={self._file}", _QUIET]
         return ["-XX:+RecordDynamicDumpInfo", _QUIET]
 
@@ -65,9 +71,8 @@ class ClassArchive:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             _write(gateway, written)
             if written.exists():
-                for other in self._file.parent.glob("classes-*.jsa"):
-                    other.unlink(missing_ok=True)
                 written.replace(self._file)
+            _remove_unused(self._file.parent)
         written.unlink(missing_ok=True)
 
 
@@ -84,6 +89,12 @@ def _file_of(java: str) -> Path | None:
     key = hashlib.sha256(repr((of_files, pyspark.__version__)).encode()).hexdigest()[:16]
     file = cache.resolve() / "recsys-spark" / f"classes-{key}.jsa"
     return None if any(map(str.isspace, str(file))) else file  # Spark divides Java's options there
+
+
+def _remove_unused(folder: Path) -> None:
+    for file in folder.glob("classes-*.jsa"):
+        if time.time() - file.stat().st_mtime > UNUSED_DAYS * 86_400:
+            file.unlink(missing_ok=True)
 
 
 def _write(gateway: Any, file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -38,11 +39,15 @@ def started(folder):
 
 @pytest.mark.slow
 @pytest.mark.spark
-def test_the_second_start_reads_what_the_first_has_written_and_replaces_that_of_others(cache, tmp_path):
+def test_the_second_start_reads_what_the_first_has_written_and_what_nobody_uses_goes(cache, tmp_path):
     cache.mkdir(parents=True)
-    (cache / "classes-of-another-java.jsa").write_bytes(b"old")
+    used, unused = cache / "classes-of-another-java.jsa", cache / "classes-of-long-ago.jsa"
+    for file, days in ((used, 29), (unused, 31)):
+        file.write_bytes(b"theirs")
+        os.utime(file, (time.time() - days * 86_400,) * 2)
     assert started(tmp_path) == ("0\n", "")
-    (kept,) = cache.glob("classes-*")
+    (kept,) = set(cache.glob("classes-*")) - {used}
+    assert used.exists()
     assert kept.stat().st_size > 2**20
     assert started(tmp_path) == ("1\n", "")
 

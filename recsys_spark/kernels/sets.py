@@ -1,5 +1,5 @@
-"""Sets of whole numbers, by sorting. numpy's own functions hash since version 2.3, and of many numbers that
-takes some thirty times as long.
+"""Sets of whole numbers, by sorting. numpy's own functions hash since version 2.3, which takes many times as
+long where there are many numbers.
 """
 
 from __future__ import annotations
