@@ -17,6 +17,8 @@ from typing import Any
 import pyspark
 from py4j.protocol import Py4JError
 
+from recsys_spark.user_cache import cache_folder
+
 OPTIONS_OF_OTHERS = ("SPARK_CONF_DIR", "SPARK_HOME", "JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")
 """Where one of these is set, Java or its classes may be others than they seem."""
 
@@ -78,16 +80,16 @@ class ClassArchive:
 
 def _file_of(java: str) -> Path | None:
     """Where the classes are; None where they cannot be told by a name."""
-    if any(name in os.environ for name in OPTIONS_OF_OTHERS):
+    cache = cache_folder()
+    if cache is None or any(name in os.environ for name in OPTIONS_OF_OTHERS):
         return None
     try:
         program, jars = Path(java).resolve(), Path(pyspark.__file__).parent / "jars"
         of_files = [(str(path), path.stat().st_mtime_ns) for path in (program, jars)]
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except (OSError, RuntimeError):
+    except OSError:
         return None
     key = hashlib.sha256(repr((of_files, pyspark.__version__)).encode()).hexdigest()[:16]
-    file = cache.resolve() / "recsys-spark" / f"classes-{key}.jsa"
+    file = cache.resolve() / f"classes-{key}.jsa"
     return None if any(map(str.isspace, str(file))) else file  # Spark divides Java's options there
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pyspark
 
+from recsys_spark.user_cache import cache_folder
+
 SETTINGS = "spark.jars"
 """What the names of the settings begin with that decide which jars Ivy finds."""
 
@@ -38,7 +40,7 @@ class FoundJars:
         """Nothing is read or written."""
         asked = {key: value for key, value in settings.items() if key.startswith(SETTINGS)}
         key = json.dumps([sorted(packages), sorted(asked.items()), pyspark.__version__])
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys-spark"
+        cache = cache_folder() or Path(os.devnull)  # where nothing can be written
         self._file = cache / f"jars-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
         self._lock = cache / "fetching.lock"
         names = ("SPARK_CONF_DIR", "SPARK_HOME", "PYSPARK_SUBMIT_ARGS")

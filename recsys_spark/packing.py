@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from recsys_spark.kernels.sets import numbered
+
 PACKED = "bucket int, kind string, payload binary"
 """Columns of packed rows: where a payload goes, what it holds, and an Arrow stream of its rows."""
 
@@ -135,11 +137,8 @@ def coded(column: pa.ChunkedArray) -> pa.DictionaryArray:
     ids = one_array(column)
     if not isinstance(ids, pa.DictionaryArray):
         return ids.dictionary_encode()
-    codes = ids.indices.to_numpy()
-    occurs = np.zeros(len(ids.dictionary), bool)
-    occurs[codes] = True
-    code_of = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
-    return pa.DictionaryArray.from_arrays(pa.array(code_of[codes]), ids.dictionary.filter(pa.array(occurs)))
+    occurring, codes = numbered(ids.indices.to_numpy(), len(ids.dictionary))
+    return pa.DictionaryArray.from_arrays(pa.array(codes), ids.dictionary.take(pa.array(occurring)))
 
 
 def encoded_ids(column: pa.ChunkedArray) -> tuple[pa.Array, npt.NDArray[np.int64]]:

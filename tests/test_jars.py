@@ -6,6 +6,7 @@ from threading import Thread
 
 import pytest
 
+from recsys_spark.class_archive import ClassArchive
 from recsys_spark.jars import FoundJars
 
 DELTA = "io.delta:delta-spark_4.2_2.13:4.4.0"
@@ -93,3 +94,15 @@ def test_a_cache_that_cannot_be_written_remembers_nothing(jars, cache):
         FoundJars([DELTA], {}).write(listed(jars))
     assert FoundJars([DELTA], {}).read() is None
     assert cache.read_text() == "a file"
+
+
+def test_a_user_without_a_home_starts_without_a_memory(jars, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", no_home)
+    with FoundJars([DELTA], {}).fetching():
+        FoundJars([DELTA], {}).write(listed(jars))
+    assert FoundJars([DELTA], {}).read() is None
+    assert ClassArchive(str(jars[0])).options == []

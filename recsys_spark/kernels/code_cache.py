@@ -30,6 +30,8 @@ from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
 from numba.core.serialize import dumps
 
+from recsys_spark.user_cache import cache_folder
+
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -130,9 +132,8 @@ class CodeCache(NullCache):
 @lru_cache(maxsize=1)
 def folder_of_sources() -> Path | None:
     """The folder for this version of the kernels; None where the user has no home."""
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
+    cache = cache_folder()
+    if cache is None:
         return None
     state = hashlib.sha256()
     for source in sorted(files(__package__).iterdir(), key=lambda one: one.name):
@@ -142,7 +143,7 @@ def folder_of_sources() -> Path | None:
     settings.pop("NUMBA_NUM_THREADS", None)  # a kernel has no threads of its own
     versions = sys.version, numba.__version__, version("llvmlite"), np.__version__
     state.update(repr((sorted(settings.items()), versions)).encode())
-    return cache / "recsys-spark" / "kernels" / state.hexdigest()[:16]
+    return cache / "kernels" / state.hexdigest()[:16]
 
 
 def _told(value: Any) -> str:
