@@ -23,6 +23,7 @@ OPTIONS_OF_OTHERS = ("SPARK_CONF_DIR", "SPARK_HOME", "JDK_JAVA_OPTIONS", "JAVA_T
 """Where one of these is set, Java or its classes may be others than they seem."""
 
 UNUSED_DAYS = 30
+_HALF_WRITTEN_DAYS = 1
 
 _QUIET = "-Xlog:cds*=off"
 _COMMANDS = "com.sun.management:type=DiagnosticCommand"
@@ -40,7 +41,8 @@ class ClassArchive:
     -----
     Java checks that the file is of its own build and of the same jars, and starts without it otherwise. Where
     it cannot be written, nothing is kept. It takes up to 200 MB; files of other Javas and Sparks that no
-    process has started with for :data:`UNUSED_DAYS` are removed when one is written.
+    process has started with for :data:`UNUSED_DAYS` are removed when one is written, and so is what processes
+    left behind that were killed while they wrote.
     """
 
     def __init__(self, java: str | None) -> None:
@@ -94,8 +96,9 @@ def _file_of(java: str) -> Path | None:
 
 
 def _remove_unused(folder: Path) -> None:
-    for file in folder.glob("classes-*.jsa"):
-        if time.time() - file.stat().st_mtime > UNUSED_DAYS * 86_400:
+    for file in folder.glob("classes-*.jsa*"):
+        days = UNUSED_DAYS if file.suffix == ".jsa" else _HALF_WRITTEN_DAYS
+        if time.time() - file.stat().st_mtime > days * 86_400:
             file.unlink(missing_ok=True)
 
 

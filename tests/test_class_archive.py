@@ -42,7 +42,8 @@ def started(folder):
 def test_the_second_start_reads_what_the_first_has_written_and_what_nobody_uses_goes(cache, tmp_path):
     cache.mkdir(parents=True)
     used, unused = cache / "classes-of-another-java.jsa", cache / "classes-of-long-ago.jsa"
-    for file, days in ((used, 29), (unused, 31)):
+    half_written = cache / "classes-of-who-was-killed.jsa.0f"
+    for file, days in ((used, 29), (unused, 31), (half_written, 2)):
         file.write_bytes(b"theirs")
         os.utime(file, (time.time() - days * 86_400,) * 2)
     assert started(tmp_path) == ("0\n", "")

@@ -1,5 +1,5 @@
-"""Negatives: the kernel and the whole transform, against RecBole's way of sampling and an anti-join in Spark;
-growth.
+"""Negatives: the kernel, a task of a pair model, and the whole transform, against RecBole's way of sampling
+and an anti-join in Spark; growth.
 
 Positives are drawn at random with a power-law catalogue (``--users``, ``--items``, 20 positives a user).
 RecBole's sampler (``recbole.sampler.AbstractSampler.sample_by_key_ids``) draws all at once with numpy and
@@ -24,11 +24,16 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from recsys_spark.ids import hash_ids
 from recsys_spark.kernels.arrays import Ints, Longs
 from recsys_spark.kernels.negatives import Proposal, draw_negatives
 from recsys_spark.kernels.randomness import mix
 from recsys_spark.sampling import NegativeSampler
 from recsys_spark.session import get_session
+from recsys_spark.training.histories import Histories
+from recsys_spark.training.pairwise.config import PairwiseConfig
+from recsys_spark.training.pairwise.program import TrainingPairs
+from recsys_spark.training.side_features import Features
 from tests.benchmarks.als import peak_of_workers
 from tests.benchmarks.report import best, publish, seconds
 
@@ -56,6 +61,17 @@ def kernel(known: tuple[Longs, Ints], proposal: Proposal, ratio: int) -> Callabl
     keys = mix(1, np.arange(len(known[0]) - 1))
     wanted = np.full(len(known[1]), ratio, np.int32)
     return lambda: draw_negatives(keys, known, known[0], wanted, proposal)
+
+
+def in_a_fit(known: tuple[Longs, Ints], items: int, power: float, ratio: int) -> Callable[[], object]:
+    """An epoch's, as a task of a pair model draws them for its users; one core."""
+    users, catalogue = (pa.array(np.arange(size, dtype=np.int32)) for size in (len(known[0]) - 1, items))
+    counts, ones = np.bincount(known[1], minlength=items), np.ones(len(known[1]), np.float32)
+    features = Features.none(len(users)), Features.none(items)
+    data = Histories(users, hash_ids(users), *known, ones, catalogue, counts, *features)
+    config = PairwiseConfig(embedding_dim=1, n_negatives=ratio, popularity_exponent=power)
+    pairs = TrainingPairs.build(data, config)
+    return lambda: pairs.negatives(0)
 
 
 def recbole(known: tuple[Longs, Ints], items: int, ratio: int) -> Callable[[], object]:
@@ -137,6 +153,8 @@ def main() -> None:
             run = kernel(known, Proposal.build(weights_of(known, options.items, power)), options.ratio)
             run()
             add(f"kernel, {what}", count, best(run, options.repeats), 1)
+            run = in_a_fit(known, options.items, power, options.ratio)
+            add(f"an epoch of a pair model, {what}", count, best(run, options.repeats), 1)
         if negatives == options.negatives[0]:
             add("RecBole's loop, uniform", count, seconds(recbole(known, options.items, options.ratio)), 1)
         with tempfile.TemporaryDirectory() as name:

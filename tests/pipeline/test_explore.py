@@ -60,11 +60,13 @@ def test_what_there_is_nothing_of_is_left_out():
 
 
 @pytest.mark.slow
-def test_the_command_writes_a_page_that_shows_the_tables(two_nights, opened, tmp_path, capsys):
-    two_nights.night()
+def test_the_command_writes_a_page_that_shows_the_tables(shop, opened, tmp_path, capsys):
+    shop.ingested(
+        *(f"u{user},i{item},{1 + item},2024-05-0{1 + item}" for user in range(16) for item in range(4))
+    )
     file = tmp_path / "explored.html"
     with pytest.raises(SystemExit, match="0"):
-        main(["explore", "-c", str(two_nights.folder / "conf.yaml"), "--html", str(file)])
+        main(["explore", "-c", str(shop.folder / "conf.yaml"), "--html", str(file)])
     assert capsys.readouterr().out == f"{file}: {file.stat().st_size / 1e6:.1f} MB\n"
     page, problems = opened(file)
     assert problems == []

@@ -6,6 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from recsys_spark.data.split import split_ratings
+from recsys_spark.errors import GateError
 from recsys_spark.inspection.lists import calibration, calibration_error
 from recsys_spark.inspection.page import Part, write_page
 from recsys_spark.models.softmax import SoftmaxModel
@@ -13,7 +14,7 @@ from recsys_spark.pipeline.reports import drop_reports_of
 from recsys_spark.pipeline.resume import steps_of
 from recsys_spark.pipeline.show import sample_users
 from recsys_spark.pipeline.steps import run_night
-from tests.pipeline.shop import DAY, NEXT, TITLES
+from tests.pipeline.shop import DAY, NEXT, TITLES, Shop
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +28,33 @@ def cells(page, heading):
     part = page.locator("section", has=page.get_by_role("heading", name=heading, exact=True))
     rows = part.locator("table").first.locator("tbody tr")
     return [row.locator("td").all_inner_texts() for row in rows.all()]
+
+
+@pytest.fixture(scope="module")
+def two_nights(spark, tmp_path_factory):
+    """Sixteen users of four of eight items each: DAY is served, with seven neighbours of each item by cosine,
+    and NEXT was made and is not served, as it has two by dot product. Each has a report.
+    """
+    shop = Shop(spark, tmp_path_factory.mktemp("two nights"))
+    lines = [
+        f"user {user},item {(user + 2 * place) % 8},{3 + place % 3},2024-05-{1 + place:02}"
+        for user in range(16)
+        for place in range(4)
+    ]
+    shop.receive(*lines)
+    titles = ["item,title,genres", *(f"item {item},{TITLES[item]},Drama|War" for item in range(8))]
+    (shop.folder / "items.csv").write_text("\n".join(titles) + "\n", encoding="utf-8")
+    shop.tree["ingest"]["source"]["items"] = {
+        "path": str(shop.folder / "items.csv"),
+        "id": "item",
+        "columns": {"title": "title", "genres": "genres"},
+    }
+    shop.tree |= {"report": {"users": 2}, "models": ["als"], "als": {"rank": 4, "maxIter": 3}}
+    run_night(shop.night(recommend={"n": 4, "similar_items": {}}))
+    with pytest.raises(GateError, match="the number of neighbours from those of 2024-06-30") as closed:
+        run_night(shop.night(NEXT, recommend={"n": 4, "similar_items": {"n": 2, "measure": "dot"}}))
+    assert "is 0.7143, and at most 0.5 is allowed" in str(closed.value)  # 2 of 7
+    return shop
 
 
 @pytest.fixture
