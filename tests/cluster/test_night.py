@@ -9,6 +9,12 @@ import yaml
 from deltalake import DeltaTable
 
 USERS, DAY = 52, "2026-01-31"
+QUICK = [
+    "spark.sql.codegen.wholeStage=false",
+    "spark.sql.codegen.factoryMode=NO_CODEGEN",
+    *(f"spark.{where}.extraJavaOptions=-XX:TieredStopAtLevel=1" for where in ("driver", "executor")),
+]
+"""What three new Javas do once costs more to compile well than to run."""
 
 
 def configured(folder):
@@ -39,6 +45,7 @@ def submitted(cluster, tmp_path_factory):
     (folder / "events").mkdir()
     events = ("enabled=true", "compress=false", "rolling.enabled=false", f"dir={folder / 'events'}")
     settings = [f"spark.eventLog.{setting}" for setting in events]
+    settings += QUICK
     done = cluster.submit(folder, "nightly.py", *configured(folder), settings=settings)
     assert done.returncode == 0, done.stdout
     return folder, done.stdout.splitlines()
