@@ -292,30 +292,47 @@ def test_submitted_session_keeps_what_the_cluster_set(tmp_path):
     ]
 
 
-@pytest.mark.long
-@pytest.mark.slow
-def test_of_nights_that_begin_at_one_instant_one_of_a_date_is_let_in(tmp_path):
+@pytest.fixture
+def at_one_instant(tmp_path):
+    """A function that runs a command three times at once: of 2026-01-30, and twice of 2026-01-31, of which
+    one is refused.
+    """
     source = {"format": "synthetic", "ratings": 1_000}
     tree = {"lake": {"root": "lake"}, "ingest": {"source": source}, "models": ["popularity"]}
     (tmp_path / "night.yaml").write_text(yaml.safe_dump({**tree, "session": {"memory": "1g", "cores": 1}}))
     options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(PROJECT)}, "text": True}
-    command = [sys.executable, "-c", "from recsys_spark.cli import main; main()", "nightly", "-q"]
-    started = [
-        subprocess.Popen([*command, "-c", "night.yaml", "-d", day], stderr=subprocess.PIPE, **options)
-        for day in ("2026-01-30", "2026-01-31", "2026-01-31")
-    ]
-    errors = [one.communicate()[1] for one in started]
-    codes = [one.returncode for one in started]
-    assert codes[0] == 0, errors[0]
-    assert sorted(codes[1:]) == [0, 1], errors[1:]
-    (refused,) = (error for error, code in zip(errors[1:], codes[1:], strict=True) if code)
-    assert re.search(r"2026-01-31 is being run by run \w+ on \S+, process \d+, since 20\d\d-", refused)
+
+    def run(name):
+        command = [sys.executable, "-c", "from recsys_spark.cli import main; main()", name, "-q"]
+        started = [
+            subprocess.Popen([*command, "-c", "night.yaml", "-d", day], stderr=subprocess.PIPE, **options)
+            for day in ("2026-01-30", "2026-01-31", "2026-01-31")
+        ]
+        errors = [one.communicate()[1] for one in started]
+        codes = [one.returncode for one in started]
+        assert codes[0] == 0, errors[0]
+        assert sorted(codes[1:]) == [0, 1], errors[1:]
+        (refused,) = (error for error, code in zip(errors[1:], codes[1:], strict=True) if code)
+        assert re.search(r"2026-01-31 is being run by run \w+ on \S+, process \d+, since 20\d\d-", refused)
+
+    return run
+
+
+@pytest.mark.slow
+def test_of_steps_that_begin_at_one_instant_one_of_a_date_is_let_in(at_one_instant, tmp_path):
+    at_one_instant("ingest")
     done = DeltaTable(tmp_path / "lake" / "runs").to_pandas()
     done = done[(done["step"] == "ingest") & (done["state"] == "done")]
     assert sorted(map(str, done["run_date"])) == ["2026-01-30", "2026-01-31"]
     read, inserted = ([dict(counts)[name] for counts in done["counts"]] for name in ("read", "inserted"))
     assert read == [1_000, 1_000]
     assert min(inserted) == 0 < max(inserted)  # one of them found all that the other had written
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_of_nights_that_begin_at_one_instant_one_of_a_date_is_let_in(at_one_instant, tmp_path):
+    at_one_instant("nightly")
     lists = DeltaTable(tmp_path / "lake" / "recommendations").to_pandas()
     assert lists.groupby("run_date").size().nunique() == 1
     assert {str(day) for day in lists["run_date"]} == {"2026-01-30", "2026-01-31"}

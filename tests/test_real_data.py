@@ -30,8 +30,6 @@ def night(spark, data_dir, tmp_path_factory):
         "ingest": {"source": {"format": "movielens", "path": str(data_dir / "ml-100k.zip")}, "scale": [1, 5]},
         "split": {"method": "leave_last"},
         "als": {"implicitPrefs": True, "rank": 32, "alpha": 5.0, "regParam": 0.05},
-        "recommend": {"similar_items": None},
-        "report": None,
     }
     (folder / "conf.yaml").write_text(yaml.safe_dump(tree))
     night = Night(spark, load_config(folder / "conf.yaml", REGISTRY, environment={}), date(2026, 1, 31))

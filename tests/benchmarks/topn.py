@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=138_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--skip-mllib", action="store_true")
+    parser.add_argument("--name", default="topn", help="of the file of results")
     options = parser.parse_args()
     spark = get_session()
     with tempfile.TemporaryDirectory() as name:
@@ -193,7 +194,8 @@ def main() -> None:
             {"what": "  of ours: writing Parquet", "seconds": written - unwritten},
         ]
         title = f"Top-{N}: {options.users:,} users x {ITEMS:,} items, rank {RANK}, {seen.nnz:,} seen pairs"
-        publish("topn", title, rows, [f"best of {options.repeats} runs (MLlib: one), all in one process"])
+        notes = [f"best of {options.repeats} runs (MLlib: one), all in one process"]
+        publish(options.name, title, rows, notes)
 
 
 if __name__ == "__main__":

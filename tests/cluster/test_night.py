@@ -23,7 +23,6 @@ def configured(folder):
         "ingest": {"source": {"format": "synthetic", "ratings": 5_000}, "scale": [1, 5]},
         "models": ["popularity", "als"],
         "als": {"implicitPrefs": True, "rank": 8, "solver": "cg"},
-        "report": None,
     }
     (folder / "night.yaml").write_text(yaml.safe_dump(tree))
     return ["--config", "night.yaml", "--run-date", DAY]
