@@ -71,7 +71,7 @@ setup(
         "typer>=0.15",  # the command line
         "rich>=13",  # tables and progress on a terminal
         "cryptography>=44",  # AES-GCM between the tasks of a fit, where Spark's own network is encrypted
-        "deltalake>=1",  # reads what is served without Spark, for `recsys show`, `runs` and `current`
+        "deltalake>=1",  # reads a few rows without Spark: for `recsys show` and its like, and of the ledger
         "rapidfuzz>=3",  # the ids and titles that are nearest to an unknown one
         "altair>=5.5",  # charts
         "vl-convert-python>=1.7",  # what draws them, to be put into a page that needs no network

@@ -151,13 +151,12 @@ def nightly(
     started = time.monotonic()
     configure(quiet, log_file)
     night = _night(config, run_date, overrides, reads_inputs=True)
-    from recsys_spark.lakehouse.reader import SparkReader
     from recsys_spark.pipeline.show import describe_user, sample_users
     from recsys_spark.pipeline.show_runs import describe_metrics, describe_runs
     from recsys_spark.pipeline.steps import run_night
 
     run_night(night, from_step, force)
-    reader = SparkReader(night.lake)
+    reader = night.lake.reader()
     answer(describe_runs(reader, run_date, len(STEP_NAMES)))
     evaluated = night.ledger.last_done("evaluate")["run_id"]
     answer(describe_metrics(reader, evaluated, night.config.evaluate.cutoff))

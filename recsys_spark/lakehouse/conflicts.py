@@ -30,7 +30,7 @@ LONGEST_PAUSE = 2.0
 """Seconds between two attempts, at most."""
 
 
-def retried(write: Callable[[], T], table: str) -> T:
+def retried(write: Callable[[], T], table: str, *further: type[Exception]) -> T:
     """What ``write`` returns, tried again while another writer's commit comes first.
 
     Parameters
@@ -39,16 +39,19 @@ def retried(write: Callable[[], T], table: str) -> T:
         Makes one commit, or raises without one.
     table : str
         Name of the table, for the error.
+    *further : type of exceptions
+        Others after which ``write`` is tried again.
 
     Raises
     ------
     LakeError
         Another commit came first :data:`ATTEMPTS` times.
     """
+    conflicts: tuple[type[Exception], ...] = (*CONFLICTS, *further)
     for attempt in range(ATTEMPTS):
         try:
             return write()
-        except CONFLICTS:
+        except conflicts:
             time.sleep(random.uniform(0, min(LONGEST_PAUSE, 0.1 * 2**attempt)))  # noqa: S311 – no secret
     raise LakeError(
         f"table {table!r}: other writers committed first {ATTEMPTS} times: run the step again when they are "

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
-
 from recsys_spark.errors import LakeError, summary
 from recsys_spark.lakehouse.processes import this_process
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.revision import code_version
+
+TOLD = [column for column in TABLES["runs"].columns if column != "config"]
+"""Columns of the ledger without the configuration, which is long."""
 
 
 @dataclass
@@ -187,11 +187,8 @@ class Ledger:
         return sorted(last.values(), key=lambda row: float(row["started"]))
 
     def _read(self) -> list[dict[str, Any]]:
-        if not self.lake.exists("runs"):
-            return []
-        rows = self.lake.read("runs").where(F.col("run_date") == F.lit(self.run_date)).drop("config")
-        in_seconds = F.unix_micros("started") / 1e6
-        return [row.asDict() for row in rows.withColumn("started", in_seconds).collect()]
+        rows = self.lake.few("runs", {"run_date": [self.run_date]}, TOLD)
+        return [{**row, "started": row["started"].timestamp()} for row in rows]
 
     def newest_done(self, step: str) -> dict[str, Any] | None:
         """The newest row of a finished ``step``, whatever its date.
@@ -204,15 +201,10 @@ class Ledger:
         Returns
         -------
         dict or None
-            A row of ``runs``; None where there is none.
+            A row of ``runs`` without its configuration; None where there is none.
         """
-        if not self.lake.exists("runs"):
-            return None
-        rows = self._done(step).orderBy(F.desc("started")).limit(1).collect()
-        return rows[0].asDict() if rows else None
-
-    def _done(self, step: str) -> DataFrame:
-        return self.lake.read("runs").where((F.col("state") == "done") & (F.col("step") == step))
+        rows = self.lake.few("runs", {"state": ["done"], "step": [step]}, TOLD)
+        return max(rows, key=lambda row: row["started"], default=None)
 
     def _record(
         self,

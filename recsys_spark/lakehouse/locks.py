@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
-
-from pyspark.sql import functions as F
+from typing import Any, NamedTuple, Self
 
 from recsys_spark.errors import LakeError, summary
 from recsys_spark.lakehouse.processes import is_gone, this_process
@@ -21,12 +20,41 @@ LEASE = timedelta(minutes=10)
 """How long a lock outlives the last sign of life of its holder."""
 
 
+class Held(NamedTuple):
+    """A row of the table ``locks``: a lock that is held, or was by somebody who did not release it."""
+
+    name: str
+    holder: str
+    host: str
+    process: str
+    since: datetime
+    until: datetime
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether its lease is over, or its process on this machine is gone.
+
+        Parameters
+        ----------
+        now : datetime
+            With a time zone.
+        """
+        return self.until < now or is_gone(self.host, self.process)
+
+    def __str__(self) -> str:
+        """Who holds it, where and since when."""
+        since, until = (f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}" for time in (self.since, self.until))
+        return (
+            f"run {self.holder} on {self.host}, process {self.process.split()[0]}, since {since} UTC (unless "
+            f"it renews its lease, until {until})"
+        )
+
+
 class Lock:
     """A named lock, held inside a ``with`` block; a thread renews its lease meanwhile.
 
-    It is a row of the table ``locks``, taken by a MERGE: of several at one instant Delta lets one through,
-    and the others find its row. A lock whose lease is over, or whose process on this machine is gone, is
-    taken over.
+    It is a row of the table ``locks``, which whoever takes or releases one revises as a whole: of several at
+    one instant one does, and the others find its row. A lock whose lease is over, or whose process on this
+    machine is gone, is taken over.
 
     Parameters
     ----------
@@ -57,17 +85,7 @@ class Lock:
             Somebody else holds it; or one of the two is :data:`WHOLE_LAKE`.
         """
         self.lake.create("locks")
-        now = datetime.now(UTC)
-        found = self._claimed(now, [])
-        gone = [held["holder"] for held in found if is_gone(held["host"], held["process"])]
-        if any(held["name"] == self.name and held["holder"] in gone for held in found):
-            found = self._claimed(now, gone)
-        others = [held for held in found if held["holder"] not in (*gone, self.holder)]
-        for held in others:
-            together = held["name"] != self.name and WHOLE_LAKE not in (held["name"], self.name)
-            if held["until"] > now.timestamp() and not together:
-                self.lake.delete("locks", self._mine())
-                raise LakeError(f"{held['name']} is being run by {described(held)}: wait for it, or stop it")
+        self._revise(self._taken)
         self._thread.start()
         return self
 
@@ -78,7 +96,7 @@ class Lock:
         self._released.set()
         self._thread.join()
         try:
-            self.lake.delete("locks", self._mine())
+            self._revise(self._without_mine)
         except Exception as second:
             if error is None:
                 raise
@@ -98,45 +116,42 @@ class Lock:
     def _renew(self) -> None:
         """Until released, extend the lease three times in its length."""
         while not self._released.wait(self.lease.total_seconds() / 3):
-            until = datetime.now(UTC) + self.lease
             try:
-                self.lake.update("locks", self._mine(), {"until": F.lit(until)})
-                held = {row["name"]: row for row in self._rows()}.get(self.name)
+                self._revise(self._renewed)
             except Exception:  # noqa: S112 – the next attempt may succeed, and the lease is longer than both
                 continue
-            if held is None or held["holder"] != self.holder:
-                who = "nobody" if held is None else described(held)
-                self._lost = f"run {self.holder} no longer holds {self.name}, which {who} does: it stops here"
+            if self._lost is not None:
                 return
 
-    def _claimed(self, now: datetime, gone: list[str]) -> list[dict[str, Any]]:
-        """All locks, once this one is taken where it is free: its lease is over, or its holder ``gone``."""
-        row = (self.name, self.holder, socket.gethostname(), this_process(), now, now + self.lease)
-        free = (F.col("old.until") < F.lit(now)) | F.col("old.holder").isin(*gone, self.holder)
-        self.lake.claim("locks", self.lake.rows("locks", [row]), ("name",), free)
-        return self._rows()
+    def _taken(self, held: Mapping[str, Held]) -> dict[str, Held]:
+        """The locks with this one, which nobody may hold, nor one that does not go together with it."""
+        now = datetime.now(UTC)
+        for other in held.values():
+            together = other.name != self.name and WHOLE_LAKE not in (other.name, self.name)
+            if not together and other.holder != self.holder and not other.is_over(now):
+                raise LakeError(f"{other.name} is being run by {other}: wait for it, or stop it")
+        mine = Held(self.name, self.holder, socket.gethostname(), this_process(), now, now + self.lease)
+        return {**held, self.name: mine}
 
-    def _mine(self) -> Any:
-        return (F.col("name") == self.name) & (F.col("holder") == self.holder)
+    def _renewed(self, held: Mapping[str, Held]) -> Mapping[str, Held]:
+        mine = held.get(self.name)
+        if mine is not None and mine.holder == self.holder:
+            return {**held, self.name: mine._replace(until=datetime.now(UTC) + self.lease)}
+        who = mine or "nobody"
+        self._lost = f"run {self.holder} no longer holds {self.name}, which {who} does: it stops here"
+        return held
 
-    def _rows(self) -> list[dict[str, Any]]:
-        in_seconds = {column: F.unix_seconds(column) for column in ("since", "until")}
-        return [row.asDict() for row in self.lake.read("locks").withColumns(in_seconds).collect()]
+    def _without_mine(self, held: Mapping[str, Held]) -> dict[str, Held]:
+        return {
+            name: other for name, other in held.items() if (name, other.holder) != (self.name, self.holder)
+        }
 
+    def _revise(self, change: Callable[[Mapping[str, Held]], Mapping[str, Held]]) -> None:
+        """Replace all locks, by name, by what ``change`` makes of them."""
 
-def described(held: dict[str, Any]) -> str:
-    """Who holds a lock, where and since when.
+        def changed(rows: list[dict[str, Any]]) -> list[Held] | None:
+            held = {row["name"]: Held(**row) for row in rows}
+            wanted = change(held)
+            return None if wanted == held else list(wanted.values())
 
-    Parameters
-    ----------
-    held : dict
-        A row of ``locks``, its times as seconds since 1970.
-    """
-    process = held["process"].split()[0]
-    since, until = (
-        f"{datetime.fromtimestamp(held[column], UTC):%Y-%m-%d %H:%M:%S}" for column in ("since", "until")
-    )
-    return (
-        f"run {held['holder']} on {held['host']}, process {process}, since {since} UTC (unless it renews its "
-        f"lease, until {until})"
-    )
+        self.lake.revise("locks", changed)

@@ -1,4 +1,4 @@
-"""Reading a few rows of the tables, for people and programs that ask.
+"""Reading a few rows of the tables in one process: for people and programs that ask, and for steps.
 
 Tables on a disk are read by ``deltalake``, and no Java is started. Others are read by Spark,
 which knows catalogs, and how to log in to other storage; so is what ``deltalake`` cannot read.
@@ -43,7 +43,23 @@ class Reader(ABC):
         """
 
     @abstractmethod
-    def rows(self, name: str, columns: Sequence[str], among: Mapping[str, Collection[object]]) -> pa.Table:
+    def properties(self, name: str) -> Mapping[str, str]:
+        """Properties of a table.
+
+        Parameters
+        ----------
+        name : str
+            Of a table that is there.
+        """
+
+    @abstractmethod
+    def rows(
+        self,
+        name: str,
+        columns: Sequence[str],
+        among: Mapping[str, Collection[object]],
+        limit: int | None = None,
+    ) -> pa.Table:
         """Rows of a table, in any order.
 
         Parameters
@@ -55,6 +71,8 @@ class Reader(ABC):
         among : mapping of str to collection
             Column → the values that a row may have there, of the column's type; files and row groups that
             have none of them are not read.
+        limit : int, optional
+            How many rows at most, whichever they are.
 
         Returns
         -------
@@ -111,12 +129,26 @@ class DeltaReader(Reader):
         """See :meth:`Reader.schema`."""
         return self._read(self._named(name), lambda: self._schema(name), lambda reader: reader.schema(name))
 
-    def rows(self, name: str, columns: Sequence[str], among: Mapping[str, Collection[object]]) -> pa.Table:
+    def properties(self, name: str) -> Mapping[str, str]:
+        """See :meth:`Reader.properties`."""
+        return self._read(
+            self._named(name),
+            lambda: self._open(f"{self.root}/{name}").metadata().configuration,
+            lambda reader: reader.properties(name),
+        )
+
+    def rows(
+        self,
+        name: str,
+        columns: Sequence[str],
+        among: Mapping[str, Collection[object]],
+        limit: int | None = None,
+    ) -> pa.Table:
         """See :meth:`Reader.rows`."""
         return self._read(
             self._named(name),
-            lambda: self._rows(name, columns, among),
-            lambda reader: reader.rows(name, columns, among),
+            lambda: self._rows(name, columns, among, limit),
+            lambda reader: reader.rows(name, columns, among, limit),
         )
 
     def model_metadata(self, path: str) -> str:
@@ -150,7 +182,9 @@ class DeltaReader(Reader):
         path = f"{self.root}/{name}"
         return pa.schema(self._open(path).schema().to_arrow()) if self._is_table(path) else None
 
-    def _rows(self, name: str, columns: Sequence[str], among: Mapping[str, Collection[object]]) -> pa.Table:
+    def _rows(
+        self, name: str, columns: Sequence[str], among: Mapping[str, Collection[object]], limit: int | None
+    ) -> pa.Table:
         from deltalake import QueryBuilder
 
         table = self._open(f"{self.root}/{name}")
@@ -160,7 +194,8 @@ class DeltaReader(Reader):
         queries.execute("SET datafusion.execution.parquet.coerce_int96 = 'us'")
         listed = ", ".join(map(_name, columns))
         where = "".join(f" AND {_name(column)} IN ({_values(values)})" for column, values in among.items())
-        select = f"SELECT {listed} FROM asked WHERE true{where}"  # noqa: S608 - all of it is quoted
+        most = "" if limit is None else f" LIMIT {limit}"
+        select = f"SELECT {listed} FROM asked WHERE true{where}{most}"  # noqa: S608 - all of it is quoted
         found = pa.table(queries.execute(select).read_all())
         return found.cast(pa.schema([schema.field(column) for column in columns]))
 
@@ -197,16 +232,36 @@ class SparkReader(Reader):
 
     def schema(self, name: str) -> pa.Schema | None:
         """See :meth:`Reader.schema`."""
-        return self._lake.read(name).limit(0).toArrow().schema if self._lake.exists(name) else None
+        from pyspark.errors import AnalysisException
+        from pyspark.sql.pandas.types import to_arrow_schema
 
-    def rows(self, name: str, columns: Sequence[str], among: Mapping[str, Collection[object]]) -> pa.Table:
+        if not self._lake.exists(name):
+            return None
+        try:
+            return to_arrow_schema(self._lake.read(name).schema, timezone="UTC")
+        except AnalysisException as error:
+            raise LakeError(f"table {name!r} cannot be read: {summary(error)}") from None
+
+    def properties(self, name: str) -> Mapping[str, str]:
+        """See :meth:`Reader.properties`."""
+        shown = self._lake.spark.sql(f"SHOW TBLPROPERTIES {self._lake.named_in_sql(name)}")
+        return {row["key"]: row["value"] for row in shown.collect()}
+
+    def rows(
+        self,
+        name: str,
+        columns: Sequence[str],
+        among: Mapping[str, Collection[object]],
+        limit: int | None = None,
+    ) -> pa.Table:
         """See :meth:`Reader.rows`."""
         from pyspark.sql import functions as F
 
         rows = self._lake.read(name)
         for column, values in among.items():
             rows = rows.where(F.col(column).isin(list(values)))
-        return rows.select(*columns).toArrow()
+        rows = rows.select(*columns)
+        return (rows if limit is None else rows.limit(limit)).toArrow()
 
     def model_metadata(self, path: str) -> str:
         """See :meth:`Reader.model_metadata`."""
@@ -242,6 +297,19 @@ def reader_of(location: Lake, session: Session) -> Reader:
 
         return SparkReader(Lakehouse(get_session(session), location))
 
+    return quickest_reader(location, by_spark)
+
+
+def quickest_reader(location: Lake, by_spark: Callable[[], Reader]) -> Reader:
+    """A reader without Spark where the tables are on a disk, and what cannot be read so is read by Spark.
+
+    Parameters
+    ----------
+    location : Lake
+        The configuration's ``lake`` section.
+    by_spark : callable
+        Makes the other reader, once it is needed.
+    """
     on_disk = location.root is not None and absolute_path(location.root).startswith("/")
     installed = find_spec("deltalake") is not None  # a cluster does without
     return DeltaReader(str(location.root), by_spark) if on_disk and installed else by_spark()

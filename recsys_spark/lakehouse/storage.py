@@ -105,6 +105,20 @@ def remove(spark: SparkSession, path: str) -> None:
     system.delete(found, True)
 
 
+def is_on_disk(spark: SparkSession, path: str) -> bool:
+    """Whether a path is of this machine's file system, as Spark takes it.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that knows the storage.
+    path : str
+        Path or URI; a path without a scheme is of the file system that the cluster has by default.
+    """
+    system, _ = _located(spark, path)
+    return bool(system.getUri().getScheme() == "file")
+
+
 def _located(spark: SparkSession, path: str) -> tuple[Any, Any]:
     """File system and path of Hadoop."""
     jvm: Any = spark._jvm

@@ -92,7 +92,7 @@ def evaluate(night: Night) -> None:
                 for name, row in rows.items()
             }
             set_metrics(night.lake, of_path)
-        log_models(night, [row.asDict() for row in rows.values()], metrics, champion)
+        log_models(night, list(rows.values()), metrics, champion)
         _say(champion, wanted, metrics)
 
 

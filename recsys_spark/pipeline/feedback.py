@@ -171,13 +171,11 @@ def _answers(night: Night, record: StepRecord) -> DataFrame:
     settings, lake = night.config.feedback, night.lake
     last = night.run_date + timedelta(days=settings.days)
     first, end = end_of(night.run_date), end_of(last)
-    ingested = (
-        lake.read("runs").where("step = 'ingest' AND state = 'done'").agg(F.max("run_date").alias("last"))
-    )
-    (newest,) = ingested.collect()
-    if newest["last"] is None or newest["last"] < last:
+    ingested = lake.few("runs", {"step": ["ingest"], "state": ["done"]}, ["run_date"])
+    newest = max((row["run_date"] for row in ingested), default=None)
+    if newest is None or newest < last:
         raise LakeError(
-            f"what came after {night.run_date} is known until {newest['last']}: run this again when {last} "
+            f"what came after {night.run_date} is known until {newest}: run this again when {last} "
             "has been ingested, or set feedback.days to fewer"
         )
     name = "events" if night.config.ingest.has_events else "ratings"

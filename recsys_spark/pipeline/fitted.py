@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pyspark.sql import Column, Row
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from recsys_spark.errors import LakeError
@@ -49,18 +49,18 @@ def record_models(night: Night, record: StepRecord, rows: list[dict[str, Any]]) 
     record.counts["models"] = len(rows)
 
 
-def load(row: Row | Mapping[str, Any]) -> RecommenderModel:
+def load(row: Mapping[str, Any]) -> RecommenderModel:
     """The saved model.
 
     Parameters
     ----------
-    row : Row or mapping
+    row : mapping
         Of the table.
     """
     return REGISTRY[row["model"]].model.load(row["path"])
 
 
-def compared(night: Night) -> dict[str, Row]:
+def compared(night: Night) -> dict[str, dict[str, Any]]:
     """The configured models' rows, each of this date's latest training on this split of the pinned ratings,
     by name.
 
@@ -78,16 +78,13 @@ def compared(night: Night) -> dict[str, Row]:
     """
     done = night.ledger.all_done("train")
     newest_first = [row["run_id"] for row in done if row["details"].get("split") == night.split_described()]
-    of_date = (F.col("run_date") == F.lit(night.run_date)) & (F.col("purpose") == COMPARISON)
-    saved = (
-        night.lake.read("models")
-        .where(of_date & (F.col("ratings_version") == night.ratings_version()))
-        .collect()
-    )
-    saved = sorted(
-        (row for row in saved if row["run_id"] in newest_first),
-        key=lambda row: newest_first.index(row["run_id"]),
-    )
+    asked: dict[str, Collection[object]] = {
+        "run_date": [night.run_date],
+        "purpose": [COMPARISON],
+        "ratings_version": [night.ratings_version()],
+        "run_id": newest_first,
+    }
+    saved = sorted(night.lake.few("models", asked), key=lambda row: newest_first.index(row["run_id"]))
     rows = {row["model"]: row for row in reversed(saved)}
     missing = [name for name in night.config.models if name not in rows]
     if missing:
@@ -98,7 +95,7 @@ def compared(night: Night) -> dict[str, Row]:
     return {name: rows[name] for name in night.config.models}
 
 
-def last_champion(night: Night) -> Row | None:
+def last_champion(night: Night) -> dict[str, Any] | None:
     """The model that was compared and chosen for the last published night before this one: of what is served,
     or where that is not before this night, of what was served before.
 
@@ -109,16 +106,17 @@ def last_champion(night: Night) -> Row | None:
 
     Returns
     -------
-    Row or None
-        Of the table, of purpose ``comparison``; None where nothing was published before.
+    dict or None
+        A row of the table, of purpose ``comparison``; None where nothing was published before.
     """
-    chosen = (F.col("purpose") == COMPARISON) & F.col("state").isin("champion", "retired")
-    before = F.col("run_date") < F.lit(night.run_date)
-    serving_first = [F.col("state") == "retired", F.desc("run_date"), F.desc("run_id")]
-    return night.lake.read("models").where(chosen & before).orderBy(*serving_first).first()
+    chosen = night.lake.few("models", {"purpose": [COMPARISON], "state": ["champion", "retired"]})
+    before = [row for row in chosen if row["run_date"] < night.run_date]
+    return max(
+        before, key=lambda row: (row["state"] == "champion", row["run_date"], row["run_id"]), default=None
+    )
 
 
-def baseline(night: Night) -> Row | None:
+def baseline(night: Night) -> dict[str, Any] | None:
     """The popular items that this night is measured by: the newest that were stored for a date not after it.
 
     Parameters
@@ -128,11 +126,14 @@ def baseline(night: Night) -> Row | None:
 
     Returns
     -------
-    Row or None
-        Of the table; None where none is stored yet.
+    dict or None
+        A row of the table; None where none is stored yet.
     """
-    stored = (F.col("purpose") == BASELINE) & (F.col("run_date") <= F.lit(night.run_date))
-    return night.lake.read("models").where(stored).orderBy(F.desc("run_date"), "run_id").first()
+    stored = night.lake.few("models", {"purpose": [BASELINE]})
+    known = sorted(
+        (row for row in stored if row["run_date"] <= night.run_date), key=lambda row: row["run_id"]
+    )
+    return max(known, key=lambda row: row["run_date"], default=None)
 
 
 def set_metrics(lake: Lakehouse, metrics: Mapping[str, Mapping[str, float]]) -> None:

@@ -232,9 +232,7 @@ def _types(settings: Ingest, name: str) -> Mapping[str, FeatureType]:
 
 def _forgotten(night: Night) -> list[int]:
     """Hashes of the users that have been forgotten."""
-    if not night.lake.exists("forgotten"):
-        return []
-    return [row["user_hash"] for row in night.lake.read("forgotten").collect()]
+    return [row["user_hash"] for row in night.lake.few("forgotten")]
 
 
 def _clean(raw: DataFrame, rules: Rules, has_events: bool, forgotten: Collection[int]) -> _Cleaned:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
@@ -116,7 +115,7 @@ def _drop_models(lake: Lakehouse, config: Config, first: date) -> int:
     """Remove the folders of models of dates before ``first``, but what made the served lists, and the
     baseline; in the lake's own folder also those that no row names, which elsewhere may be another lake's.
     """
-    rows: list[Any] = lake.read("models").collect() if lake.exists("models") else []
+    rows = lake.few("models")
     served = served_date(lake)
     old = [
         row

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config
@@ -22,7 +22,7 @@ from recsys_spark.pipeline.details import MADE_BY, PATHS, SERVED
 from recsys_spark.pipeline.fitted import promote
 from recsys_spark.pipeline.gate import require_open
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.served import left_out_for_later, rows_expected, served_date
+from recsys_spark.pipeline.served import left_out_for_later, rows_expected, served_date, switches_of
 from recsys_spark.pipeline.shelves import SHELF_ROWS, SHELVES
 from recsys_spark.pipeline.similar import NEIGHBOR_ROWS
 from recsys_spark.schema import RANK
@@ -92,7 +92,7 @@ def rollback(spark: SparkSession, config: Config, to: date | None = None) -> Non
     PublishError
         The lists of that date were made again after they had been published.
     """
-    switches = _switches(Lakehouse(spark, config.lake))
+    switches = switches_of(Lakehouse(spark, config.lake))
     dates = _stack(switches)
     if to is None:
         if len(dates) < 2:
@@ -123,7 +123,7 @@ def is_served(night: Night) -> bool:
     """
     if served_date(night.lake) != night.run_date:
         return False
-    switches = _switches(night.lake)
+    switches = switches_of(night.lake)
     made_by = night.ledger.last_done("recommend")["run_id"]
     wanted = {SERVED: night.run_date.isoformat(), MADE_BY: made_by}
     return bool(switches) and wanted.items() <= switches[-1]["details"].items()
@@ -196,13 +196,7 @@ def _replace(night: Night, record: StepRecord, name: str, rows: DataFrame, count
     record.versions_written[name] = night.lake.replace(name, published, None, count)
 
 
-def _switches(lake: Lakehouse) -> list[Row]:
-    """The ledger's rows that switched what is served, in their order."""
-    done = lake.read("runs").where((F.col("state") == "done") & F.col("details").getItem(SERVED).isNotNull())
-    return done.orderBy("started").collect()
-
-
-def _stack(switches: list[Row]) -> list[date]:
+def _stack(switches: list[dict[str, Any]]) -> list[date]:
     """Served dates from the first to the present one, without those that were taken back."""
     dates: list[date] = []
     for row in switches:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol, cast
 
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
@@ -46,7 +46,7 @@ class Kept:
     rows : purpose (``comparison``, ``serving``) → row of ``models``
     """
 
-    rows: dict[str, Row]
+    rows: dict[str, dict[str, Any]]
 
     @property
     def model(self) -> str:
@@ -111,13 +111,12 @@ def fit_to_keep(night: Night) -> str | None:
         The run.
     """
     every = night.config.recommend.refit_every
-    if every == 1 or not night.lake.exists("models"):
+    if every == 1:
         return None
-    published = (F.col("purpose") == SERVING) & F.col("state").isin("champion", "retired")
-    recent = F.col("run_date") > F.lit(night.run_date - timedelta(days=every))
-    before = F.col("run_date") < F.lit(night.run_date)
-    rows = night.lake.read("models").where(published & recent & before)
-    last = rows.orderBy(F.desc("run_date"), F.desc("run_id")).first()
+    published = night.lake.few("models", {"purpose": [SERVING], "state": ["champion", "retired"]})
+    first = night.run_date - timedelta(days=every)
+    recent = [row for row in published if first < row["run_date"] < night.run_date]
+    last = max(recent, key=lambda row: (row["run_date"], row["run_id"]), default=None)
     if last is None:
         return None
     why_not = _why_not(night, last)
@@ -129,7 +128,7 @@ def fit_to_keep(night: Night) -> str | None:
     return str(last["run_id"])
 
 
-def _why_not(night: Night, last: Row) -> str | None:
+def _why_not(night: Night, last: Mapping[str, Any]) -> str | None:
     """Why a fit cannot be kept although it is recent enough."""
     if last["model"] not in night.config.models:
         return f"{last['model']} of {last['run_date']} is no longer among models"
@@ -162,9 +161,8 @@ def kept_fit(night: Night) -> Kept | None:
     run_id = night.ledger.last_done("train")["details"].get(KEPT)
     if run_id is None:
         return None
-    of_run = (F.col("run_id") == run_id) & F.col("state").isin("champion", "retired")
-    found = night.lake.read("models").where(of_run).collect()
-    rows = {row["purpose"]: row for row in found if row["purpose"] in (COMPARISON, SERVING)}
+    asked = {"run_id": [run_id], "state": ["champion", "retired"], "purpose": [COMPARISON, SERVING]}
+    rows = {row["purpose"]: row for row in night.lake.few("models", asked)}
     if len(rows) < 2:
         raise LakeError(f"the models of run {run_id}, which {night.run_date} keeps, are gone: train it again")
     return Kept(rows)
@@ -198,7 +196,7 @@ def folded(night: Night, record: StepRecord, kept: Kept, purpose: str, parts: Se
     return Folded(model, model.foldIn(histories, RATING, **features), users)
 
 
-def _changed_users(night: Night, row: Row) -> DataFrame:
+def _changed_users(night: Night, row: Mapping[str, Any]) -> DataFrame:
     """``user``: who has a rating now that was not there, or was another, when the model was fitted."""
     columns = [USER, ITEM, RATING]
     now = night.stored_ratings(night.ratings_version(), night.run_date).select(columns)

@@ -46,7 +46,7 @@ from recsys_spark.inspection.model_charts import (
     segments_chart,
 )
 from recsys_spark.inspection.page import Part, Search, page
-from recsys_spark.lakehouse.reader import Reader, reader_of
+from recsys_spark.lakehouse.reader import Reader
 from recsys_spark.lakehouse.storage import write_text
 from recsys_spark.models.factor_model import FactorModel
 from recsys_spark.models.registry import REGISTRY
@@ -105,7 +105,7 @@ def report(night: Night) -> None:
 
 
 def _parts(night: Night) -> list[Part]:
-    reader, ratings = reader_of(night.config.lake, night.config.session), night.ratings()
+    reader, ratings = night.lake.reader(), night.ratings()
     lists = night.lake.read("recommendations").where(F.col("run_date") == F.lit(night.run_date)).persist()
     try:
         return [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError
+from recsys_spark.lakehouse.ledger import TOLD
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.pipeline.details import SERVED
 from recsys_spark.pipeline.night import Night
@@ -55,10 +57,23 @@ def served_date(lake: Lakehouse) -> date | None:
     lake : Lakehouse
         The tables.
     """
-    if not lake.exists("current_recommendations"):
+    reader, lists = lake.reader(), "current_recommendations"
+    if reader.schema(lists) is None:
         return None
-    first = lake.read("current_recommendations").select("run_date").first()
-    return None if first is None else first["run_date"]
+    dates = reader.rows(lists, ["run_date"], {}, limit=1)["run_date"].to_pylist()
+    return dates[0] if dates else None
+
+
+def switches_of(lake: Lakehouse) -> list[dict[str, Any]]:
+    """The ledger's rows that switched what is served, in their order.
+
+    Parameters
+    ----------
+    lake : Lakehouse
+        The tables.
+    """
+    done = [row for row in lake.few("runs", {"state": ["done"]}, TOLD) if SERVED in row["details"]]
+    return sorted(done, key=lambda row: row["started"])
 
 
 def served_before(night: Night, days: int) -> DataFrame:
@@ -76,18 +91,14 @@ def served_before(night: Night, days: int) -> DataFrame:
     DataFrame
         ``user``, ``item``, distinct: of the lists of these days that were ever published, as they are now.
     """
-    lake = night.lake
-    served = lake.read("runs").where(
-        (F.col("state") == "done") & F.col("details").getItem(SERVED).isNotNull()
-    )
-    dates = served.select(F.col("details").getItem(SERVED).cast("date").alias("run_date")).distinct()
-    first = F.lit(night.run_date - timedelta(days=days))
-    recent = (F.col("run_date") >= first) & (F.col("run_date") < F.lit(night.run_date))
-    shown = lake.read("recommendations").where(recent) if lake.exists("recommendations") else None
-    if shown is None:
+    lake, first = night.lake, night.run_date - timedelta(days=days)
+    served = {date.fromisoformat(row["details"][SERVED]) for row in switches_of(lake)}
+    recent = [day for day in sorted(served) if first <= day < night.run_date]
+    if not lake.exists("recommendations"):
         user, item = night.config.ingest.id_types
         return night.spark.createDataFrame([], f"{USER} {user}, {ITEM} {item}")
-    return shown.join(F.broadcast(dates), "run_date", "left_semi").select(USER, ITEM).distinct()
+    shown = lake.read("recommendations").where(F.col("run_date").isin(recent))
+    return shown.select(USER, ITEM).distinct()
 
 
 def later_served(night: Night) -> date | None:

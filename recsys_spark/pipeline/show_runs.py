@@ -187,10 +187,7 @@ def describe_metrics(reader: Reader, run_id: str, k: int) -> list[Section]:
 def ledger_rows(reader: Reader, among: Mapping[str, Collection[object]]) -> list[dict[str, Any]]:
     """Rows of the ledger in the order in which they started, with their maps as dictionaries."""
     require(reader, "runs")
-    rows = reader.rows("runs", [*_OF_RUNS, *_VERSIONS], among).to_pylist()
-    for row in rows:
-        for column in ("counts", "details", *_VERSIONS):
-            row[column] = dict(row[column] or ())
+    rows = reader.rows("runs", [*_OF_RUNS, *_VERSIONS], among).to_pylist(maps_as_pydicts="strict")
     return sorted(rows, key=lambda row: since_1970(row["started"]))
 
 

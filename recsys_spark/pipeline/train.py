@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, cast
 
-from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from recsys_spark.config import Config, config_problem
@@ -58,7 +57,7 @@ def fit_and_save(
     name: str,
     purpose: str,
     parts: Sequence[str],
-    compared: Row | None = None,
+    compared: Mapping[str, Any] | None = None,
     fitted: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Fit model ``name`` on the ratings of some parts, save it, and return its row for the ``models`` table.
@@ -75,7 +74,7 @@ def fit_and_save(
         As :mod:`recsys_spark.pipeline.fitted` has it.
     parts : sequence of str
         As :meth:`Night.rated` takes them.
-    compared : Row, optional
+    compared : mapping, optional
         Of the table ``models``: a fit on a part of the ratings, whose choices are kept. Without it, a model
         that chooses does so by the validation part.
     fitted : mapping
@@ -139,7 +138,7 @@ def fit(
     record: StepRecord,
     name: str,
     parts: Sequence[str],
-    compared: Row | None = None,
+    compared: Mapping[str, Any] | None = None,
     fitted: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Any:
     """Fit model ``name`` on the ratings of some parts.
@@ -155,7 +154,7 @@ def fit(
         One of the registered models.
     parts : sequence of str
         As :meth:`Night.rated` takes them.
-    compared : Row, optional
+    compared : mapping, optional
         As :func:`fit_and_save` has it.
     fitted : mapping
         As :func:`fit_and_save` has it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import UTC, date, datetime
 from threading import Barrier
 
 import pytest
@@ -57,6 +57,22 @@ def test_tables_are_created_once(at_once):
         return lake.version("ratings")
 
     assert at_once(create, 6) == [0] * 6
+
+
+def test_revisions_of_one_table_each_see_the_one_before(at_once, spark, tmp_path):
+    now = datetime(2024, 1, 1, tzinfo=UTC)
+
+    def add(lake, number):
+        lake.create("forgotten")
+        lake.revise("forgotten", lambda rows: [*(tuple(row.values()) for row in rows), (number, now)])
+
+    at_once(add, 4)
+    lake = Lakehouse(spark, Lake(root=str(tmp_path / "lake")))
+    assert sorted(row["user_hash"] for row in lake.few("forgotten")) == [0, 1, 2, 3]
+    lake.revise("forgotten", lambda _: None)
+    assert lake.version("forgotten") == 4  # one commit each, and none where all is to stay
+    lake.revise("forgotten", lambda _: [])
+    assert lake.few("forgotten") == []
 
 
 def test_first_loads_of_one_table_both_arrive(spark, tmp_path, at_once):

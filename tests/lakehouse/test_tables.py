@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 from py4j.protocol import Py4JJavaError
@@ -16,7 +16,8 @@ from pyspark.sql import functions as F
 from recsys_spark.config import Lake
 from recsys_spark.errors import LakeError
 from recsys_spark.lakehouse.ledger import Ledger
-from recsys_spark.lakehouse.reader import DeltaReader
+from recsys_spark.lakehouse.locks import Lock
+from recsys_spark.lakehouse.reader import DeltaReader, SparkReader
 from recsys_spark.lakehouse.tables import Lakehouse, Upserted
 from recsys_spark.pipeline.ingest import NEWER
 
@@ -141,6 +142,45 @@ def test_root_with_a_backtick_is_named_before_anything_is_made(spark, tmp_path):
     assert not (tmp_path / "a`b").exists()
 
 
+def test_a_few_rows_are_the_same_by_either_reader(spark, tmp_path):
+    lake = Lakehouse(spark, Lake(root=str(tmp_path)))
+    assert lake.few("runs") == []  # no table
+    lake.create("runs")
+    started = [datetime(2024, 1, day, 2, 30, 0, 123_456, tzinfo=UTC) for day in (1, 2, 3)]
+    maps = {"train": 3}, {}, {"ratings": 7}, None
+    rows = [
+        (run, DAY, "split", "done", time, 1.5, *maps, "host", "process", "code", "{}", None)
+        for run, time in zip("abc", started, strict=True)
+    ]
+    lake.append("runs", lake.rows("runs", rows), 3)
+    told = ["run_id", "started", "counts", "details", "versions_written"]
+    by_delta, by_spark = DeltaReader(str(tmp_path)), SparkReader(lake)
+    for reader in (by_delta, by_spark):
+        lake.reader = lambda reader=reader: reader
+        assert sorted(lake.few("runs", {"run_id": ["a", "c"]}, told), key=lambda row: row["run_id"]) == [
+            {"run_id": run, "started": time, "counts": {"train": 3}, "details": {}, "versions_written": None}
+            for run, time in (("a", started[0]), ("c", started[2]))
+        ]
+        assert reader.rows("runs", ["run_id"], {}, limit=2).num_rows == 2
+        assert reader.schema("runs").names[:2] == ["run_id", "run_date"]
+        assert reader.properties("runs")["delta.enableDeletionVectors"] == "false"
+
+
+def test_path_of_a_cluster_that_has_another_file_system_is_not_looked_for_on_the_disk(spark, tmp_path):
+    Lakehouse(spark, Lake(root=str(tmp_path))).create("runs")
+    session = spark.newSession()
+    session.conf.set("fs.defaultFS", "hdfs://localhost:9000")
+    assert isinstance(Lakehouse(session, Lake(root=str(tmp_path))).reader(), SparkReader)
+    assert isinstance(Lakehouse(spark, Lake(root=str(tmp_path))).reader(), DeltaReader)
+
+
+def test_first_load_into_a_table_that_others_made_with_rows_in_it(spark, tmp_path):
+    lake = Lakehouse(spark, Lake(root=str(tmp_path)))
+    rating(spark, ("a", "x", 3.0)).write.format("delta").save(f"{tmp_path}/ratings")
+    added = lake.upsert("ratings", rating(spark, ("a", "x", 4.0), ("b", "x", 1.0)), ("user", "item"))
+    assert (added.inserted, added.unchanged) == (1, 1)
+
+
 def test_missing_table_is_named(lake):
     with pytest.raises(LakeError, match=r"'metrics' is not in .*run the step that writes it first"):
         lake.read("metrics")
@@ -156,6 +196,13 @@ def test_tables_of_a_catalog_schema(spark, tmp_path):
     lake.upsert("ratings", new, ("user", "item"), newer=F.expr(NEWER), updates=updates)
     assert spark.table("nightly.ratings").first()["rating"] == 5.0
     assert lake.read("ratings", version).first()["rating"] == 3.0
+    with Lock(lake, "day", "me"), pytest.raises(LakeError, match="day is being run by run me"):
+        Lock(lake, "day", "other").__enter__()
+    assert lake.few("locks") == []
+    assert (
+        spark.sql("SHOW TBLPROPERTIES nightly.locks ('delta.enableDeletionVectors')").first()["value"]
+        == "false"
+    )
     spark.sql("DROP SCHEMA nightly CASCADE")
 
 
