@@ -187,7 +187,7 @@ class Ledger:
         return sorted(last.values(), key=lambda row: float(row["started"]))
 
     def _read(self) -> list[dict[str, Any]]:
-        rows = self.lake.few("runs", {"run_date": [self.run_date]}, TOLD)
+        rows = self.lake.collect("runs", {"run_date": [self.run_date]}, TOLD)
         return [{**row, "started": row["started"].timestamp()} for row in rows]
 
     def newest_done(self, step: str) -> dict[str, Any] | None:
@@ -203,7 +203,7 @@ class Ledger:
         dict or None
             A row of ``runs`` without its configuration; None where there is none.
         """
-        rows = self.lake.few("runs", {"state": ["done"], "step": [step]}, TOLD)
+        rows = self.lake.collect("runs", {"state": ["done"], "step": [step]}, TOLD)
         return max(rows, key=lambda row: row["started"], default=None)
 
     def _record(

@@ -288,7 +288,7 @@ class Lakehouse:
             quickest_reader(self.location, lambda: SparkReader(self)) if self._on_disk else SparkReader(self)
         )
 
-    def few(
+    def collect(
         self,
         name: str,
         among: Mapping[str, Collection[object]] | None = None,
@@ -401,12 +401,12 @@ class Lakehouse:
         name : str
             A key of :data:`~recsys_spark.lakehouse.schemas.TABLES` without columns of users or items.
         change : callable
-            Rows of :meth:`few` → new ones, as :meth:`rows` takes them; None if the table is to stay.
+            Rows of :meth:`collect` → new ones, as :meth:`rows` takes them; None if the table is to stay.
         """
 
         def once() -> None:
             version = self.version(name)
-            rows = change(self.few(name))
+            rows = change(self.collect(name))
             if rows is not None:
                 # Delta lets one through with this number, and none after it with a lower one
                 number = {"txnAppId": "revision", "txnVersion": str(version + 1)}

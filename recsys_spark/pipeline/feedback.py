@@ -171,7 +171,7 @@ def _answers(night: Night, record: StepRecord) -> DataFrame:
     settings, lake = night.config.feedback, night.lake
     last = night.run_date + timedelta(days=settings.days)
     first, end = end_of(night.run_date), end_of(last)
-    ingested = lake.few("runs", {"step": ["ingest"], "state": ["done"]}, ["run_date"])
+    ingested = lake.collect("runs", {"step": ["ingest"], "state": ["done"]}, ["run_date"])
     newest = max((row["run_date"] for row in ingested), default=None)
     if newest is None or newest < last:
         raise LakeError(

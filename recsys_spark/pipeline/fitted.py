@@ -84,7 +84,7 @@ def compared(night: Night) -> dict[str, dict[str, Any]]:
         "ratings_version": [night.ratings_version()],
         "run_id": newest_first,
     }
-    saved = sorted(night.lake.few("models", asked), key=lambda row: newest_first.index(row["run_id"]))
+    saved = sorted(night.lake.collect("models", asked), key=lambda row: newest_first.index(row["run_id"]))
     rows = {row["model"]: row for row in reversed(saved)}
     missing = [name for name in night.config.models if name not in rows]
     if missing:
@@ -109,7 +109,7 @@ def last_champion(night: Night) -> dict[str, Any] | None:
     dict or None
         A row of the table, of purpose ``comparison``; None where nothing was published before.
     """
-    chosen = night.lake.few("models", {"purpose": [COMPARISON], "state": ["champion", "retired"]})
+    chosen = night.lake.collect("models", {"purpose": [COMPARISON], "state": ["champion", "retired"]})
     before = [row for row in chosen if row["run_date"] < night.run_date]
     return max(
         before, key=lambda row: (row["state"] == "champion", row["run_date"], row["run_id"]), default=None
@@ -129,7 +129,7 @@ def baseline(night: Night) -> dict[str, Any] | None:
     dict or None
         A row of the table; None where none is stored yet.
     """
-    stored = night.lake.few("models", {"purpose": [BASELINE]})
+    stored = night.lake.collect("models", {"purpose": [BASELINE]})
     known = sorted(
         (row for row in stored if row["run_date"] <= night.run_date), key=lambda row: row["run_id"]
     )

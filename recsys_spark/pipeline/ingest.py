@@ -232,7 +232,7 @@ def _types(settings: Ingest, name: str) -> Mapping[str, FeatureType]:
 
 def _forgotten(night: Night) -> list[int]:
     """Hashes of the users that have been forgotten."""
-    return [row["user_hash"] for row in night.lake.few("forgotten")]
+    return [row["user_hash"] for row in night.lake.collect("forgotten")]
 
 
 def _clean(raw: DataFrame, rules: Rules, has_events: bool, forgotten: Collection[int]) -> _Cleaned:

@@ -115,7 +115,7 @@ def _drop_models(lake: Lakehouse, config: Config, first: date) -> int:
     """Remove the folders of models of dates before ``first``, but what made the served lists, and the
     baseline; in the lake's own folder also those that no row names, which elsewhere may be another lake's.
     """
-    rows = lake.few("models")
+    rows = lake.collect("models")
     served = served_date(lake)
     old = [
         row

@@ -113,7 +113,7 @@ def fit_to_keep(night: Night) -> str | None:
     every = night.config.recommend.refit_every
     if every == 1:
         return None
-    published = night.lake.few("models", {"purpose": [SERVING], "state": ["champion", "retired"]})
+    published = night.lake.collect("models", {"purpose": [SERVING], "state": ["champion", "retired"]})
     first = night.run_date - timedelta(days=every)
     recent = [row for row in published if first < row["run_date"] < night.run_date]
     last = max(recent, key=lambda row: (row["run_date"], row["run_id"]), default=None)
@@ -162,7 +162,7 @@ def kept_fit(night: Night) -> Kept | None:
     if run_id is None:
         return None
     asked = {"run_id": [run_id], "state": ["champion", "retired"], "purpose": [COMPARISON, SERVING]}
-    rows = {row["purpose"]: row for row in night.lake.few("models", asked)}
+    rows = {row["purpose"]: row for row in night.lake.collect("models", asked)}
     if len(rows) < 2:
         raise LakeError(f"the models of run {run_id}, which {night.run_date} keeps, are gone: train it again")
     return Kept(rows)

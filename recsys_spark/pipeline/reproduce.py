@@ -87,7 +87,7 @@ def reproduce(spark: SparkSession, config: Config, run_date: date, to: str | Non
 
 def _made(lake: Lakehouse, run_date: date) -> Any:
     """The ledger's row of the recommend step that made a date's lists."""
-    rows = lake.few("runs", {"run_date": [run_date], "step": ["recommend"], "state": ["done"]})
+    rows = lake.collect("runs", {"run_date": [run_date], "step": ["recommend"], "state": ["done"]})
     row = max(rows, key=lambda row: row["started"], default=None)
     if row is None:
         raise LakeError(f"step 'recommend' has not been done for run date {run_date}: there are no lists")

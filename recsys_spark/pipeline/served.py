@@ -72,7 +72,7 @@ def switches_of(lake: Lakehouse) -> list[dict[str, Any]]:
     lake : Lakehouse
         The tables.
     """
-    done = [row for row in lake.few("runs", {"state": ["done"]}, TOLD) if SERVED in row["details"]]
+    done = [row for row in lake.collect("runs", {"state": ["done"]}, TOLD) if SERVED in row["details"]]
     return sorted(done, key=lambda row: row["started"])
 
 

@@ -68,11 +68,11 @@ def test_revisions_of_one_table_each_see_the_one_before(at_once, spark, tmp_path
 
     at_once(add, 4)
     lake = Lakehouse(spark, Lake(root=str(tmp_path / "lake")))
-    assert sorted(row["user_hash"] for row in lake.few("forgotten")) == [0, 1, 2, 3]
+    assert sorted(row["user_hash"] for row in lake.collect("forgotten")) == [0, 1, 2, 3]
     lake.revise("forgotten", lambda _: None)
     assert lake.version("forgotten") == 4  # one commit each, and none where all is to stay
     lake.revise("forgotten", lambda _: [])
-    assert lake.few("forgotten") == []
+    assert lake.collect("forgotten") == []
 
 
 def test_first_loads_of_one_table_both_arrive(spark, tmp_path, at_once):

@@ -144,7 +144,7 @@ def test_root_with_a_backtick_is_named_before_anything_is_made(spark, tmp_path):
 
 def test_a_few_rows_are_the_same_by_either_reader(spark, tmp_path):
     lake = Lakehouse(spark, Lake(root=str(tmp_path)))
-    assert lake.few("runs") == []  # no table
+    assert lake.collect("runs") == []  # no table
     lake.create("runs")
     started = [datetime(2024, 1, day, 2, 30, 0, 123_456, tzinfo=UTC) for day in (1, 2, 3)]
     maps = {"train": 3}, {}, {"ratings": 7}, None
@@ -157,7 +157,7 @@ def test_a_few_rows_are_the_same_by_either_reader(spark, tmp_path):
     by_delta, by_spark = DeltaReader(str(tmp_path)), SparkReader(lake)
     for reader in (by_delta, by_spark):
         lake.reader = lambda reader=reader: reader
-        assert sorted(lake.few("runs", {"run_id": ["a", "c"]}, told), key=lambda row: row["run_id"]) == [
+        assert sorted(lake.collect("runs", {"run_id": ["a", "c"]}, told), key=lambda row: row["run_id"]) == [
             {"run_id": run, "started": time, "counts": {"train": 3}, "details": {}, "versions_written": None}
             for run, time in (("a", started[0]), ("c", started[2]))
         ]
@@ -198,7 +198,7 @@ def test_tables_of_a_catalog_schema(spark, tmp_path):
     assert lake.read("ratings", version).first()["rating"] == 3.0
     with Lock(lake, "day", "me"), pytest.raises(LakeError, match="day is being run by run me"):
         Lock(lake, "day", "other").__enter__()
-    assert lake.few("locks") == []
+    assert lake.collect("locks") == []
     assert (
         spark.sql("SHOW TBLPROPERTIES nightly.locks ('delta.enableDeletionVectors')").first()["value"]
         == "false"
