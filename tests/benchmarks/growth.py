@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--millions", type=float, nargs="*", default=MILLIONS)
     parser.add_argument("--executors-millions", type=float, default=5.0, help="0 for none of it")
     parser.add_argument("--folder", type=Path, help="keeps the ratings and lakes; default: for the run only")
+    parser.add_argument("--name", default="growth", help="of the JSON of the nights of more and more ratings")
     options = parser.parse_args()
     notes = ["popular items and ALS of rank 64, ten iterations; lists of ten; seconds but for the memory"]
     with tempfile.TemporaryDirectory() as name:
@@ -69,7 +70,7 @@ def main() -> None:
         rows = []
         for millions in options.millions:
             rows.append(grown(folder, millions))
-            publish("growth", "Nights of more and more ratings, in one process", rows, notes)
+            publish(options.name, "Nights of more and more ratings, in one process", rows, notes)
 
 
 if __name__ == "__main__":

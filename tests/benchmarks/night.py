@@ -25,6 +25,12 @@ from tests.benchmarks.report import publish, recsys, seconds
 
 DAY = "2026-01-31"
 STEPS = ("ingest", "split", "train", "evaluate", "recommend", "gate", "publish")
+WAYS: dict[str, tuple[tuple[str, ...] | None, bool]] = {
+    "one process": (None, False),
+    "a process for each step": (STEPS, False),
+    "one, with neighbours and report": (None, True),
+}
+"""Way → the commands that are run, None for ``nightly``; and whether neighbours and report are made."""
 
 
 def make_ratings(folder: Path, ratings: int) -> int:
@@ -108,22 +114,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ratings", type=int, default=19_900_000)
     parser.add_argument("--folder", type=Path, help="keeps the ratings and lakes; default: for the run only")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--name", default="night", help="of the JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = (options.folder or Path(name)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         rows = make_ratings(folder, options.ratings)
         lake = folder / "lake"
-        found = {
-            "one process": measured(configured(folder, lake), None),
-            "a process for each step": measured(configured(folder, lake), STEPS),
-            "one, with neighbours and report": measured(configured(folder, lake, everything=True), None),
-        }
+        found = {way: measured(configured(folder, lake, WAYS[way][1]), WAYS[way][0]) for way in options.ways}
     what = list(dict.fromkeys(key for column in found.values() for key in column))
     what.sort(key=("whole", "Java, GiB", "Python, GiB").__contains__)
     table = [{"what": key, **{way: column.get(key) for way, column in found.items()}} for key in what]
     notes = ["popular items and ALS of rank 64, ten iterations; lists of ten; seconds but for the memory"]
-    publish("night", f"A night on {rows:,} ratings", table, notes)
+    publish(options.name, f"A night on {rows:,} ratings", table, notes)
 
 
 if __name__ == "__main__":
