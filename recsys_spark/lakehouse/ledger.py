@@ -15,7 +15,7 @@ from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.revision import code_version
 
-TOLD = [column for column in TABLES["runs"].columns if column != "config"]
+_TOLD = [column for column in TABLES["runs"].columns if column != "config"]
 """Columns of the ledger without the configuration, which is long."""
 
 
@@ -187,7 +187,7 @@ class Ledger:
         return sorted(last.values(), key=lambda row: float(row["started"]))
 
     def _read(self) -> list[dict[str, Any]]:
-        rows = self.lake.collect("runs", {"run_date": [self.run_date]}, TOLD)
+        rows = self.lake.collect("runs", {"run_date": [self.run_date]}, _TOLD)
         return [{**row, "started": row["started"].timestamp()} for row in rows]
 
     def newest_done(self, step: str) -> dict[str, Any] | None:
@@ -203,7 +203,7 @@ class Ledger:
         dict or None
             A row of ``runs`` without its configuration; None where there is none.
         """
-        rows = self.lake.collect("runs", {"state": ["done"], "step": [step]}, TOLD)
+        rows = self.lake.collect("runs", {"state": ["done"], "step": [step]}, _TOLD)
         return max(rows, key=lambda row: row["started"], default=None)
 
     def _record(

@@ -12,7 +12,7 @@ from datetime import date
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -313,6 +313,19 @@ def quickest_reader(location: Lake, by_spark: Callable[[], Reader]) -> Reader:
     on_disk = location.root is not None and absolute_path(location.root).startswith("/")
     installed = find_spec("deltalake") is not None  # a cluster does without
     return DeltaReader(str(location.root), by_spark) if on_disk and installed else by_spark()
+
+
+def as_dicts(found: pa.Table) -> list[dict[str, Any]]:
+    """Rows as dictionaries, and so are their maps; a map that is null is empty.
+
+    Parameters
+    ----------
+    found : pyarrow.Table
+        Of :meth:`Reader.rows`.
+    """
+    maps = [field.name for field in found.schema if pa.types.is_map(field.type)]
+    # pyarrow's own way to have maps so came after the oldest version that is allowed
+    return [{**row, **{name: dict(row[name] or ()) for name in maps}} for row in found.to_pylist()]
 
 
 def require(reader: Reader, name: str) -> pa.Schema:

@@ -27,7 +27,7 @@ from recsys_spark.errors import LakeError, summary
 from recsys_spark.lakehouse.conflicts import retried
 from recsys_spark.lakehouse.log import commit_info, newest_version
 from recsys_spark.lakehouse.paths import absolute_path
-from recsys_spark.lakehouse.reader import Reader, SparkReader, quickest_reader
+from recsys_spark.lakehouse.reader import Reader, SparkReader, as_dicts, quickest_reader
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.storage import is_on_disk
 from recsys_spark.schema import ID_SQL_TYPES, IdType
@@ -294,7 +294,7 @@ class Lakehouse:
         among: Mapping[str, Collection[object]] | None = None,
         columns: Sequence[str] | None = None,
     ) -> list[dict[str, Any]]:
-        """Rows of a small table as it is now; of one on a disk they are read in hundredths of a second.
+        """Rows of a small table as it is now; of one on a disk without a job of Spark's.
 
         Parameters
         ----------
@@ -308,13 +308,13 @@ class Lakehouse:
         Returns
         -------
         list of dict
-            In any order; maps as dictionaries, times with a time zone. Empty where there is no such table.
+            As :func:`~recsys_spark.lakehouse.reader.as_dicts` has them, in any order; times with a time zone.
+            Empty where there is no such table.
         """
         reader = self.reader()
         if reader.schema(name) is None:
             return []
-        found = reader.rows(name, columns or [*TABLES[name].columns], among or {})
-        return found.to_pylist(maps_as_pydicts="strict")
+        return as_dicts(reader.rows(name, columns or [*TABLES[name].columns], among or {}))
 
     def rows(self, name: str, rows: Sequence[Sequence[Any]]) -> DataFrame:
         """A few rows of the table, from memory, in one partition.
@@ -395,6 +395,7 @@ class Lakehouse:
         """Replace all rows of a small table by what ``change`` makes of them.
 
         Of several revisions of the same rows at once one is made, and the others begin anew with its rows.
+        Columns that others have added to the table become null.
 
         Parameters
         ----------

@@ -22,8 +22,9 @@ from recsys_spark.pipeline.details import MADE_BY, PATHS, SERVED
 from recsys_spark.pipeline.fitted import promote
 from recsys_spark.pipeline.gate import require_open
 from recsys_spark.pipeline.night import Night
-from recsys_spark.pipeline.served import left_out_for_later, rows_expected, served_date, switches_of
+from recsys_spark.pipeline.served import left_out_for_later, rows_expected, served_date
 from recsys_spark.pipeline.shelves import SHELF_ROWS, SHELVES
+from recsys_spark.pipeline.show_runs import switches_of
 from recsys_spark.pipeline.similar import NEIGHBOR_ROWS
 from recsys_spark.schema import RANK
 
@@ -92,7 +93,7 @@ def rollback(spark: SparkSession, config: Config, to: date | None = None) -> Non
     PublishError
         The lists of that date were made again after they had been published.
     """
-    switches = switches_of(Lakehouse(spark, config.lake))
+    switches = switches_of(Lakehouse(spark, config.lake).reader())
     dates = _stack(switches)
     if to is None:
         if len(dates) < 2:
@@ -123,7 +124,7 @@ def is_served(night: Night) -> bool:
     """
     if served_date(night.lake) != night.run_date:
         return False
-    switches = switches_of(night.lake)
+    switches = switches_of(night.lake.reader())
     made_by = night.ledger.last_done("recommend")["run_id"]
     wanted = {SERVED: night.run_date.isoformat(), MADE_BY: made_by}
     return bool(switches) and wanted.items() <= switches[-1]["details"].items()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recsys_spark.console import progress_line
 from recsys_spark.errors import LakeError
-from recsys_spark.lakehouse.ledger import TOLD
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.pipeline.details import SERVED
 from recsys_spark.pipeline.night import Night
+from recsys_spark.pipeline.show_runs import switches_of
 from recsys_spark.schema import ITEM, USER
 
 
@@ -64,18 +63,6 @@ def served_date(lake: Lakehouse) -> date | None:
     return dates[0] if dates else None
 
 
-def switches_of(lake: Lakehouse) -> list[dict[str, Any]]:
-    """The ledger's rows that switched what is served, in their order.
-
-    Parameters
-    ----------
-    lake : Lakehouse
-        The tables.
-    """
-    done = [row for row in lake.collect("runs", {"state": ["done"]}, TOLD) if SERVED in row["details"]]
-    return sorted(done, key=lambda row: row["started"])
-
-
 def served_before(night: Night, days: int) -> DataFrame:
     """What users were shown of late.
 
@@ -92,7 +79,7 @@ def served_before(night: Night, days: int) -> DataFrame:
         ``user``, ``item``, distinct: of the lists of these days that were ever published, as they are now.
     """
     lake, first = night.lake, night.run_date - timedelta(days=days)
-    served = {date.fromisoformat(row["details"][SERVED]) for row in switches_of(lake)}
+    served = {date.fromisoformat(row["details"][SERVED]) for row in switches_of(lake.reader())}
     recent = [day for day in sorted(served) if first <= day < night.run_date]
     if not lake.exists("recommendations"):
         user, item = night.config.ingest.id_types

@@ -9,7 +9,7 @@ from typing import Any
 
 from recsys_spark.console import Section, duration
 from recsys_spark.errors import LakeError
-from recsys_spark.lakehouse.reader import Reader, require
+from recsys_spark.lakehouse.reader import Reader, as_dicts, require
 from recsys_spark.pipeline.details import AFTER, DERIVED, INPUT, MADE_BY, PATHS, SERVED, SETTINGS
 from recsys_spark.pipeline.lookup import TIME, lists_shown, since_1970, told_time
 from recsys_spark.schema import EVERYONE, RANK, TEST
@@ -131,8 +131,7 @@ def describe_current(reader: Reader, now: datetime) -> list[Section]:
     served = reader.rows(lists, [RANK, "model", "published_at"], {})
     by_model = served.group_by("model").aggregate([([], "count_all")]).to_pylist()
     published = max(since_1970(time) for time in served["published_at"].unique().to_pylist())
-    switches = (row for row in ledger_rows(reader, {"state": ["done"]}) if SERVED in row["details"])
-    of_date = [row for row in switches if row["details"][SERVED] == run_date.isoformat()]
+    of_date = [row for row in switches_of(reader) if row["details"][SERVED] == run_date.isoformat()]
     # the table is replaced before the ledger says so
     switch = of_date[-1] if of_date else {"step": None, "run_id": None, "details": {}}
     row = {
@@ -187,8 +186,13 @@ def describe_metrics(reader: Reader, run_id: str, k: int) -> list[Section]:
 def ledger_rows(reader: Reader, among: Mapping[str, Collection[object]]) -> list[dict[str, Any]]:
     """Rows of the ledger in the order in which they started, with their maps as dictionaries."""
     require(reader, "runs")
-    rows = reader.rows("runs", [*_OF_RUNS, *_VERSIONS], among).to_pylist(maps_as_pydicts="strict")
+    rows = as_dicts(reader.rows("runs", [*_OF_RUNS, *_VERSIONS], among))
     return sorted(rows, key=lambda row: since_1970(row["started"]))
+
+
+def switches_of(reader: Reader) -> list[dict[str, Any]]:
+    """The ledger's rows that switched what is served, in their order."""
+    return [row for row in ledger_rows(reader, {"state": ["done"]}) if SERVED in row["details"]]
 
 
 def _told(what: str, row: Mapping[str, Any], text: str) -> dict[str, Any]:

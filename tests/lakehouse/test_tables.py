@@ -158,7 +158,7 @@ def test_a_few_rows_are_the_same_by_either_reader(spark, tmp_path):
     for reader in (by_delta, by_spark):
         lake.reader = lambda reader=reader: reader
         assert sorted(lake.collect("runs", {"run_id": ["a", "c"]}, told), key=lambda row: row["run_id"]) == [
-            {"run_id": run, "started": time, "counts": {"train": 3}, "details": {}, "versions_written": None}
+            {"run_id": run, "started": time, "counts": {"train": 3}, "details": {}, "versions_written": {}}
             for run, time in (("a", started[0]), ("c", started[2]))
         ]
         assert reader.rows("runs", ["run_id"], {}, limit=2).num_rows == 2
