@@ -33,9 +33,9 @@ from recsys_spark.lakehouse.storage import is_on_disk
 from recsys_spark.schema import ID_SQL_TYPES, IdType
 from recsys_spark.session import require_delta
 
-FEW_ROWS = 500_000
+FEW_ROWS = 1_000_000
 """Rows of an upsert, without features, that every task may hold, so that the table is not shuffled to meet
-them.
+them; some 200 MB.
 """
 
 RECENT = 20
@@ -607,10 +607,12 @@ class Lakehouse:
             changed = (F.broadcast(changed) if conditions.few else changed).alias("new")
             merge = self._delta(name).alias("old").merge(changed, same if within is None else within & same)
             merge = merge.whenMatchedDelete(gone).whenMatchedUpdate(newer, conditions.updates)
-            inserted: dict[str, str | Column] = {
-                quoted(column): f"new.{quoted(column)}" for column in rows.columns
-            }
-            version = self._committed(name, merge.whenNotMatchedInsert(values=inserted).execute)
+            if counts.get("insert"):  # or Delta would shuffle all that it has, in case a row were new
+                values: dict[str, str | Column] = {
+                    quoted(column): f"new.{quoted(column)}" for column in rows.columns
+                }
+                merge = merge.whenNotMatchedInsert(~gone, values)
+            version = self._committed(name, merge.execute)
         finally:
             marked.unpersist()
         commit = self._commit(name, version)

@@ -83,7 +83,13 @@ def derive_ratings(night: Night, record: StepRecord, before: int) -> None:
         "timestamp": "new.timestamp",
         "last_run": "greatest(new.last_run, old.last_run)",
     }
-    done = lake.upsert("ratings", rows, PAIR, newer=F.expr(DIFFERS), updates=updates, gone=F.expr(GONE))
+    # of a night they are few, which an upsert need not shuffle the table to meet, if it knows that
+    count = None if last is None else rows.persist().count()
+    newer, gone = F.expr(DIFFERS), F.expr(GONE)
+    try:
+        done = lake.upsert("ratings", rows, PAIR, newer=newer, updates=updates, gone=gone, count=count)
+    finally:
+        rows.unpersist()
     counts = {
         "inserted": done.inserted,
         "updated": done.updated,

@@ -69,7 +69,7 @@ def accuracy_on_validation(
         What fills lists up.
     """
     k = night.config.evaluate.cutoff
-    with _lists(night, record, held, models, popular, VALIDATION) as (lists, _):
+    with _lists(night, record, held, models, popular, VALIDATION, k) as (lists, _):
         means = [F.avg(name).alias(name) for name in ACCURACY]
         rows = user_metrics(lists, list(models), k).groupBy("model").agg(F.count("*").alias("users"), *means)
         return [
@@ -98,7 +98,8 @@ def judge_on_test(
         What fills lists up.
     """
     active = held.where(F.col(KNOWN) > 0).select(USER, F.col(KNOWN).alias("ratings"))
-    with _lists(night, record, held, models, popular, TEST, timed=True) as (lists, seconds):
+    longest = max(night.config.evaluate.cutoffs)
+    with _lists(night, record, held, models, popular, TEST, longest, timed=True) as (lists, seconds):
         by_segment = _by_user(night, record, lists, models, active)
         judged = _ranking(night, record, lists, list(models), active.count()) + _rating(night, models)
         return Judged(judged, by_segment + _retrieved(night, held, models), seconds)
@@ -112,10 +113,12 @@ def _lists(
     models: Mapping[str, ListMaker],
     popular: ListMaker,
     part: str,
+    n: int,
     timed: bool = False,
 ) -> Iterator[tuple[DataFrame, dict[str, float]]]:
-    """Held-out items of a part's users beside the models' lists, filled up; kept while they are measured. And
-    where it is ``timed`` the seconds of each model's lists, which are then made one after the other.
+    """Held-out items of a part's users beside the models' lists of ``n``, filled up; kept while they are
+    measured. And where it is ``timed`` the seconds of each model's lists, which are then made one after the
+    other.
     """
     with ExitStack() as kept:
 
@@ -130,8 +133,7 @@ def _lists(
         users = relevant.select(F.col("id").alias(USER))
         known, sizes = night.known_before(part), night.config.recommend.block_sizes
         seen = night.seen(part)
-        longest = max(night.config.evaluate.cutoffs)
-        request = ListRequest(longest, seen, block_sizes=sizes, only_supported=True)
+        request = ListRequest(n, seen, block_sizes=sizes, only_supported=True)
         shown = Shown.of(night, record, known)
         filling = keep(shown.lists(popular, users, request))
         lists, seconds = dict[str, DataFrame](), dict[str, float]()
