@@ -98,3 +98,16 @@ def test_merges_into_one_table_both_arrive(spark, tmp_path, at_once):
     assert sum(one.inserted for one in done) == 70
     assert [one.inserted + one.unchanged for one in done] == [55, 65, 75]
     assert sorted(one.version for one in done)[0] > 1
+
+
+def test_what_several_remove_at_once_is_removed_once_and_not_inserted(spark, tmp_path, at_once):
+    lake = Lakehouse(spark, Lake(root=str(tmp_path / "lake")))
+    lake.create("ratings")
+    load(lake, ratings(lake, 0, 20))
+
+    def remove(lake, _):
+        rows = ratings(lake, 10, 30).withColumn("rating", F.lit(None).cast("double"))
+        return lake.upsert("ratings", rows, ("user", "item"), gone=F.expr("new.rating IS NULL"))
+
+    assert sum(one.removed for one in at_once(remove, 3)) == 10
+    assert lake.read("ratings").count() == 10

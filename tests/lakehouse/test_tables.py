@@ -53,22 +53,26 @@ def test_constraint_rejects_what_must_not_be_in_ratings(spark, lake, row):
     assert lake.read("ratings").count() == 0
 
 
-def test_upsert_counts_and_changes_what_is_newer_only(spark, lake):
+@pytest.mark.parametrize("counted", [True, False], ids=["few", "unknown"])
+def test_upsert_counts_and_changes_what_is_newer_only(spark, lake, counted):
     lake.create("ratings")
-    updates = {"rating": "new.rating"}
+    newer, updates = F.expr(NEWER), {"rating": "new.rating"}
 
     def upsert(*rows):
-        return lake.upsert(
-            "ratings", rating(spark, *rows), ("user", "item"), newer=F.expr(NEWER), updates=updates
-        )
+        count = len(rows) if counted else None
+        new = rating(spark, *rows)
+        return lake.upsert("ratings", new, ("user", "item"), newer=newer, updates=updates, count=count)
 
     assert upsert(("a", "x", 3.0), ("b", "x", 3.0)) == Upserted(2, 0, 0, 1)
     assert upsert(("a", "x", 4.0), ("b", "x", 2.0), ("c", "x", 1.0)) == Upserted(1, 1, 1, 2)
     assert upsert(("a", "x", 4.0), ("c", "x", 1.0)) == Upserted(0, 0, 2, 2)  # no commit for nothing
+    assert upsert(("b", "x", 5.0)) == Upserted(0, 1, 0, 3)
+    assert upsert(("d", "x", 2.0)) == Upserted(1, 0, 0, 4)
     assert {row["user"]: row["rating"] for row in lake.read("ratings").collect()} == {
         "a": 4.0,
-        "b": 3.0,
+        "b": 5.0,
         "c": 1.0,
+        "d": 2.0,
     }
 
 
