@@ -35,7 +35,7 @@ from recsys_spark.session import require_delta
 
 FEW_ROWS = 1_000_000
 """Rows of an upsert, without features, that every task may hold, so that the table is not shuffled to meet
-them; some 200 MB.
+them.
 """
 
 RECENT = 20
@@ -558,9 +558,8 @@ class Lakehouse:
             within,
             count is not None and count <= FEW_ROWS and TABLES[name].columns.keys() >= {*rows.columns},
         )
-        first = retried(
-            lambda: self._first_load(name, rows.alias("new").where(~conditions.gone), count), name
-        )
+        left = count if gone is None else None  # of those that are gone nothing is loaded
+        first = retried(lambda: self._first_load(name, rows.alias("new").where(~conditions.gone), left), name)
         if first is not None:
             return first
         done = Upserted(0, 0, 0, -1)

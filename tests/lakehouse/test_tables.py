@@ -76,6 +76,15 @@ def test_upsert_counts_and_changes_what_is_newer_only(spark, lake, counted):
     }
 
 
+@pytest.mark.parametrize("count", [1, None], ids=["counted", "unknown"])
+def test_nothing_is_committed_where_all_rows_of_a_new_table_are_gone(spark, lake, count):
+    lake.create("ratings")
+    rows = rating(spark, ("a", "x", 3.0))
+    done = lake.upsert("ratings", rows, ("user", "item"), gone=F.expr("new.rating < 4"), count=count)
+    assert done == Upserted(0, 0, 0, 0)
+    assert lake.version("ratings") == 0
+
+
 def test_a_corrected_rating_is_written_alone_and_read_once(spark, tmp_path):
     """The file of the old row stays, with a mark on that row; who reads without Spark minds it too."""
     lake = Lakehouse(spark, Lake(root=str(tmp_path)))
