@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from py4j.protocol import Py4JJavaError
 from pyspark import StorageLevel
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recsys_spark.errors import ModelError
+from recsys_spark.errors import ModelError, summary
 from recsys_spark.kernels.arrays import Booleans, Integers, Ints
 from recsys_spark.kernels.sets import distinct, numbered
 from recsys_spark.packing import (
@@ -27,16 +29,18 @@ from recsys_spark.packing import (
     bucket_of,
     encoded_ids,
     one_array,
-    packed_batch,
     packing,
     power_of_two,
     read_table,
+    table_bytes,
     unpacked,
 )
 from recsys_spark.schema import FOLD_IN, ITEM, PART, RATING, TEST, TIMESTAMP, TRAIN, USER, VALIDATION
 
 HISTORY, VALUES = "history", "values"
-"""Kinds of these payloads: pairs with their part, which is what most readers need, and ratings and times."""
+"""Columns of payloads: pairs with their part, which is what most readers need, and ratings and times."""
+
+_OF_BUCKETS = f"bucket int, {HISTORY} binary, {VALUES} binary"
 
 LEFT_OUT = "left_out"
 PARTS = (TRAIN, FOLD_IN, VALIDATION, TEST, LEFT_OUT)
@@ -58,11 +62,10 @@ class PackedHistories:
     Parameters
     ----------
     packed : DataFrame
-        Of :data:`~recsys_spark.packing.PACKED`, two rows for each bucket that has users, one after the other:
-        Arrow tables of their ratings, by user and item. Of kind :data:`HISTORY` ``user``, ``item``
-        (dictionary-encoded, ids ascending) and ``part`` int8, the place in :data:`PARTS` or -1; of kind
-        :data:`VALUES` ``rating`` and ``timestamp``, as narrow as they are exact (float32 or float64; int32
-        seconds or int64 microseconds). Persisted.
+        A row for each bucket that has users, with Arrow streams of their ratings, by user and item. Column
+        :data:`HISTORY` has ``user``, ``item`` (dictionary-encoded, ids ascending) and ``part`` int8, the
+        place in :data:`PARTS` or -1; column :data:`VALUES` ``rating`` and ``timestamp``, as narrow as they
+        are exact (float32 or float64; int32 seconds or int64 microseconds). Persisted.
     buckets : int
         A power of two: a user's bucket is :func:`~recsys_spark.packing.bucket_of` its id.
     id_types : pair of DataType
@@ -136,13 +139,8 @@ class PackedHistories:
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             return change(_payloads(batches, parts, wanted))
 
-        valued = not {RATING, TIMESTAMP}.isdisjoint(columns)
-        return (self.packed if valued else self.pairs).mapInArrow(run, schema)
-
-    @property
-    def pairs(self) -> DataFrame:
-        """The payloads of kind :data:`HISTORY`: less than half of what there is to carry."""
-        return self.packed.where(F.col("kind") == HISTORY)
+        valued = [] if {RATING, TIMESTAMP}.isdisjoint(columns) else [VALUES]
+        return self.packed.select(HISTORY, *valued).mapInArrow(run, schema)
 
     def user_counts(self) -> DataFrame:
         """``user``, ``ratings``: how many of those that are meant each user has; users without are not in it.
@@ -156,7 +154,9 @@ class PackedHistories:
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Part → number of its ratings and of their users; parts that have none are not in it. One job."""
-        every = self.pairs.mapInArrow(_counted_parts, f"{PART} byte, ratings bigint, users bigint")
+        every = self.packed.select(HISTORY).mapInArrow(
+            _counted_parts, f"{PART} byte, ratings bigint, users bigint"
+        )
         totals = every.groupBy(PART).agg(F.sum("ratings").alias("ratings"), F.sum("users").alias("users"))
         found = {row[PART]: (row["ratings"], row["users"]) for row in totals.collect()}
         return {part: found[place] for place, part in enumerate(PARTS) if place in found}
@@ -180,17 +180,23 @@ class PackedHistories:
 
         kind = self.id_types[(USER, ITEM).index(name)]
         fields = [T.StructField(name, kind), T.StructField("ratings", T.LongType())]
-        return self.pairs.mapInArrow(run, T.StructType(fields))
+        return self.packed.select(HISTORY).mapInArrow(run, T.StructType(fields))
 
     def in_buckets(self, buckets: int) -> DataFrame:
-        """The payloads of pairs, in fewer buckets.
+        """The payloads of pairs, of kind :data:`HISTORY`, in fewer buckets.
 
         Parameters
         ----------
         buckets : int
             A power of two, at most the histories' own.
+
+        Returns
+        -------
+        DataFrame
+            Of :data:`~recsys_spark.packing.PACKED`.
         """
-        return self.pairs.withColumn("bucket", F.pmod("bucket", F.lit(buckets)).cast("int"))
+        bucket = F.pmod("bucket", F.lit(buckets)).cast("int").alias("bucket")
+        return self.packed.select(bucket, F.lit(HISTORY).alias("kind"), F.col(HISTORY).alias("payload"))
 
     def require_id_types(self, user: T.DataType, item: T.DataType) -> None:
         """Check that ids can be compared with those of a model.
@@ -211,6 +217,22 @@ class PackedHistories:
                     f"the {side}s of the packed histories are {own.simpleString()}, and the model's "
                     f"{other.simpleString()}: pack them with the type of the model's"
                 )
+
+    def save(self, folder: str) -> int:
+        """Write the payloads as Parquet, for :func:`read_histories` in another process.
+
+        Parameters
+        ----------
+        folder : str
+            Path or URI; what is there is replaced.
+
+        Returns
+        -------
+        int
+            Number of buckets that have users.
+        """
+        self.packed.write.parquet(folder, mode="overwrite")
+        return self.packed.count()
 
     def unpersist(self) -> None:
         """Release the payloads."""
@@ -270,8 +292,50 @@ def pack_histories(ratings: DataFrame, rows: int) -> PackedHistories:
     home = F.when(sound, bucket_of(F.col(USER), buckets)).otherwise(F.raise_error(fault)).alias(_HOME)
     keyed = ratings.select(bucket_of(F.col(USER), tasks), home, USER, ITEM, *columns)
     pieces = keyed.mapInArrow(packing(HISTORY, PACK_ROWS), PACKED).repartitionById(tasks, F.col("bucket"))
-    whole = pieces.mapInArrow(_divided, PACKED).persist(StorageLevel.MEMORY_AND_DISK)
+    whole = pieces.mapInArrow(_divided, _OF_BUCKETS).persist(StorageLevel.MEMORY_AND_DISK)
     return PackedHistories(whole, buckets, id_types, rows)
+
+
+def read_histories(
+    spark: SparkSession,
+    folder: str,
+    saved: int,
+    buckets: int,
+    id_types: tuple[T.DataType, T.DataType],
+    size: int,
+) -> PackedHistories:
+    """What :meth:`PackedHistories.save` wrote. One job, which reads it all.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        Session that knows the storage.
+    folder : str
+        Path or URI.
+    saved : int
+        What :meth:`PackedHistories.save` returned.
+    buckets, id_types, size
+        As :class:`PackedHistories` has them.
+
+    Returns
+    -------
+    PackedHistories
+        Of all ratings, persisted as :func:`pack_histories` does.
+
+    Raises
+    ------
+    ModelError
+        The folder or some of its files are gone, or cannot be read.
+    """
+    try:
+        packed = spark.read.schema(_OF_BUCKETS).parquet(folder).persist(StorageLevel.MEMORY_AND_DISK)
+        found = packed.count()
+    except (PySparkException, Py4JJavaError) as error:
+        raise ModelError(f"packed histories in {folder} cannot be read: {summary(error)}") from error
+    if found != saved:
+        packed.unpersist()
+        raise ModelError(f"packed histories in {folder} are of {found:,} buckets, and {saved:,} were written")
+    return PackedHistories(packed, buckets, id_types, size)
 
 
 def chosen(table: pa.Table, parts: tuple[str, ...] | None) -> pa.Table:
@@ -350,18 +414,14 @@ def rows_of(ratings: DataFrame | PackedHistories) -> DataFrame:
 def _payloads(
     batches: Iterator[pa.RecordBatch], parts: tuple[str, ...] | None, columns: Sequence[str]
 ) -> Iterator[pa.Table]:
-    """Some columns of the ratings of some parts, bucket by bucket."""
-    valued = not {RATING, TIMESTAMP}.isdisjoint(columns)
-    pairs: pa.Table = None
+    """Some columns of the ratings of some parts, bucket by bucket, from the columns of payloads that have
+    them.
+    """
     for batch in batches:
-        for kind, payload in zip(batch["kind"].to_pylist(), batch["payload"], strict=True):
-            table = read_table(payload.as_buffer())
-            if valued and kind == HISTORY:
-                pairs = table
-                continue
-            if kind == VALUES:
-                table = pa.table([*pairs.columns, *table.columns], [*pairs.column_names, *table.column_names])
-            yield chosen(table.select([*columns, PART]), parts)
+        for payloads in zip(*batch.columns, strict=True):
+            tables = [read_table(payload.as_buffer()) for payload in payloads]
+            named = {name: table[name] for table in tables for name in table.column_names}
+            yield chosen(pa.table({name: named[name] for name in (*columns, PART)}), parts)
 
 
 def _divided(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -393,9 +453,9 @@ def _divided(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         of_bucket = values.slice(own.start, own.stop - own.start)
         narrow = _narrow_ratings(one_array(of_bucket[RATING])), _narrow_times(one_array(of_bucket[TIMESTAMP]))
         pairs = pa.table([user, item, of_bucket[PART]], names=[USER, ITEM, PART])
-        yield packed_batch(
-            [(bucket, HISTORY, pairs), (bucket, VALUES, pa.table([*narrow], names=[RATING, TIMESTAMP]))]
-        )
+        payloads = [table_bytes(table) for table in (pairs, pa.table([*narrow], names=[RATING, TIMESTAMP]))]
+        row = [pa.array([bucket], pa.int32()), *(pa.array([payload], pa.binary()) for payload in payloads)]
+        yield pa.RecordBatch.from_arrays(row, names=["bucket", HISTORY, VALUES])
 
 
 def _dictionary(codes: Integers, ids: pa.Array) -> pa.DictionaryArray:

@@ -13,7 +13,7 @@ from pyspark.sql import types as T
 
 from recsys_spark import histories
 from recsys_spark.errors import ModelError
-from recsys_spark.histories import among, pack_histories
+from recsys_spark.histories import among, pack_histories, read_histories
 from recsys_spark.packing import read_table
 
 COLUMNS = ("user", "item", "rating", "timestamp", "part")
@@ -64,7 +64,7 @@ def test_counts_are_of_each_part(packed):
 
 
 def test_a_user_lies_in_one_payload_in_order(packed):
-    payloads = [read_table(row["payload"]) for row in packed.pairs.collect()]
+    payloads = [read_table(row["history"]) for row in packed.packed.collect()]
     assert len(payloads) > 4
     users = [set(payload["user"].to_pylist()) for payload in payloads]
     assert sorted(chain(*users)) == sorted({row[0] for row in ROWS})
@@ -93,7 +93,8 @@ def test_what_is_odd_stays_exact(spark, odd):
 
 
 def test_what_is_not_odd_is_narrow(packed):
-    pairs, values = (read_table(row["payload"]).schema for row in packed.packed.take(2))
+    row = packed.packed.first()
+    pairs, values = (read_table(row[column]).schema for column in ("history", "values"))
     assert [str(kind) for kind in values.types] == ["float", "int32"]
     assert str(pairs.field("part").type) == "int8"
 
@@ -112,6 +113,32 @@ def test_nothing_is_nothing(spark):
     made = pack_histories(spark.createDataFrame([], SCHEMA), 0)
     assert (made.rows("user").collect(), made.counts()) == ([], {})
     made.unpersist()
+
+
+@pytest.fixture
+def saved(packed, tmp_path):
+    """A folder, and what it takes to read it."""
+    folder = tmp_path / "saved"
+    return folder, (packed.save(str(folder)), packed.buckets, packed.id_types, packed.size)
+
+
+def test_what_is_saved_comes_back(spark, saved):
+    folder, told = saved
+    made = read_histories(spark, str(folder), *told)
+    assert came_back(made) == as_packed(ROWS)
+    assert (made.buckets, made.size) == (16, 115)
+    made.unpersist()
+
+
+def test_what_is_no_longer_whole_is_not_read(spark, saved):
+    folder, told = saved
+    files = sorted(folder.glob("*.parquet"))
+    files[0].unlink()
+    with pytest.raises(ModelError, match=rf"{folder} are of \d+ buckets, and {told[0]} were written"):
+        read_histories(spark, str(folder), *told)
+    files[1].write_text("no payloads")
+    with pytest.raises(ModelError, match=f"{folder} cannot be read: "):
+        read_histories(spark, str(folder), *told)
 
 
 @pytest.mark.parametrize("row", [(None, 1, "train"), (1, None, "train"), (1, 1, "training")])

@@ -22,3 +22,6 @@ SERVED: Final = "served"
 
 MADE_BY: Final = "made_by"
 """Of the same: the run that made them."""
+
+HISTORIES: Final = "histories"
+"""Of a split: how to read the histories that it has kept, as JSON."""

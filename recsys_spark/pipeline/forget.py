@@ -17,6 +17,7 @@ from recsys_spark.lakehouse.ledger import Ledger
 from recsys_spark.lakehouse.locks import WHOLE_LAKE, Lock
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.tables import Lakehouse
+from recsys_spark.pipeline.kept_histories import drop_all_histories
 from recsys_spark.pipeline.reports import drop_reports_of
 from recsys_spark.pipeline.shelves import SHELF_ROWS
 from recsys_spark.schema import RAW, USER
@@ -78,6 +79,7 @@ def forget(spark: SparkSession, config: Config, users: Collection[str], today: d
             with Ledger(lake, run_id, of_date, "{}").step("forget") as record:
                 record.counts |= counts
         _clear_errors(lake, users)
+        drop_all_histories(lake)  # a night that is being run step by step packs the ratings again
         gone["reports"] = drop_reports_of(spark, config, users)
         if gone["reports"]:
             progress_line(f"  reports: {gone['reports']:,} pages that showed them removed")

@@ -18,6 +18,7 @@ from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.storage import folders, modified, remove
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.pipeline.fitted import BASELINE
+from recsys_spark.pipeline.kept_histories import drop_all_histories
 from recsys_spark.pipeline.reports import drop_old_reports
 from recsys_spark.pipeline.served import served_date
 
@@ -44,7 +45,7 @@ class Maintained:
     ----------
     rows : table → rows of old run dates that were dropped
     files : table → files of old versions that were removed
-    folders : model folders that were removed
+    folders : folders of models, and of histories that nights had kept, that were removed
     """
 
     rows: dict[str, int]
@@ -55,7 +56,8 @@ class Maintained:
 def maintain(
     spark: SparkSession, config: Config, today: date, keep_days: int | None = None, below_floor: bool = False
 ) -> Maintained:
-    """Drop old run dates and models, compact the tables, and remove the files of old versions.
+    """Drop old run dates and models, and histories that a night has kept for steps that did not come; compact
+    the tables, and remove the files of old versions.
 
     What is served stays, with its models. Nothing is done while a night of this lake is running.
 
@@ -87,7 +89,7 @@ def maintain(
     with Lock(lake, WHOLE_LAKE, uuid.uuid4().hex[:12]):
         first = today - timedelta(days=config.retention.dates)
         rows = {name: _drop_dates(lake, name, first) for name in DATED if lake.exists(name)}
-        removed = _drop_models(lake, config, first)
+        removed = drop_all_histories(lake) + _drop_models(lake, config, first)
         files = {}
         for name in TABLES:
             if lake.exists(name):
@@ -95,7 +97,7 @@ def maintain(
                 files[name] = lake.vacuum(name, days, below_floor)
                 progress_line(f"  {name}: {rows.get(name, 0):,} old rows, {files[name]:,} old files removed")
         pages = drop_old_reports(spark, config, first, served_date(lake))
-    progress_line(f"  {removed:,} model folders and {pages:,} reports removed")
+    progress_line(f"  {removed:,} folders of models and histories and {pages:,} reports removed")
     return Maintained(rows, files, removed)
 
 

@@ -29,7 +29,8 @@ from recsys_spark.lakehouse.tables import Lakehouse, lost_files
 from recsys_spark.models.base import RecommenderEstimator
 from recsys_spark.models.registry import REGISTRY, build
 from recsys_spark.pipeline import STEP_NAMES
-from recsys_spark.pipeline.details import AFTER, SETTINGS
+from recsys_spark.pipeline.details import AFTER, HISTORIES, SETTINGS
+from recsys_spark.pipeline.kept_histories import drop_histories, keep_histories, kept_histories
 from recsys_spark.pipeline.resume import settings_of, steps_of, unfinished
 from recsys_spark.redaction import without_secrets
 from recsys_spark.schema import EVENT, FOLD_IN, ITEM, PART, TEST, TIMESTAMP, TRAIN, USER, VALIDATION
@@ -141,6 +142,7 @@ class Night:
         self.ledger = Ledger(self.lake, self.run_id, self.run_date, redacted(self.config))
         self._packed: dict[str, PackedHistories] = {}
         self._consumed: dict[tuple[str, ...] | None, Consumption] = {}
+        self._split: dict[str, Any] | None = None
         self._lock: Lock | None = None
 
     def estimator(self, name: str) -> RecommenderEstimator:
@@ -198,6 +200,18 @@ class Night:
                     if lost is None:
                         raise
                     raise lost from error
+            self.after(name)
+
+    def after(self, name: str) -> None:
+        """Remove what was kept for the steps of this date, where a step is the last of them.
+
+        Parameters
+        ----------
+        name : str
+            A step that is done, or that has nothing to do.
+        """
+        if name == steps_of(self.config)[-1]:
+            drop_histories(self.lake, self.ledger.rows_done("split"))
 
     def _told_apart(self, name: str, newest: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """What tells one run of a step from another, for a later run to see whether it still holds."""
@@ -273,7 +287,7 @@ class Night:
                     f"the split of {self.run_date} was done as {done['details']['split']}, and the "
                     f"configuration says {self.split_described()}: run the split step again, and all after it"
                 )
-            self.pinned = done["versions_read"]
+            self.pinned, self._split = done["versions_read"], done
         return self.pinned
 
     def ratings_version(self) -> int:
@@ -303,7 +317,7 @@ class Night:
         versions : mapping of str to int
             Table → version.
         """
-        self.pinned = dict(versions)
+        self.pinned, self._split = dict(versions), None
         for packed in self._packed.values():
             packed.unpersist()
         self._packed.clear()
@@ -332,10 +346,28 @@ class Night:
 
     def pairs(self) -> PackedHistories:
         """The pairs of the pinned ratings until the run date, also those that are worth nothing on it, with
-        their part of the split; packed by the step that asks first, and kept for those of this process. With
+        their part of the split; packed by the step that asks first, or by the split in another process. With
         ``split.repeats`` those that are rated are all of part ``train``.
         """
+        self.versions()  # and so the split that pinned them
+        if "pairs" not in self._packed and self._split is not None:
+            kept = kept_histories(self.lake, self.config, self._split)
+            if kept is not None:
+                self._packed["pairs"] = kept
         return self._kept("pairs", self._in_parts)
+
+    def keep_packed(self, record: StepRecord) -> None:
+        """Write the packed pairs beside the models, for steps in other processes, until the night's last step
+        is done. With ``split.repeats`` nothing is kept: the split packs other rows.
+
+        Parameters
+        ----------
+        record : StepRecord
+            Of the split.
+        """
+        drop_histories(self.lake, self.ledger.rows_done("split"))
+        if not self.config.split.repeats:
+            record.details[HISTORIES] = keep_histories(self.lake, self.config, self.run_id, self.pairs())
 
     def held_out(self) -> DataFrame:
         """What is held out of each user, as :func:`~recsys_spark.evaluation.held_out.held_out` has it."""

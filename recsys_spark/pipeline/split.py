@@ -19,7 +19,8 @@ from recsys_spark.schema import TEST, TRAIN, VALIDATION
 def split(night: Night) -> None:
     """Pin the version of ratings that this night reads: reads ratings, writes runs.
 
-    No table holds the parts: they are a pure function of the pinned rows.
+    No table holds the parts: they are a pure function of the pinned rows. As packed by user they are kept
+    beside the models until the night's last step is done.
 
     Parameters
     ----------
@@ -58,6 +59,7 @@ def split(night: Night) -> None:
                     f"the {night.config.split.method} split leaves no {part} rows: change split in "
                     f"{night.config.origin}"
                 )
+        night.keep_packed(record)
         rows = ", ".join(f"{record.counts[part]:,} {part}" for part in (TRAIN, VALIDATION, TEST))
         progress_line(
             f"  {rows} rows by {night.config.split.method}, ratings version {night.ratings_version()}"

@@ -166,11 +166,12 @@ def test_answers_without_spark_are_those_of_spark(twice):
         assert ask(readers[0]) == ask(readers[1])
 
 
-def test_steps_run_alone_one_after_the_other(shop):
+def test_steps_run_alone_make_the_lists_of_one_run(shop, twice):
     shop.receive(*CHECKERBOARD)
     for name in steps_of(shop.night().config):
         STEPS[name](shop.night())  # each in a night of its own, as a job of its own would
-    assert len(shop.rows("recommendations", "user")) > 0
+    lists = shop.rows("recommendations", "run_date", "user", "rank", "item", "model", "reason")
+    assert lists == twice.snapshots[0][2]
 
 
 def test_negatives_are_written_where_they_are_configured(shop):
