@@ -231,7 +231,7 @@ class PackedHistories:
         int
             Number of buckets that have users.
         """
-        self.packed.write.parquet(folder, mode="overwrite")
+        self.packed.write.parquet(folder, mode="overwrite", compression="zstd")
         return self.packed.count()
 
     def unpersist(self) -> None:
