@@ -9,6 +9,7 @@ time, and mostly a shuffle; packed they are few binary rows, with each user's ra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,7 +39,9 @@ from recsys_spark.packing import (
 from recsys_spark.schema import FOLD_IN, ITEM, PART, RATING, TEST, TIMESTAMP, TRAIN, USER, VALIDATION
 
 HISTORY, VALUES = "history", "values"
-"""Columns of payloads: pairs with their part, which is what most readers need, and ratings and times."""
+"""Columns of payloads: pairs with their part, which is what most readers need, and ratings and times. The
+first is also the kind of such payloads among others.
+"""
 
 _OF_BUCKETS = f"bucket int, {HISTORY} binary, {VALUES} binary"
 
@@ -327,14 +330,21 @@ def read_histories(
     ModelError
         The folder or some of its files are gone, or cannot be read.
     """
-    try:
-        packed = spark.read.schema(_OF_BUCKETS).parquet(folder).persist(StorageLevel.MEMORY_AND_DISK)
-        found = packed.count()
-    except (PySparkException, Py4JJavaError) as error:
-        raise ModelError(f"packed histories in {folder} cannot be read: {summary(error)}") from error
-    if found != saved:
-        packed.unpersist()
-        raise ModelError(f"packed histories in {folder} are of {found:,} buckets, and {saved:,} were written")
+    with ExitStack() as undone:
+        try:
+            packed = spark.read.schema(_OF_BUCKETS).parquet(folder).persist(StorageLevel.MEMORY_AND_DISK)
+            undone.callback(packed.unpersist)
+            found = packed.count()
+        except (PySparkException, Py4JJavaError) as error:
+            raise ModelError(
+                f"packed histories in {folder} cannot be read ({summary(error)}): pack the ratings again"
+            ) from error
+        if found != saved:
+            raise ModelError(
+                f"packed histories in {folder} are of {found:,} buckets, and {saved:,} were written: pack "
+                "the ratings again"
+            )
+        undone.pop_all()
     return PackedHistories(packed, buckets, id_types, size)
 
 
@@ -414,9 +424,7 @@ def rows_of(ratings: DataFrame | PackedHistories) -> DataFrame:
 def _payloads(
     batches: Iterator[pa.RecordBatch], parts: tuple[str, ...] | None, columns: Sequence[str]
 ) -> Iterator[pa.Table]:
-    """Some columns of the ratings of some parts, bucket by bucket, from the columns of payloads that have
-    them.
-    """
+    """Some columns of the ratings of some parts, bucket by bucket, from all columns of payloads."""
     for batch in batches:
         for payloads in zip(*batch.columns, strict=True):
             tables = [read_table(payload.as_buffer()) for payload in payloads]

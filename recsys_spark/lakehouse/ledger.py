@@ -118,6 +118,16 @@ class Ledger:
             raise LakeError(f"step {step!r} has not been done for run date {self.run_date}: run it first")
         return sorted(rows, key=lambda row: (row["run_id"] != self.run_id, -row["started"]))
 
+    def of_step(self, step: str) -> list[dict[str, Any]]:
+        """The rows of a step for this run's date, each run's last, in whatever state; there may be none.
+
+        Parameters
+        ----------
+        step : str
+            Name of the step.
+        """
+        return [row for row in self._of_date() if row["step"] == step]
+
     def rows_done(self, step: str) -> list[dict[str, Any]]:
         """The rows of a finished ``step`` for this run's date, the oldest first; there may be none.
 
@@ -126,7 +136,7 @@ class Ledger:
         step : str
             Name of the step.
         """
-        return [row for row in self._of_date() if (row["step"], row["state"]) == (step, "done")]
+        return [row for row in self.of_step(step) if row["state"] == "done"]
 
     def last_done(self, step: str) -> dict[str, Any]:
         """The first of :meth:`all_done`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Collection
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
@@ -17,7 +17,7 @@ from recsys_spark.lakehouse.ledger import Ledger
 from recsys_spark.lakehouse.locks import WHOLE_LAKE, Lock
 from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.tables import Lakehouse
-from recsys_spark.pipeline.kept_histories import drop_all_histories
+from recsys_spark.pipeline.kept_histories import drop_old_histories
 from recsys_spark.pipeline.reports import drop_reports_of
 from recsys_spark.pipeline.shelves import SHELF_ROWS
 from recsys_spark.schema import RAW, USER
@@ -79,7 +79,7 @@ def forget(spark: SparkSession, config: Config, users: Collection[str], today: d
             with Ledger(lake, run_id, of_date, "{}").step("forget") as record:
                 record.counts |= counts
         _clear_errors(lake, users)
-        drop_all_histories(lake)  # a night that is being run step by step packs the ratings again
+        drop_old_histories(lake, datetime.now(UTC))
         gone["reports"] = drop_reports_of(spark, config, users)
         if gone["reports"]:
             progress_line(f"  reports: {gone['reports']:,} pages that showed them removed")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from recsys_spark.config import Config
@@ -42,7 +43,7 @@ def keep_histories(lake: Lakehouse, config: Config, run_id: str, packed: PackedH
     """
     saved = packed.save(f"{_root(lake)}/{_name(run_id)}")
     told = {"saved": saved, "buckets": packed.buckets, "size": packed.size}
-    return json.dumps({**told, "made_by": _made_by(config)})
+    return json.dumps({**told, "packed_by": _packed_by(config)})
 
 
 def kept_histories(lake: Lakehouse, config: Config, split: Mapping[str, Any]) -> PackedHistories | None:
@@ -58,14 +59,15 @@ def kept_histories(lake: Lakehouse, config: Config, split: Mapping[str, Any]) ->
         The ledger's row of the split.
     """
     told = json.loads(split["details"].get(HISTORIES, "{}"))
-    if told.pop("made_by", None) != _made_by(config):
+    found = _folders(lake, [split])
+    if told.get("packed_by") != _packed_by(config) or not found:
         return None
-    ids = lake.read("ratings", split["versions_read"]["ratings"]).schema
-    kinds, folder = (ids[USER].dataType, ids[ITEM].dataType), f"{_root(lake)}/{_name(split['run_id'])}"
+    schema = lake.read("ratings", split["versions_read"]["ratings"]).schema
+    kinds = schema[USER].dataType, schema[ITEM].dataType
     try:
-        return read_histories(lake.spark, folder, id_types=kinds, **told)
+        return read_histories(lake.spark, found[0], told["saved"], told["buckets"], kinds, told["size"])
     except ModelError as error:
-        progress_line(f"  the ratings are packed again: {error}")
+        progress_line(f"  {error}, which is done now")
         return None
 
 
@@ -77,35 +79,43 @@ def drop_histories(lake: Lakehouse, splits: Iterable[Mapping[str, Any]]) -> int:
     lake : Lakehouse
         The tables.
     splits : iterable of mapping
-        Rows of the ledger; those that have kept nothing, or nothing any more, may be among them.
+        Rows of the ledger, in any state; of one that has died nothing else tells what it has written.
 
     Returns
     -------
     int
-        How many had.
+        How many had kept something.
     """
-    names = {_name(row["run_id"]) for row in splits if HISTORIES in row["details"]}
-    found = folders(lake.spark, _root(lake)) if names else []
-    kept = [folder for folder in found if folder.rpartition("/")[2] in names]
-    for folder in kept:
+    found = _folders(lake, splits)
+    for folder in found:
         remove(lake.spark, folder)
-    return len(kept)
+    return len(found)
 
 
-def drop_all_histories(lake: Lakehouse) -> int:
-    """Remove what the splits of all dates have kept, while no night is running.
+def drop_old_histories(lake: Lakehouse, before: datetime) -> int:
+    """Remove what splits of any date have kept that began before a time.
 
     Parameters
     ----------
     lake : Lakehouse
         The tables.
+    before : datetime
+        With a time zone.
 
     Returns
     -------
     int
-        How many had.
+        How many had kept something.
     """
-    return drop_histories(lake, lake.collect("runs", {"step": ["split"]}, ["run_id", "details"]))
+    splits = lake.collect("runs", {"step": ["split"]}, ["run_id", "started"])
+    return drop_histories(lake, [row for row in splits if row["started"] < before])
+
+
+def _folders(lake: Lakehouse, splits: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What is there of what splits have kept."""
+    names = {_name(row["run_id"]) for row in splits}
+    found = folders(lake.spark, _root(lake)) if names else []
+    return [folder for folder in found if folder.rpartition("/")[2] in names]
 
 
 def _root(lake: Lakehouse) -> str:
@@ -117,7 +127,7 @@ def _name(run_id: str) -> str:
     return f"{run_id}-histories"
 
 
-def _made_by(config: Config) -> str:
+def _packed_by(config: Config) -> str:
     """What tells packed histories apart beside ratings, run date and split: the code, and what makes events
     ratings.
     """

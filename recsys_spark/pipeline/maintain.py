@@ -18,12 +18,15 @@ from recsys_spark.lakehouse.schemas import TABLES
 from recsys_spark.lakehouse.storage import folders, modified, remove
 from recsys_spark.lakehouse.tables import Lakehouse
 from recsys_spark.pipeline.fitted import BASELINE
-from recsys_spark.pipeline.kept_histories import drop_all_histories
+from recsys_spark.pipeline.kept_histories import drop_old_histories
 from recsys_spark.pipeline.reports import drop_old_reports
 from recsys_spark.pipeline.served import served_date
 
 FLOOR_DAYS = 7
 """Days for which files of old versions stay, whatever is asked for, unless that is said to be meant."""
+
+GRACE = timedelta(days=1)
+"""For how long folders stay that may be those of a night between two steps."""
 
 DATED = (
     "recommendations",
@@ -56,9 +59,9 @@ class Maintained:
 def maintain(
     spark: SparkSession, config: Config, today: date, keep_days: int | None = None, below_floor: bool = False
 ) -> Maintained:
-    """Drop old run dates and models, and histories that a night has kept for steps that did not come; compact
-    the tables, and remove the files of old versions.
+    """Drop old run dates and models, compact the tables, and remove the files of old versions.
 
+    Histories go too that a night's split has kept for more than a day, as its last step did not come.
     What is served stays, with its models. Nothing is done while a night of this lake is running.
 
     Parameters
@@ -89,7 +92,7 @@ def maintain(
     with Lock(lake, WHOLE_LAKE, uuid.uuid4().hex[:12]):
         first = today - timedelta(days=config.retention.dates)
         rows = {name: _drop_dates(lake, name, first) for name in DATED if lake.exists(name)}
-        removed = drop_all_histories(lake) + _drop_models(lake, config, first)
+        removed = drop_old_histories(lake, datetime.now(UTC) - GRACE) + _drop_models(lake, config, first)
         files = {}
         for name in TABLES:
             if lake.exists(name):
@@ -131,7 +134,7 @@ def _drop_models(lake: Lakehouse, config: Config, first: date) -> int:
     old_paths = {row["path"] for row in old}
     still = {row["run_id"] for row in rows if row["path"] not in old_paths}
     root = absolute_path(config.lake.models_path)
-    orphaned_before = datetime.now(UTC) - timedelta(days=1)
+    orphaned_before = datetime.now(UTC) - GRACE
     gone = [
         f"{root}/{row['run_id']}/{row['purpose']}/{row['model']}" for row in old if row["run_id"] in still
     ]

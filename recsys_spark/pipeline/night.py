@@ -142,7 +142,7 @@ class Night:
         self.ledger = Ledger(self.lake, self.run_id, self.run_date, redacted(self.config))
         self._packed: dict[str, PackedHistories] = {}
         self._consumed: dict[tuple[str, ...] | None, Consumption] = {}
-        self._split: dict[str, Any] | None = None
+        self._split_row: dict[str, Any] | None = None
         self._lock: Lock | None = None
 
     def estimator(self, name: str) -> RecommenderEstimator:
@@ -162,7 +162,8 @@ class Night:
 
     @contextmanager
     def step(self, name: str) -> Iterator[StepRecord]:
-        """Run a block as a step: shown while it runs, and recorded in the ledger.
+        """Run a block as a step: shown while it runs, and recorded in the ledger. After the last one of the
+        night what was kept for the others is removed.
 
         Parameters
         ----------
@@ -200,18 +201,18 @@ class Night:
                     if lost is None:
                         raise
                     raise lost from error
-            self.after(name)
+            self.drop_kept_after(name)
 
-    def after(self, name: str) -> None:
-        """Remove what was kept for the steps of this date, where a step is the last of them.
+    def drop_kept_after(self, name: str) -> None:
+        """Remove the histories that were kept for the steps of this date, where a step is the last of them.
 
         Parameters
         ----------
         name : str
-            A step that is done, or that has nothing to do.
+            A step that is done, or that is left out.
         """
         if name == steps_of(self.config)[-1]:
-            drop_histories(self.lake, self.ledger.rows_done("split"))
+            drop_histories(self.lake, self.ledger.of_step("split"))
 
     def _told_apart(self, name: str, newest: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """What tells one run of a step from another, for a later run to see whether it still holds."""
@@ -287,7 +288,7 @@ class Night:
                     f"the split of {self.run_date} was done as {done['details']['split']}, and the "
                     f"configuration says {self.split_described()}: run the split step again, and all after it"
                 )
-            self.pinned, self._split = done["versions_read"], done
+            self.pinned, self._split_row = done["versions_read"], done
         return self.pinned
 
     def ratings_version(self) -> int:
@@ -317,7 +318,7 @@ class Night:
         versions : mapping of str to int
             Table → version.
         """
-        self.pinned, self._split = dict(versions), None
+        self.pinned, self._split_row = dict(versions), None
         for packed in self._packed.values():
             packed.unpersist()
         self._packed.clear()
@@ -350,8 +351,8 @@ class Night:
         ``split.repeats`` those that are rated are all of part ``train``.
         """
         self.versions()  # and so the split that pinned them
-        if "pairs" not in self._packed and self._split is not None:
-            kept = kept_histories(self.lake, self.config, self._split)
+        if "pairs" not in self._packed and self._split_row is not None:
+            kept = kept_histories(self.lake, self.config, self._split_row)
             if kept is not None:
                 self._packed["pairs"] = kept
         return self._kept("pairs", self._in_parts)
@@ -365,7 +366,7 @@ class Night:
         record : StepRecord
             Of the split.
         """
-        drop_histories(self.lake, self.ledger.rows_done("split"))
+        drop_histories(self.lake, self.ledger.of_step("split"))
         if not self.config.split.repeats:
             record.details[HISTORIES] = keep_histories(self.lake, self.config, self.run_id, self.pairs())
 

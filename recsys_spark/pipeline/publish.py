@@ -65,7 +65,7 @@ def publish(night: Night, reason: str | None = None, unless_later: bool = False)
         require_open(night)
     with _switching(night):
         if unless_later and left_out_for_later(night):
-            night.after("publish")
+            night.drop_kept_after("publish")
             return False
         with night.step("publish") as record:
             if reason is not None:

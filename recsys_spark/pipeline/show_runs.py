@@ -10,11 +10,11 @@ from typing import Any
 from recsys_spark.console import Section, duration
 from recsys_spark.errors import LakeError
 from recsys_spark.lakehouse.reader import Reader, as_dicts, require
-from recsys_spark.pipeline.details import AFTER, DERIVED, INPUT, MADE_BY, PATHS, SERVED, SETTINGS
+from recsys_spark.pipeline.details import AFTER, DERIVED, HISTORIES, INPUT, MADE_BY, PATHS, SERVED, SETTINGS
 from recsys_spark.pipeline.lookup import TIME, lists_shown, since_1970, told_time
 from recsys_spark.schema import EVERYONE, RANK, TEST
 
-_NOT_SHOWN = ("split", DERIVED, SETTINGS, INPUT, AFTER, SERVED, MADE_BY, PATHS)
+_NOT_SHOWN = ("split", DERIVED, SETTINGS, INPUT, AFTER, SERVED, MADE_BY, PATHS, HISTORIES)
 _OF_RUNS = ("run_id", "run_date", "step", "state", "started", "seconds", "counts", "details", "code", "error")
 _VERSIONS = ("versions_read", "versions_written")
 

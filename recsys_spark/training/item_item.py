@@ -135,7 +135,7 @@ def fit_item_item(histories: PackedHistories, config: ItemItemConfig) -> ItemIte
             f"{EXACT_ITEMS:,} fit; use 'ridge', which is the same on each item's neighbours"
         )
     config = replace(config, neighbors=min(config.neighbors, max(1, len(ids) - 1)))
-    rows = _collected(histories, ids, config)
+    rows = collected(histories, ids, config)
     data = spark.sparkContext.broadcast(Mapped(_Data(rows, _item_scales(rows, len(ids), config))))
     if config.weighting == "exact":
         found = _exact(spark, data, config)
@@ -229,8 +229,23 @@ class _Bucket(NamedTuple):
         )
 
 
-def _collected(histories: PackedHistories, ids: pa.Array, config: ItemItemConfig) -> Histories:
-    """Compressed rows on the driver; of users with too many events a part of them."""
+def collected(histories: PackedHistories, ids: pa.Array, config: ItemItemConfig) -> Histories:
+    """Compressed rows on the driver, in the same order on any partitioning: sums follow it to the last bit.
+
+    Parameters
+    ----------
+    histories : PackedHistories
+        What is learnt from; of users with too many events a part of them.
+    ids : Array
+        Of all items, ascending.
+    config : ItemItemConfig
+        Hyperparameters.
+
+    Raises
+    ------
+    ModelError
+        Some ratings cannot be trained on.
+    """
     catalogue = histories.sparkSession.sparkContext.broadcast(ids)
 
     def compress(tables: Iterator[pa.Table]) -> Iterator[pa.RecordBatch]:
@@ -250,27 +265,34 @@ def _collected(histories: PackedHistories, ids: pa.Array, config: ItemItemConfig
                 lengths = np.minimum(lengths, config.max_events)
             parts = (lengths.astype(np.int32), positions.astype(np.int32), values)
             columns = [pa.array([part.tobytes()], pa.binary()) for part in parts]
-            yield pa.RecordBatch.from_arrays([*columns, pa.array([0]), pa.array([""])], names=_COMPRESSED)
+            told = [pa.array([_place_of(bucket.users)]), *columns, pa.array([0]), pa.array([""])]
+            yield pa.RecordBatch.from_arrays(told, names=_COMPRESSED)
 
-    schema = "lengths binary, items binary, values binary, rejected bigint, example string"
-    collected = histories.map_tables([USER, ITEM, RATING], compress, schema).toArrow()
+    schema = "place bigint, lengths binary, items binary, values binary, rejected bigint, example string"
+    found = histories.map_tables([USER, ITEM, RATING], compress, schema).toArrow().sort_by("place")
     catalogue.unpersist()
-    require_trainable(pc.sum(collected["rejected"]).as_py(), pc.max(collected["example"]).as_py())
-    lengths, items = (_joined(collected[name], np.int32) for name in ("lengths", "items"))
+    require_trainable(pc.sum(found["rejected"]).as_py(), pc.max(found["example"]).as_py())
+    lengths, items = (_joined(found[name], np.int32) for name in ("lengths", "items"))
     indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    values = _joined(collected["values"], np.float32) if config.centred else np.zeros(0, np.float32)
+    values = _joined(found["values"], np.float32) if config.centred else np.zeros(0, np.float32)
     exponent = 1.0 if config.weighting in ("rp3beta", GRAPH) else config.user_exponent
     weights = np.maximum(lengths, 1).astype(np.float64) ** -exponent
     return Histories(indptr, items, values, weights.astype(np.float32))
 
 
-_COMPRESSED = ["lengths", "items", "values", "rejected", "example"]
+_COMPRESSED = ["place", "lengths", "items", "values", "rejected", "example"]
+
+
+def _place_of(users: pa.Array) -> int:
+    """Where a bucket stands among the others, whichever task has read it: by its first user."""
+    return int(hash_ids(users.slice(0, 1)).view(np.int64)[0]) if len(users) else 0
 
 
 def _rejected(rows: int, example: str) -> pa.RecordBatch:
     """Of a payload with rows that cannot be trained on: how many, and one of them."""
     nothing = [pa.array([b""], pa.binary())] * 3
-    return pa.RecordBatch.from_arrays([*nothing, pa.array([rows]), pa.array([example])], names=_COMPRESSED)
+    told = [pa.array([0]), *nothing, pa.array([rows]), pa.array([example])]
+    return pa.RecordBatch.from_arrays(told, names=_COMPRESSED)
 
 
 def _joined(parts: pa.ChunkedArray, kind: Any) -> Any:

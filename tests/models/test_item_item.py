@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
@@ -12,6 +15,7 @@ from recsys_spark.histories import pack_histories
 from recsys_spark.models import ItemItemRecommender
 from recsys_spark.recommend.top_n import ListRequest
 from recsys_spark.testing import ModelContract, checkerboard
+from recsys_spark.training.item_item import ItemItemConfig, collected
 from tests.models.storage import stored_frames
 
 
@@ -82,6 +86,18 @@ def test_rp3beta_is_a_walk_of_three_steps(spark):
     # from item 1, half to each of users 0 and 1; from them a half and a third to item 0; three have it
     assert matrix(model, 3)[0, 1] == pytest.approx((0.5 / 2 + 0.5 / 3) / 3**0.5)
     assert matrix(model, 3)[1, 0] == pytest.approx((1 / 3 / 2 + 1 / 3 / 3) / 2**0.5)
+
+
+def test_whichever_task_has_read_a_bucket_users_are_summed_in_one_order(spark, dense, monkeypatch):
+    monkeypatch.setattr("recsys_spark.histories.BUCKET_ROWS", 16)
+    columns = F.lit(None).cast("timestamp").alias("timestamp"), F.lit("train").alias("part")
+    packed = pack_histories(rows_of(spark, dense).select("*", *columns), int(dense.sum()))
+    turned = replace(packed, packed=packed.packed.orderBy(F.desc("bucket")))
+    config = ItemItemConfig("cosine", 24, 1.0, 0.0, 0.0, 0.5, 0.0, 0, False)
+    ids = pa.array(range(25), pa.int32())
+    one, other = (collected(histories, ids, config) for histories in (packed, turned))
+    packed.unpersist()
+    assert (one.indptr.tolist(), one.items.tolist()) == (other.indptr.tolist(), other.items.tolist())
 
 
 def test_dropout_regularises_items_by_their_events(spark, dense):

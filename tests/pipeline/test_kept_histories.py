@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from recsys_spark.errors import LakeError
 from recsys_spark.histories import pack_histories, rows_of
+from recsys_spark.pipeline import kept_histories
+from recsys_spark.pipeline import maintain as maintain_step
+from recsys_spark.pipeline import split as split_step
 from recsys_spark.pipeline.forget import forget
 from recsys_spark.pipeline.ingest import ingest
 from recsys_spark.pipeline.maintain import maintain
 from recsys_spark.pipeline.publish import publish
 from recsys_spark.pipeline.split import split
-from tests.pipeline.shop import DAY, NEXT, Shop
+from tests.pipeline.shop import NEXT, Shop
 from tests.pipeline.test_events import event_shop
 from tests.pipeline.test_publish import recommended
 
@@ -24,6 +28,8 @@ ROWS = [
     f"user {user},item {item},{1 + item % 5},{1500000000 + item}" for user in range(6) for item in range(5)
 ]
 
+VIEWS = [f"user {user},item {item},view,2024-06-2{item}" for user in range(4) for item in range(5)]
+
 
 def kept(shop):
     """Folders of histories in a lake."""
@@ -31,13 +37,12 @@ def kept(shop):
 
 
 def plant(shop):
-    """Put histories of one pair in the place of those that were kept; where they are."""
+    """Put histories of one pair in the place of those that were kept, which have one bucket too."""
     (folder,) = kept(shop)
     columns = "user string, item string, rating double, timestamp timestamp, part string"
     made = pack_histories(shop.spark.createDataFrame([("planted", "x", 1.0, None, "train")], columns), 1)
-    assert made.save(str(folder)) == 1  # as many buckets as few ratings have
+    made.save(str(folder))
     made.unpersist()
-    return folder
 
 
 def users(night):
@@ -83,30 +88,44 @@ def test_a_later_step_reads_what_the_split_has_packed(copied):
     assert users(copied.night()) == {"planted"}
 
 
-@pytest.mark.parametrize("lost", ["all", "a file", "an end"])
-def test_what_is_damaged_is_packed_again(copied, divided, lost, capsys):
+def lost(file):
+    file.unlink()
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-100])
+    file.with_name(f".{file.name}.crc").unlink()
+
+
+@pytest.mark.parametrize("damage", [lost, cut])
+def test_what_is_damaged_is_packed_again(copied, divided, damage, capsys):
     (folder,) = kept(copied)
-    files = list(folder.glob("*.parquet"))
-    if lost == "all":
-        shutil.rmtree(folder)
-    elif lost == "a file":
-        for file in files:
-            file.unlink()
-    else:
-        for file in files:
-            file.write_bytes(file.read_bytes()[:-100])
-            file.with_name(f".{file.name}.crc").unlink()
+    (file,) = folder.glob("*.parquet")
+    damage(file)
     assert rows_of_parts(copied.night()) == rows_of_parts(divided.night())
-    assert f"the ratings are packed again: packed histories in {folder} " in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"packed histories in file:{folder} " in told
+    assert "pack the ratings again, which is done now" in told
 
 
-def test_other_weights_of_events_are_not_those_that_were_kept(spark, tmp_path):
+def test_what_is_gone_is_packed_again(copied, divided):
+    (folder,) = kept(copied)
+    shutil.rmtree(folder)
+    assert rows_of_parts(copied.night()) == rows_of_parts(divided.night())
+
+
+def test_other_code_does_not_read_them(copied, monkeypatch):
+    plant(copied)
+    monkeypatch.setattr(kept_histories, "code_version", lambda: "another")
+    assert users(copied.night()) == {f"user {user}" for user in range(6)}
+
+
+def test_other_settings_of_events_do_not_read_them(spark, tmp_path):
     shop = event_shop(spark, tmp_path)
-    shop.receive(*(f"user {user},item {item},view,2024-06-2{item}" for user in range(4) for item in range(5)))
+    shop.receive(*VIEWS)
     for step in (ingest, split):
         step(shop.night())
     plant(shop)
-    assert users(shop.night()) == {"planted"}
     shop.tree["ingest"]["events"]["half_life"] = 1
     faded = shop.night().pairs()
     # a view on 24 June has lost half of its worth seven times when the 30th is over
@@ -123,11 +142,32 @@ def test_the_last_step_removes_them(copied):
 
 
 def test_a_date_that_is_divided_again_keeps_the_newest_alone(copied):
-    before = kept(copied)
     night = copied.night()
     split(night)
     assert [folder.name for folder in kept(copied)] == [f"{night.run_id}-histories"]
-    assert before != kept(copied)
+
+
+def test_a_split_that_fails_leaves_none_behind(copied, monkeypatch):
+    def fails(*_):
+        raise LakeError("after it has written")
+
+    monkeypatch.setattr(split_step, "progress_line", fails)
+    with pytest.raises(LakeError, match="after it has written"):
+        split(copied.night())
+    monkeypatch.undo()
+    night = copied.night()
+    split(night)
+    assert [folder.name for folder in kept(copied)] == [f"{night.run_id}-histories"]
+
+
+def test_what_is_consumed_again_keeps_none(spark, tmp_path):
+    shop = event_shop(spark, tmp_path)
+    shop.tree["split"] = {"method": "leave_last", "repeats": True}
+    shop.tree["recommend"] = {"n": 4, "exclude_seen": False, "similar_items": None}
+    shop.receive(*VIEWS)
+    for step in (ingest, split):
+        step(shop.night())
+    assert kept(shop) == []
 
 
 def test_lists_that_are_not_served_for_a_later_date_keep_none(copied):
@@ -139,9 +179,11 @@ def test_lists_that_are_not_served_for_a_later_date_keep_none(copied):
     assert kept(copied) == []
 
 
-def test_they_are_kept_no_longer_than_until_the_next_upkeep(copied):
-    assert maintain(copied.spark, copied.night().config, DAY + timedelta(days=1)).folders == 1
-    assert kept(copied) == []
+@pytest.mark.parametrize(("grace", "left"), [(timedelta(days=1), 1), (timedelta(0), 0)])
+def test_upkeep_removes_old_ones(copied, monkeypatch, grace, left):
+    monkeypatch.setattr(maintain_step, "GRACE", grace)
+    maintain(copied.spark, copied.night().config, NEXT)
+    assert len(kept(copied)) == left
 
 
 def test_who_is_forgotten_is_in_none(copied):
