@@ -317,8 +317,12 @@ def read_histories(
         Path or URI.
     saved : int
         What :meth:`PackedHistories.save` returned.
-    buckets, id_types, size
+    buckets : int
+        As :class:`PackedHistories` has it.
+    id_types : pair of DataType
         As :class:`PackedHistories` has them.
+    size : int
+        As :class:`PackedHistories` has it.
 
     Returns
     -------
