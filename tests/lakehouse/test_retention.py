@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from datetime import date
 
@@ -56,6 +57,8 @@ def test_what_was_read_stays_readable_for_the_configured_days(spark, tmp_path, s
 def test_files_that_someone_removed_are_one_sentence(spark, tmp_path, shop):
     for path in (tmp_path / "lake" / "ratings").glob("*.parquet"):
         path.unlink()
+    for folder in (tmp_path / "lake" / "model_store").glob("*-histories"):  # which would do
+        shutil.rmtree(folder)
     spark.catalog.clearCache()  # in which the split has left the rows
     with pytest.raises(LakeError, match=r"a version of table 'ratings' is no longer kept: .* been removed"):
         train(shop.night())
