@@ -59,8 +59,10 @@ def kept_histories(lake: Lakehouse, config: Config, split: Mapping[str, Any]) ->
         The ledger's row of the split.
     """
     told = json.loads(split["details"].get(HISTORIES, "{}"))
+    if told.get("packed_by") != _packed_by(config):
+        return None
     found = _folders(lake, [split])
-    if told.get("packed_by") != _packed_by(config) or not found:
+    if not found:
         return None
     schema = lake.read("ratings", split["versions_read"]["ratings"]).schema
     kinds = schema[USER].dataType, schema[ITEM].dataType
